@@ -1,0 +1,257 @@
+"""Recipes: one flat YAML file says everything we ask training for. No torch here.
+
+No inheritance, no interpolation, no paths: what differs between machines (folders, devices) is given on the
+command line. An unknown key, a wrong type or an unknown word is a ConfigError with a dotted address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from mien.errors import ConfigError, near_miss
+from mien.labels import label_set
+from mien.spec import Affect, CropSpec, strict
+
+__all__ = [
+    "AugmentSection",
+    "DataSection",
+    "LossSection",
+    "NetworkSection",
+    "OptimizerSection",
+    "Recipe",
+    "ScheduleSection",
+    "TrainerSection",
+    "load_recipe",
+    "recipe_names",
+    "recipe_text",
+    "with_settings",
+]
+
+#: How FER+ votes become a target; see mien.data.sources.ferplus.
+Rule = Literal["majority", "distribution", "plain"]
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected a number from {low} to {high}, got {value}")
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of a recipe."""
+
+
+class DataSection(_Section):
+    """Which rows, and what their labels mean.
+
+    sources: dataset sources by name (`mien.data.sources.SOURCES`); their rows are put one after another.
+    labels: a known label set by name, or the names themselves.
+    rule: for vote data: how votes become a target distribution.
+    validation: share of the train split held out (seeded, identical images kept together) for curves and
+        temperature; 0 uses the dataset's own validation split for that.
+    """
+
+    sources: tuple[str, ...]
+    labels: str | tuple[str, ...] = "affectnet8"
+    rule: Rule = "distribution"
+    validation: float = 0.04
+
+    def __post_init__(self) -> None:
+        label_set(self.labels)
+        _within("validation", self.validation, 0, 0.5)
+
+
+class NetworkSection(_Section):
+    """backbone: a name in `mien.models.backbones.BACKBONES`; affect: see ModelSpec; dropout: before the head."""
+
+    backbone: str = "mien-small"
+    affect: Affect = "circumplex"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within("dropout", self.dropout, 0, 0.95)
+
+
+class LossSection(_Section):
+    """expression: 'soft_cross_entropy' against the target distribution; smoothing mixes the target with uniform;
+    balance: weights each class by its inverse frequency to this power (0 none, 1 fully balanced)."""
+
+    expression: Literal["soft_cross_entropy"] = "soft_cross_entropy"
+    smoothing: float = 0.0
+    balance: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within("smoothing", self.smoothing, 0, 0.9)
+        _within("balance", self.balance, 0, 1)
+
+
+class AugmentSection(_Section):
+    """Random changes of a training chip; 0 switches one off.
+
+    flip: probability of a mirror image.  rotate: largest turn, degrees.  scale: largest change of size, 0.1 = 10 %.
+    shift: largest move, as a share of the side.  light: largest change of gain and contrast, 0.3 = 30 %.
+    blur, noise: probability of a mild Gaussian blur, of Gaussian noise.
+    erase: probability of one grey box of 2 to 20 % of the area.
+    mixup: alpha of the Beta distribution by which two chips and their targets are mixed.
+    """
+
+    flip: float = 0.5
+    rotate: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    light: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    erase: float = 0.0
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "blur", "noise", "erase"):
+            _within(name, getattr(self, name), 0, 1)
+        _within("rotate", self.rotate, 0, 180)
+        _within("scale", self.scale, 0, 0.9)
+        _within("shift", self.shift, 0, 0.5)
+        _within("light", self.light, 0, 0.95)
+        _within("mixup", self.mixup, 0, 10)
+
+
+class OptimizerSection(_Section):
+    """name; lr: the largest learning rate; decay: weight decay (not on biases and norms); momentum: for sgd."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 0.001
+    decay: float = 0.05
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        _within("lr", self.lr, 0, 100)
+        _within("decay", self.decay, 0, 10)
+        _within("momentum", self.momentum, 0, 1)
+
+
+class ScheduleSection(_Section):
+    """name: 'cosine' falls to 0 over the epochs; 'constant'.  warmup: epochs of linear rise first."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    epochs: int = 30
+    warmup: float = 1.0
+
+    def __post_init__(self) -> None:
+        _within("epochs", self.epochs, 1, 100_000)
+        _within("warmup", self.warmup, 0, self.epochs)
+
+
+class TrainerSection(_Section):
+    """batch: chips a step.  precision: Lightning's word.  ema: decay of the averaged weights (0 none), which are
+    the ones kept.  clip: largest gradient norm (0 none)."""
+
+    batch: int = 128
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    ema: float = 0.999
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within("batch", self.batch, 1, 65_536)
+        _within("ema", self.ema, 0, 0.999_99)
+        _within("clip", self.clip, 0, 1e6)
+
+
+class Recipe(_Section):
+    """The whole truth about a training, but for the places of files. The same recipe and seed give the same run."""
+
+    name: str
+    data: DataSection
+    crop: CropSpec
+    about: str = ""
+    seed: int = 0
+    network: NetworkSection = NetworkSection()
+    loss: LossSection = LossSection()
+    augment: AugmentSection = AugmentSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    trainer: TrainerSection = TrainerSection()
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses a key given twice."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789.")
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f"{key}: given twice (line {node.start_mark.line + 1} and below)")
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def recipe_names() -> list[str]:
+    """The recipes inside the package, by name."""
+    folder = resources.files("mien") / "recipes"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_recipe(name: str | Path, settings: Iterable[str] = ()) -> Recipe:
+    """A recipe from its name in the package or from a YAML file, with `section.key=value` settings on top.
+
+    Raises ConfigError: an unknown name, a file that is no YAML mapping, or a key, type or word that is wrong.
+    """
+    text, where = _find(str(name))
+    try:
+        plain = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{where}: a recipe is a mapping of sections, this is {type(plain).__name__}")
+    return strict(with_settings(plain, settings), Recipe)
+
+
+def _find(name: str) -> tuple[str, str]:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), name
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{name}: cannot be read as a recipe ({error})") from error
+    if name not in recipe_names():
+        raise ConfigError(f"{name}: no recipe of that name; {near_miss(name, recipe_names())}")
+    return (resources.files("mien") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"), name
+
+
+def with_settings(plain: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """A copy of plain recipe data with `section.key=value` settings applied; values are read as YAML.
+
+    >>> with_settings({"optimizer": {"lr": 0.1}}, ["optimizer.lr=3e-4"])
+    {'optimizer': {'lr': 0.0003}}
+    """
+    changed = msgspec.json.decode(msgspec.json.encode(plain))
+    for setting in settings:
+        address, equals, text = setting.partition("=")
+        if not equals or not address:
+            raise ConfigError(f"{setting}: expected section.key=value")
+        section = changed
+        *path, key = address.split(".")
+        for part in path:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{address}: {part} is a value, not a section")
+        section[key] = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    return changed
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out; `load_recipe` reads it back to an equal value."""
+    return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, default_flow_style=None, width=110)

@@ -1,0 +1,221 @@
+"""The manifest: a dataset as one table, in the image layout of Hugging Face Parquet files, with a header.
+
+A row is a picture of a face and what is known of it. Columns for many, `Sample` objects for a handful.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from mien.errors import ConfigError, DataError, DatasetNotFound, MissingExtra
+from mien.faces import Box
+from mien.files import whole_file
+from mien.labels import LabelSet
+from mien.spec import CropSpec, encode, strict
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise MissingExtra.of("Reading datasets needs pyarrow", "data") from error
+
+__all__ = ["SPLITS", "Header", "Manifest", "Sample", "make_manifest"]
+
+#: The only words for splits inside mien; a source's card says how its own words map onto them.
+SPLITS = ("train", "validation", "test")
+_KEY = b"mien"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One row: a picture and what is known of it.
+
+    id: unique in its manifest, such as 'fer2013:4711'.  image: the encoded picture, or a path to it.
+    box, landmarks ((5, 2) or (68, 2)): pixels of the picture, or None.
+    target: (c,) float32 distribution over the header's labels (a hard label is one-hot), or None if unlabelled.
+    valence, arousal: in [-1, 1]; NaN where nobody annotated them.  subject: who, where known.
+    """
+
+    id: str
+    image: bytes | Path
+    target: np.ndarray | None = None
+    split: str = "train"
+    box: Box | None = None
+    landmarks: np.ndarray | None = None
+    valence: float = math.nan
+    arousal: float = math.nan
+    subject: str | None = None
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a manifest says of itself.
+
+    crop: set once the pictures are chips, all cut in this way; None for pictures as they came.
+    framing: for sources whose pictures are already cropped faces: how they were cropped.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    rule: str = ""
+    licence: str = ""
+    crop: CropSpec | None = None
+    framing: CropSpec | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest:
+    """A dataset: header and columns. Iterating yields Samples in row order."""
+
+    header: Header
+    table: pa.Table
+    root: Path | None = None
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for batch in self.table.to_batches(max_chunksize=256):
+            for row in batch.to_pylist():
+                yield self._sample(row)
+
+    def _sample(self, row: dict) -> Sample:  # type: ignore[type-arg]
+        image = row["image"]["bytes"] or (self.root or Path()) / row["image"]["path"]
+        points = None if row["landmarks"] is None else np.asarray(row["landmarks"], np.float32).reshape(-1, 2)
+        target = None if row["target"] is None else np.asarray(row["target"], np.float32)
+        box = None if row["box"] is None else tuple(row["box"])
+        affect = [math.nan if row[name] is None else row[name] for name in ("valence", "arousal")]
+        return Sample(row["id"], image, target, row["split"], box, points, *affect, row["subject"])  # type: ignore[arg-type]
+
+    @property
+    def labels(self) -> LabelSet:
+        """The label set of the targets, in their order."""
+        return LabelSet(self.header.labels)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, in row order."""
+        return list(self.table["id"].to_pylist())
+
+    def targets(self) -> np.ndarray:
+        """(n, c) float32 distributions; a row of NaN where a sample is unlabelled."""
+        unlabelled = [math.nan] * len(self.labels)
+        rows = [unlabelled if row is None else row for row in self.table["target"].to_pylist()]
+        return np.asarray(rows, np.float32).reshape(len(self), len(self.labels))
+
+    def affect(self) -> np.ndarray:
+        """(n, 2) float32 (valence, arousal); NaN where nobody annotated them."""
+        columns = [self.table[name].to_numpy(zero_copy_only=False) for name in ("valence", "arousal")]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def splits(self) -> np.ndarray:
+        """(n,) the split of each row."""
+        return np.asarray(self.table["split"].to_pylist(), dtype=object)
+
+    def split(self, name: str) -> Manifest:
+        """The rows of one split. Raises DataError if there are none."""
+        rows = np.flatnonzero(self.splits() == name)
+        if not len(rows):
+            there = ", ".join(sorted(set(self.splits()))) or "none"
+            raise DataError(f"{self.header.source}: no rows in split {name!r}; it has: {there}")
+        return self.take(rows)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Manifest:
+        """These rows, in this order."""
+        return Manifest(self.header, self.table.take(pa.array(np.asarray(rows, np.int64))), self.root)
+
+    def counts(self) -> dict[str, int]:
+        """Rows per label, by the target's largest entry; unlabelled rows are not counted."""
+        targets = self.targets()
+        best = targets[~np.isnan(targets).any(axis=1)].argmax(axis=1)
+        return {name: int((best == i).sum()) for i, name in enumerate(self.labels)}
+
+    def with_images(self, images: Sequence[bytes], header: Header) -> Manifest:
+        """The same rows with other pictures (chips): boxes and landmarks no longer apply and become null."""
+        paths = [item["path"] for item in self.table["image"].to_pylist()]
+        table = self.table.set_column(self.table.schema.get_field_index("image"), "image", _images(images, paths))
+        for name in ("box", "landmarks"):
+            index = table.schema.get_field_index(name)
+            table = table.set_column(index, name, pa.nulls(len(self), table.schema.field(name).type))
+        return Manifest(header, table)
+
+    def fingerprint(self) -> str:
+        """sha256 over ids, pictures and targets: the same data, the same word."""
+        digest = hashlib.sha256(msgspec.json.encode(self.header))
+        for sample in self:
+            picture = sample.image if isinstance(sample.image, bytes) else str(sample.image).encode()
+            target = b"" if sample.target is None else sample.target.tobytes()
+            digest.update(sample.id.encode() + picture + target)
+        return digest.hexdigest()
+
+    def write(self, path: str | PathLike[str], overwrite: bool = False) -> None:
+        """Write as Parquet, whole or not at all. Raises OutputError."""
+        table = self.table.replace_schema_metadata({**(self.table.schema.metadata or {}), _KEY: encode(self.header)})
+        with whole_file(path, overwrite) as part:
+            pq.write_table(table, part, compression="zstd", row_group_size=4096)
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Manifest:
+        """Read a manifest that mien wrote. Raises DatasetNotFound, DataError."""
+        path = Path(path)
+        if not path.is_file():
+            raise DatasetNotFound(f"{path}: no such manifest")
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+        text = (table.schema.metadata or {}).get(_KEY)
+        if text is None:
+            raise DataError(f"{path}: a Parquet file without mien's header; read it through a source first")
+        try:
+            header = strict(msgspec.json.decode(text), Header)
+        except (ConfigError, msgspec.DecodeError) as error:
+            raise DataError(f"{path}: its header is malformed: {error}") from error
+        return cls(header, table, path.parent)
+
+
+def make_manifest(samples: Sequence[Sample], header: Header, root: Path | None = None) -> Manifest:
+    """A manifest from samples. Raises DataError: a repeated id, an unknown split, a target of another width."""
+    _check(samples, header)
+    columns = {
+        "id": pa.array([s.id for s in samples], pa.string()),
+        "image": _images(
+            [s.image if isinstance(s.image, bytes) else None for s in samples],
+            [None if isinstance(s.image, bytes) else str(s.image) for s in samples],
+        ),
+        "target": pa.array([None if s.target is None else s.target.tolist() for s in samples], pa.list_(pa.float32())),
+        "split": pa.array([s.split for s in samples], pa.string()),
+        "box": pa.array([s.box for s in samples], pa.list_(pa.float32())),
+        "landmarks": pa.array(
+            [None if s.landmarks is None else s.landmarks.ravel().tolist() for s in samples], pa.list_(pa.float32())
+        ),
+        "valence": pa.array([s.valence for s in samples], pa.float32()),
+        "arousal": pa.array([s.arousal for s in samples], pa.float32()),
+        "subject": pa.array([s.subject for s in samples], pa.string()),
+    }
+    return Manifest(header, pa.table(columns), root)
+
+
+def _images(data: Sequence[bytes | None], paths: Sequence[str | None]) -> pa.Array:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.array([{"bytes": b, "path": p} for b, p in zip(data, paths, strict=True)], kind)
+
+
+def _check(samples: Sequence[Sample], header: Header) -> None:
+    seen: set[str] = set()
+    for row, sample in enumerate(samples):
+        where = f"{header.source}, row {row} ({sample.id})"
+        if sample.id in seen:
+            raise DataError(f"{where}: the id stands on an earlier row too")
+        seen.add(sample.id)
+        if sample.split not in SPLITS:
+            raise DataError(f"{where}: unknown split {sample.split!r}; expected one of {', '.join(SPLITS)}")
+        if sample.target is not None and sample.target.shape != (len(header.labels),):
+            raise DataError(f"{where}: target has {sample.target.size} numbers for {len(header.labels)} labels")

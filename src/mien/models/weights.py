@@ -1,0 +1,63 @@
+"""Weights on disk: safetensors with the ModelSpec in the metadata. No pickle is ever loaded."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mien.errors import ModelError, ModelNotFound
+from mien.files import whole_file
+from mien.labels import LabelSet
+from mien.models.network import ExportGraph, Network, build_network
+from mien.recipe import NetworkSection
+from mien.spec import ModelSpec, decode_spec, encode, strict
+
+__all__ = ["TorchSession", "load_weights", "save_weights"]
+
+
+def save_weights(path: str | PathLike[str], network: Network, spec: ModelSpec, overwrite: bool = False) -> None:
+    """Write weights and spec, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with whole_file(path, overwrite) as part:
+        save_file(tensors, part, metadata={"mien": encode(spec).decode()})
+
+
+def load_weights(path: str | PathLike[str]) -> tuple[Network, ModelSpec]:
+    """The network, in evaluation mode, and its spec. Raises ModelNotFound, ModelError."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelNotFound(f"{path}: no such weights file")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("mien")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a safetensors file ({error}); pickled checkpoints are never loaded") from error
+    if text is None:
+        raise ModelError(f"{path}: carries no mien spec; it was not written by mien")
+    spec = decode_spec(text, str(path))
+    network = build_network(strict(spec.network, NetworkSection, "network"), LabelSet(spec.labels), spec.crop)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: weights and spec disagree: {' '.join(str(error).split())}") from error
+    return network.eval(), spec
+
+
+class TorchSession:
+    """A Session (see mien.runtime.sessions) over a torch network: chips in, probabilities and affect out."""
+
+    def __init__(self, network: Network, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._graph = ExportGraph(network, spec).eval()
+
+    def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 3, h, w) float32 RGB 0..255 to (n, c) probabilities and (n, 2) affect."""
+        with torch.inference_mode():
+            probabilities, affect = self._graph(torch.from_numpy(np.ascontiguousarray(chips, np.float32)))
+        return probabilities.numpy(), affect.numpy()

@@ -1,0 +1,87 @@
+"""Random changes of training chips, on whole batches of tensors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mien.recipe import AugmentSection
+
+__all__ = ["augment", "centre"]
+
+
+def centre(chips: Tensor, border: int) -> Tensor:
+    """Chips (n, k, H, W) without their border, as float32 (n, 3, h, w) 0..255."""
+    inner = chips[..., border : chips.shape[-2] - border, border : chips.shape[-1] - border]
+    return inner.float().expand(-1, 3, -1, -1)
+
+
+def augment(chips: Tensor, section: AugmentSection, border: int) -> Tensor:
+    """uint8 chips (n, k, H, W) with border to float32 (n, 3, h, w) 0..255, each changed in its own way.
+
+    Draws from torch's global generator: the caller seeds it.
+    """
+    x = _move(chips.float(), section, border)
+    x = _light(x, section.light)
+    if section.blur:
+        x = torch.where(_some(x, section.blur), _blurred(x), x)
+    if section.noise:
+        x = torch.where(_some(x, section.noise), x + torch.randn_like(x) * (2 + 10 * _uniform(x)), x)
+    if section.erase:
+        x = _erased(x, section.erase)
+    return x.clamp(0, 255).expand(-1, 3, -1, -1)
+
+
+def _uniform(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    return torch.rand(len(x), 1, 1, 1, device=x.device) * (high - low) + low
+
+
+def _some(x: Tensor, probability: float) -> Tensor:
+    return _uniform(x) < probability
+
+
+def _move(x: Tensor, section: AugmentSection, border: int) -> Tensor:
+    """Flip, turn, scale and shift in one bilinear sampling; the border gives real context to move into."""
+    n, k, full_h, full_w = x.shape
+    h, w = full_h - 2 * border, full_w - 2 * border
+    angle = _uniform(x, -1, 1).view(n) * math.radians(section.rotate)
+    scale = 1 + _uniform(x, -1, 1).view(n) * section.scale
+    mirror = torch.where(_some(x, section.flip).view(n), -1.0, 1.0)
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    shift = (torch.rand(n, 2, device=x.device) * 2 - 1) * 2 * section.shift
+    theta = torch.stack(
+        [
+            torch.stack([cos * mirror * w / full_w, -sin * h / full_w, shift[:, 0] * w / full_w], 1),
+            torch.stack([sin * mirror * w / full_h, cos * h / full_h, shift[:, 1] * h / full_h], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(theta, [n, k, h, w], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _light(x: Tensor, strength: float) -> Tensor:
+    if not strength:
+        return x
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    contrast, gain = (torch.exp(_uniform(x, -1, 1) * strength) for _ in range(2))
+    return ((x - mean) * contrast + mean * gain).clamp(0, 255)
+
+
+def _blurred(x: Tensor) -> Tensor:
+    weights = torch.tensor([1.0, 2.0, 1.0], device=x.device) / 4
+    kernel = (weights[:, None] * weights).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1])
+
+
+def _erased(x: Tensor, probability: float) -> Tensor:
+    n, _, h, w = x.shape
+    area, ratio = _uniform(x, 0.02, 0.2), torch.exp(_uniform(x, -0.7, 0.7))
+    half_h, half_w = torch.sqrt(area * ratio) * h / 2, torch.sqrt(area / ratio) * w / 2
+    rows = torch.arange(h, device=x.device).view(1, 1, h, 1)
+    columns = torch.arange(w, device=x.device).view(1, 1, 1, w)
+    inside = ((rows - _uniform(x) * h).abs() < half_h) & ((columns - _uniform(x) * w).abs() < half_w)
+    return torch.where(inside & _some(x, probability), _uniform(x, 0, 255), x)

@@ -1,0 +1,103 @@
+"""Reading and writing images: anything in, RGB uint8 (h, w, 3) inside."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from os import PathLike
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mien.errors import ImageError
+from mien.files import whole_file
+
+__all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "read_image", "write_image"]
+
+#: A larger picture is refused from its header, before it is decoded.
+MAX_PIXELS = 128_000_000
+
+#: File name endings that are taken for pictures when a folder is read.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+ImageSource = str | PathLike[str] | bytes | np.ndarray | Image.Image
+
+
+def read_image(source: ImageSource) -> np.ndarray:
+    """RGB uint8 (h, w, 3), contiguous, upright (EXIF applied).
+
+    source: a path, encoded bytes, an array or a PIL image. Arrays are uint8 or uint16 (scaled to 8 bits) of shape
+    (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA. Transparency is laid over white; of an animation the first
+    picture counts. Raises ImageError: not an image, cut off, or more than MAX_PIXELS (judged by the header).
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _from_pil(source, "the PIL image")
+    where = "the bytes given" if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{where}: cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise ImageError(f"{where}: is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as picture:
+                return _from_pil(picture, where)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{where}: its header claims too many pixels (limit {MAX_PIXELS:,})") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{where}: is not an image of a known form; give JPEG, PNG, WebP, BMP, GIF or TIFF") from error
+
+
+def _from_pil(picture: Image.Image, where: str) -> np.ndarray:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{where}: {width}x{height} pixels; the limit is {MAX_PIXELS:,}; make it smaller first")
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        return _rgb(upright)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{where}: is cut off or damaged ({error})") from error
+
+
+def _rgb(picture: Image.Image) -> np.ndarray:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture, np.float64)
+        scale = 257.0 if values.max(initial=0) > 255 else 1.0
+        return _from_array(np.clip(values / scale, 0, 255).astype(np.uint8))
+    if "A" in picture.mode or "transparency" in picture.info:
+        return _from_array(np.asarray(picture.convert("RGBA")))
+    return np.array(picture.convert("RGB"), np.uint8)
+
+
+def _from_array(array: np.ndarray) -> np.ndarray:
+    shape = "x".join(map(str, array.shape))
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
+        raise ImageError(f"an array of shape {shape}: expected (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise ImageError(f"an array of shape {shape}: the limit is {MAX_PIXELS:,} pixels")
+    if array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(f"an array of type {array.dtype}: expected uint8 from 0 to 255 (or uint16)")
+    if array.ndim == 2 or array.shape[2] == 1:
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    if array.shape[2] == 4:
+        alpha = array[..., 3:].astype(np.float32) / 255
+        return np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.ascontiguousarray(array)
+
+
+def write_image(path: str | PathLike[str], image: np.ndarray, overwrite: bool = False) -> None:
+    """Write RGB uint8 (h, w, 3) by the suffix, whole or not at all. Raises OutputError, ImageError (suffix)."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in {".jpg", ".jpeg", ".png", ".webp", ".bmp"}:
+        raise ImageError(f"{path}: no picture form for {suffix or 'a name without ending'!r}; use .jpg, .png or .webp")
+    encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    with whole_file(path, overwrite) as part:
+        part.write_bytes(encoded.tobytes())

@@ -1,1 +1,1 @@
-
+"""Looking: detect, crop, classify, write. ONNX Runtime; never torch."""

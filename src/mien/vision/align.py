@@ -15,7 +15,7 @@ __all__ = ["TYPICAL_LANDMARKS", "crop", "crop_matrix", "framed", "similarity"]
 
 #: Where the five landmarks of an upright face sit in a tight box (forehead to chin), as fractions of its sides.
 #: For faces whose detector gives no landmarks.
-TYPICAL_LANDMARKS = np.array([(0.31, 0.38), (0.69, 0.38), (0.5, 0.58), (0.34, 0.77), (0.66, 0.77)], np.float64)
+TYPICAL_LANDMARKS = np.array([(0.265, 0.38), (0.735, 0.38), (0.5, 0.581), (0.3, 0.734), (0.7, 0.734)], np.float64)
 
 
 def crop(image: np.ndarray, face: Face, spec: CropSpec) -> np.ndarray:

@@ -1,0 +1,102 @@
+"""The reader: detector + classifier, for one image, many, or a video."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+
+import numpy as np
+
+from mien.faces import Face, Frame
+from mien.runtime.classify import Classifier
+from mien.runtime.detect import Detector, open_detector
+from mien.runtime.sessions import Session, open_session
+from mien.runtime.store import DEFAULT_MODEL, model_file
+from mien.vision.image import ImageSource, read_image
+
+__all__ = ["Reader", "Times", "load"]
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds spent in each stage."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+
+class Reader:
+    """Finds faces and reads their expressions. Faces come largest first; no face is an empty list."""
+
+    def __init__(self, detector: Detector, classifier: Classifier) -> None:
+        self.detector, self.classifier, self.times = detector, classifier, Times()
+
+    def __call__(self, image: ImageSource) -> list[Face]:
+        """The faces of one image (path, bytes, array or PIL image). Raises ImageError."""
+        return self._read(read_image(image))
+
+    def _read(self, image: np.ndarray) -> list[Face]:
+        with self.times.stage("detect"):
+            faces = self.detector(image)
+        with self.times.stage("classify"):
+            return self.classifier(image, faces)
+
+    def many(self, images: Iterable[ImageSource]) -> Iterator[list[Face]]:
+        """The faces of each image, in order, one image in memory at a time. Raises ImageError at a bad one."""
+        for image in images:
+            yield self(image)
+
+    def watch(self, source: str | PathLike[str] | int, every: int = 1) -> Iterator[tuple[Frame, list[Face]]]:
+        """Each `every`-th frame of a video file, an address or a camera (its number) with its faces.
+
+        Raises VideoError: not a video, no camera, or (after the frames that could be decoded) cut off.
+        """
+        from mien.vision.video import frames  # PyAV is needed for video alone
+
+        moving = frames(source)
+        while True:
+            with self.times.stage("decode"):
+                frame = next(moving, None)
+            if frame is None:
+                return
+            if frame.index % every == 0:
+                yield frame, self._read(frame.image)
+
+
+def load(
+    model: str | PathLike[str] | Session = DEFAULT_MODEL,
+    detector: str | Detector = "auto",
+    threads: int | None = None,
+    detector_file: str | PathLike[str] | None = None,
+    min_size: float | None = None,
+) -> Reader:
+    """A reader.
+
+    model: a name, a model file, or any Session.  detector: 'auto', 'yunet', 'haar', 'whole' (the image already is a
+    face), or any Detector.  threads: for each engine; all cores by default.  detector_file: a local YuNet file.
+    min_size: the smallest face to look for, in pixels; smaller is slower.
+    Raises ModelNotFound, ModelError, ConfigError.
+
+    >>> import numpy as np
+    >>> reader = load(detector="whole", threads=1)
+    >>> [face] = reader(np.zeros((48, 48), np.uint8))
+    >>> len(face.expression.probabilities)
+    8
+    """
+    session = open_session(model_file(model), threads) if isinstance(model, (str, PathLike)) else model
+    classifier = Classifier(session)
+    if isinstance(detector, str):
+        detector = open_detector(detector, session.spec.crop, threads, detector_file, min_size)
+    return Reader(detector, classifier)

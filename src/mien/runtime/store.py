@@ -1,0 +1,163 @@
+"""Where model files come from: a name -> a verified local file.
+
+Models that ship lie inside the package. The one file that is fetched (YuNet, only when a detector is asked for and it is
+not cached) comes from pinned addresses and must have the pinned sha256. MIEN_OFFLINE=1 forbids fetching, MIEN_CACHE names
+the cache folder, MIEN_YUNET a local file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from mien.errors import ModelError, ModelNotFound, near_miss
+from mien.files import whole_file
+
+__all__ = ["DEFAULT_MODEL", "ENTRIES", "Entry", "cache_folder", "fetch", "locate", "model_file"]
+
+DEFAULT_MODEL = "ferplus-small"
+_WEIGHTS = Path(__file__).parent.parent / "weights"
+_RETRY_SECONDS = 3600
+_COMMIT = "0047ac24afb1a50a0c6105001c89d1b5b805dbf1"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A model file known by name. `urls` is empty for those inside the package."""
+
+    name: str
+    kind: str
+    file: str
+    licence: str
+    about: str
+    urls: tuple[str, ...] = ()
+    sha256: str = ""
+    size: int = 0
+    variable: str = ""
+
+
+ENTRIES: dict[str, Entry] = {
+    "ferplus-small": Entry(
+        name="ferplus-small",
+        kind="expression",
+        file="ferplus-small.onnx",
+        licence="Apache-2.0 (see its card)",
+        about="eight expressions and affect; inside the package",
+    ),
+    "yunet": Entry(
+        name="yunet",
+        kind="detector",
+        file="yunet_n_dynamic.onnx",
+        licence="Apache-2.0",
+        about="face detector by S. Yu et al.; fetched at first use",
+        urls=(
+            f"https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/{_COMMIT}/onnx/yunet_n_dynamic.onnx",
+            f"https://cdn.jsdelivr.net/gh/ShiqiYu/libfacedetection.train@{_COMMIT}/onnx/yunet_n_dynamic.onnx",
+        ),
+        sha256="104ee26c71d5c270ce79a6b3dced91c91013260d29a6bf18f9296c5b8c4c2b12",
+        size=322_906,
+        variable="MIEN_YUNET",
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept; not made until something is fetched."""
+    if os.environ.get("MIEN_CACHE"):
+        return Path(os.environ["MIEN_CACHE"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mien"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "mien"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mien"
+
+
+def model_file(name: str | os.PathLike[str]) -> Path:
+    """The expression model file of a name or a path. Raises ModelNotFound with the nearest known name."""
+    path = Path(name)
+    if path.suffix == ".onnx" or path.is_file():
+        return path
+    known = [entry.name for entry in ENTRIES.values() if entry.kind == "expression"]
+    if str(name) not in known:
+        raise ModelNotFound(f"{name}: no model of that name and no such file; {near_miss(str(name), known)}")
+    return _WEIGHTS / ENTRIES[str(name)].file
+
+
+def locate(entry: Entry) -> Path | None:
+    """The local file of an entry if it is there already (package, variable or cache), else None."""
+    if not entry.urls:
+        return _WEIGHTS / entry.file
+    given = os.environ.get(entry.variable) if entry.variable else None
+    if given:
+        if not Path(given).is_file():
+            raise ModelNotFound(f"{given}: no such file ({entry.variable} names it)")
+        return Path(given)
+    cached = cache_folder() / entry.file
+    if not cached.is_file():
+        return None
+    if _sha256(cached) != entry.sha256:
+        raise ModelError(f"{cached}: altered (its sha256 is not the pinned one); delete it, then: mien models pull {entry.name}")
+    return cached
+
+
+def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0, again: bool = True) -> Path:
+    """The local file of an entry, fetched into the cache if need be.
+
+    urls: other addresses than the entry's, such as a mirror; the hash must agree all the same.
+    again: try even if fetching failed within the last hour.
+    Raises ModelNotFound (no address answers; offline) and ModelError (the file has another hash; it is not kept).
+    """
+    found = locate(entry)
+    if found is not None:
+        return found
+    failed = cache_folder() / f"{entry.file}.failed"
+    if os.environ.get("MIEN_OFFLINE") == "1" or (not again and _recent(failed)):
+        raise ModelNotFound(_by_hand(entry, "not fetched (offline)"))
+    reasons = []
+    for url in urls or entry.urls:
+        try:
+            return _keep(entry, _download(url, timeout, entry.size), url)
+        except (urllib.error.URLError, OSError, TimeoutError) as error:
+            if isinstance(error, ModelError):
+                raise
+            reasons.append(f"{url}: {getattr(error, 'reason', error)}")
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    failed.write_text("\n".join(reasons), encoding="utf-8")
+    raise ModelNotFound(_by_hand(entry, f"cannot be fetched ({reasons[-1]})"))
+
+
+def _recent(path: Path) -> bool:
+    return path.is_file() and time.time() - path.stat().st_mtime < _RETRY_SECONDS
+
+
+def _by_hand(entry: Entry, why: str) -> str:
+    hint = f", or set {entry.variable} to its place" if entry.variable else ""
+    return f"{entry.name}: {why}; place {entry.file} in {cache_folder()} by hand{hint}"
+
+
+def _download(url: str, timeout: float, size: int) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "mien"})  # noqa: S310 - pinned addresses
+    with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+        return bytes(answer.read(size * 2 + 1024))
+
+
+def _keep(entry: Entry, data: bytes, url: str) -> Path:
+    got = hashlib.sha256(data).hexdigest()
+    if got != entry.sha256:
+        raise ModelError(f"{url}: sha256 {got[:16]}... ({len(data)} bytes), expected {entry.sha256[:16]}...; not used")
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    path = cache_folder() / entry.file
+    with whole_file(path, overwrite=True) as part:
+        part.write_bytes(data)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

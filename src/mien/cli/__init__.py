@@ -1,1 +1,50 @@
+"""The command line: one verb, one file. Heavy imports happen inside the verb."""
 
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import mien
+from mien.cli import evaluate, export, models, predict, train, watch
+from mien.errors import MienError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Reads faces: expression, valence and arousal; and trains such models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for name, verb in {
+    "predict": predict.predict,
+    "watch": watch.watch,
+    "train": train.train,
+    "export": export.export,
+    "evaluate": evaluate.evaluate,
+}.items():
+    app.command(name)(verb)
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mien {mien.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point: a MienError is one line and exit code 2; a bug keeps its traceback."""
+    try:
+        app()
+    except MienError as error:
+        print(f"mien: error: {error}", file=sys.stderr)
+        sys.exit(2)

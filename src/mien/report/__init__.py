@@ -1,1 +1,1 @@
-
+"""Pictures and pages for people, from measured numbers."""

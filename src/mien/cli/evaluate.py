@@ -1,0 +1,82 @@
+"""mien evaluate: how right a model is on a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mien.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from mien.evaluation.metrics import ExpressionScores
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model's name or .onnx file, or a weights.safetensors or run folder.")],
+    data: Annotated[Path, typer.Option(help="The dataset's folder or file.")],
+    source: Annotated[str, typer.Option(help="The dataset's source.")] = "ferplus",
+    split: Annotated[str, typer.Option(help="The dataset's word for the split, or train, validation, test.")] = "validation",
+    rule: Annotated[str, typer.Option(help="For votes: majority, distribution or plain.")] = "majority",
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+) -> None:
+    """Judge a model: accuracy with its interval, macro-F1, recalls, calibration error."""
+    scores = judge(model, data, source, split, rule)
+    if json:
+        import msgspec
+
+        print(msgspec.json.encode(scores).decode())
+    else:
+        _show(scores, f"{Path(model).name} on {source} {split}" + (f" ({rule})" if source == "ferplus" else ""))
+
+
+def judge(model: str, data: Path, source: str, split: str, rule: str) -> ExpressionScores:
+    """The scores of a model on a split of a dataset."""
+    try:
+        from mien.data.prepare import prepare
+        from mien.data.sources import read_source
+        from mien.data.sources import source as find
+        from mien.evaluation.metrics import score_expression
+        from mien.evaluation.predictions import predict
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("Judging needs pyarrow and scikit-learn", "data") from error
+    from mien.labels import LabelSet
+    from mien.runtime.classify import Classifier
+
+    classifier = Classifier(_session(model))
+    word = find(source).card.split(split)
+    manifest = read_source(source, data, rule).split(word)
+    chips = prepare(manifest, classifier.spec.crop).chips
+    return score_expression(predict(classifier, LabelSet(classifier.spec.labels), chips), chips)
+
+
+def _session(model: str):  # type: ignore[no-untyped-def]
+    path = Path(model)
+    path = path / "weights.safetensors" if path.is_dir() else path
+    if path.suffix == ".safetensors":
+        try:
+            from mien.models.weights import TorchSession, load_weights
+        except ModuleNotFoundError as error:
+            raise MissingExtra.of("Judging a checkpoint needs PyTorch", "train") from error
+        return TorchSession(*load_weights(path))
+    from mien.runtime.sessions import open_session
+    from mien.runtime.store import model_file
+
+    return open_session(model_file(model))
+
+
+def _show(scores: ExpressionScores, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    low, high = scores.interval
+    head = Table("measure", "value", title=title)
+    head.add_row("rows", f"{scores.rows:,}")
+    head.add_row("accuracy", f"{scores.accuracy:.2%}  (95 %: {low:.2%} to {high:.2%})")
+    head.add_row("macro F1", f"{scores.macro_f1:.2%}")
+    head.add_row("macro recall", f"{scores.macro_recall:.2%}")
+    head.add_row("ECE", f"{scores.ece:.2%}")
+    for name, recall in scores.recalls.items():
+        head.add_row(f"recall {name}", f"{recall:.1%}")
+    Console().print(head)

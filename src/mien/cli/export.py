@@ -1,0 +1,43 @@
+"""mien export: from a run to a model file with its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.errors import MissingExtra
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder or a weights.safetensors.")],
+    out: Annotated[Path | None, typer.Option(help="The model file (.onnx); by default RUN/model.onnx.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Measure on this FER+ folder's PublicTest; write figures and card.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+) -> None:
+    """Write the model as ONNX. The file must answer as the network does, or it is not written."""
+    try:
+        from mien.export.onnx import export_onnx
+        from mien.models.weights import load_weights
+        from mien.report.card import model_card
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("Exporting needs PyTorch and onnx", "train") from error
+    from mien.files import whole_file
+
+    weights = run / "weights.safetensors" if run.is_dir() else run
+    out = out or weights.with_name("model.onnx")
+    metrics, scores = {}, None
+    if data:
+        from mien.cli.evaluate import judge
+
+        scores = judge(str(weights), data, "ferplus", "PublicTest", "majority")
+        metrics = {
+            f"ferplus/PublicTest/majority/{name}": round(getattr(scores, name), 5)
+            for name in ("accuracy", "macro_f1", "macro_recall", "ece")
+        }
+    difference = export_onnx(weights, out, metrics, overwrite)
+    if scores is not None:
+        with whole_file(out.with_suffix(".md"), overwrite) as part:
+            part.write_text(model_card(load_weights(weights)[1], scores, out), encoding="utf-8")
+    print(f"model: {out} ({out.stat().st_size / 1e6:.2f} MB); largest difference from the network {difference:.1e}")

@@ -1,0 +1,133 @@
+"""mien predict: the faces of images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mien.errors import ConfigError, ImageError, OutputError
+
+if TYPE_CHECKING:
+    from mien.faces import Face
+
+
+def predict(
+    images: Annotated[list[str], typer.Argument(help="Images, folders or quoted globs.")],
+    json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace pictures that exist.")] = False,
+    model: Annotated[str, typer.Option(help="A model's name or file.")] = "ferplus-small",
+    detector: Annotated[str, typer.Option(help="auto, yunet, haar, or whole (the image is a face).")] = "auto",
+    detector_file: Annotated[Path | None, typer.Option(help="A local YuNet file.")] = None,
+    min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+) -> None:
+    """Read the faces of images: expression, valence and arousal.
+
+    Exit code 1 if some images could not be read (the rest are), 2 if none could.
+    """
+    paths = _paths(images)
+    places = _places(paths, save, overwrite)
+    from mien.runtime.read import load
+    from mien.runtime.sinks import json_line
+    from mien.vision.draw import draw
+    from mien.vision.image import read_image, write_image
+
+    reader = load(model, detector, threads, detector_file, min_size)
+    rows: list[tuple[Path, Sequence[Face]]] = []
+    failed = 0
+    for number, path in enumerate(_progress(paths)):
+        try:
+            image = read_image(path)
+            faces = reader(image)
+        except ImageError as error:
+            failed += 1
+            print(f"mien: {error}", file=sys.stderr)
+            continue
+        if json:
+            print(json_line(faces, str(path)), flush=True)
+        rows.append((path, faces))
+        if places:
+            write_image(places[number], draw(image, faces), overwrite)
+    if not json:
+        _table(rows)
+    if places and rows:
+        print(f"annotated pictures: {save}", file=sys.stderr if json else sys.stdout)
+    if failed:
+        print(f"mien: {failed} of {len(paths)} images could not be read", file=sys.stderr)
+        raise typer.Exit(1 if rows else 2)
+
+
+def _paths(images: Sequence[str]) -> list[Path]:
+    """The image files that the arguments name. Raises ConfigError if an argument names none."""
+    found: list[Path] = []
+    for text in images:
+        path = Path(text)
+        if path.is_dir():
+            part = [item for item in sorted(path.iterdir()) if item.suffix.lower() in _SUFFIXES and item.is_file()]
+            if not part:
+                raise ConfigError(f"{path}: a folder without images ({', '.join(sorted(_SUFFIXES))})")
+        elif any(letter in text for letter in "*?[") and not path.exists():
+            base = Path(path.anchor) if path.anchor else Path()
+            part = sorted(item for item in base.glob(str(path.relative_to(base))) if item.is_file())
+            if not part:
+                raise ConfigError(f"{text}: no file matches")
+        else:
+            part = [path]
+        found += part
+    return list(dict.fromkeys(found))
+
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+def _places(paths: Sequence[Path], save: Path | None, overwrite: bool) -> list[Path]:
+    """Where each annotated picture goes; same-named images of different folders get numbers."""
+    if save is None:
+        return []
+    try:
+        save.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{save}: cannot be made ({error.strerror})") from error
+    used: set[str] = set()
+    places = []
+    for path in paths:
+        stem, number = path.stem, 2
+        while stem in used:
+            stem, number = f"{path.stem}-{number}", number + 1
+        used.add(stem)
+        places.append(save / f"{stem}.jpg")
+    taken = [place for place in places if place.exists()]
+    if taken and not overwrite:
+        raise OutputError(f"{taken[0]}: exists already; choose another folder or pass --overwrite")
+    return places
+
+
+def _progress(paths: Sequence[Path]) -> Any:
+    if len(paths) < 8 or not sys.stderr.isatty():
+        return paths
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(paths, "reading", console=Console(stderr=True))
+
+
+def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("image", "face", "box", "expression", "confidence", "second", "valence", "arousal")
+    for path, faces in rows:
+        if not faces:
+            table.add_row(path.name, "none", "", "", "", "", "", "")
+        for number, face in enumerate(faces):
+            assert face.expression is not None
+            (label, share), (second, other) = face.expression.top(2)
+            box = " ".join(str(round(edge)) for edge in face.box)
+            affect = (f"{face.expression.valence:+.2f}", f"{face.expression.arousal:+.2f}")
+            table.add_row(path.name, str(number), box, label, f"{share:.0%}", f"{second} {other:.0%}", *affect)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,0 +1,130 @@
+"""Drawing what was read: boxes, the top expressions as bars, the affect dot on a small circumplex."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mien.faces import Expression, Face
+
+__all__ = ["PALETTE", "draw"]
+
+#: Colours by label; Okabe and Ito's colour-blind safe set, lightened for dark panels.
+PALETTE: dict[str, tuple[int, int, int]] = {
+    "neutral": (187, 187, 187),
+    "happiness": (240, 200, 60),
+    "sadness": (86, 150, 233),
+    "surprise": (86, 210, 200),
+    "fear": (190, 130, 220),
+    "disgust": (90, 180, 90),
+    "anger": (230, 95, 60),
+    "contempt": (225, 140, 175),
+}
+_PANEL, _INK, _DIM = (22, 24, 28, 215), (255, 255, 255, 255), (255, 255, 255, 70)
+_BARS = 3
+
+
+def draw(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+    """A new picture, RGB uint8 (h, w, 3), with every face marked; without faces a plain copy.
+
+    The panel of a face stands beside its box, where the picture has room.
+    """
+    if not faces:
+        return image.copy()
+    canvas = Image.fromarray(image).convert("RGBA")
+    layer = Image.new("RGBA", canvas.size, (0, 0, 0, 0))
+    pen = ImageDraw.Draw(layer)
+    for face in faces:
+        _box(pen, face, canvas.size)
+    taken = [face.box for face in faces]
+    for face in sorted(faces, key=lambda face: face.size):
+        if face.expression is not None:
+            taken.append(_panel(layer, face, face.expression, taken))
+    return np.asarray(Image.alpha_composite(canvas, layer).convert("RGB"))
+
+
+def colour(label: str) -> tuple[int, int, int]:
+    """The colour of a label; one that is not in the palette gets a stable colour of its own."""
+    if label in PALETTE:
+        return PALETTE[label]
+    hue = sum(ord(letter) * (i + 1) for i, letter in enumerate(label)) % 360
+    return tuple(int(155 + 90 * math.cos(math.radians(hue + turn))) for turn in (0, 240, 120))  # type: ignore[return-value]
+
+
+def _box(pen: ImageDraw.ImageDraw, face: Face, size: tuple[int, int]) -> None:
+    line = max(2, round(min(size) / 320))
+    shade = colour(face.expression.label) if face.expression else (255, 255, 255)
+    pen.rounded_rectangle(_whole(face.box), radius=3 * line, outline=(*shade, 255), width=line)
+
+
+def _whole(box: tuple[float, ...]) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = (round(v) for v in box)
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+def _panel(
+    layer: Image.Image, face: Face, expression: Expression, taken: list[tuple[float, float, float, float]]
+) -> tuple[float, float, float, float]:
+    unit = int(min(max(face.size / 9, min(layer.size) / 55, 7), min(layer.size) / 22 + 4))
+    font = ImageFont.load_default(size=unit)
+    known = not math.isnan(expression.valence + expression.arousal)
+    width = round(unit * (14.5 if known else 9.6))
+    height = round(unit * (1.55 * _BARS + 0.9))
+    x, y = _place(face.box, width, height, layer.size, taken)
+    pen = ImageDraw.Draw(layer)
+    pen.rounded_rectangle((x, y, x + width, y + height), radius=unit // 2, fill=_PANEL)
+    for row, (label, probability) in enumerate(expression.top(_BARS)):
+        top = y + 0.5 * unit + row * 1.55 * unit
+        _bar(pen, (x + 0.5 * unit, top), label, probability, unit, font)
+    if known:
+        _circumplex(pen, (x + width - 2.6 * unit, y + height / 2), 2.1 * unit, expression)
+    return (x, y, x + width, y + height)
+
+
+def _bar(
+    pen: ImageDraw.ImageDraw, at: tuple[float, float], label: str, probability: float, unit: int, font: ImageFont.ImageFont
+) -> None:
+    x, y = at
+    length = 8.6 * unit
+    pen.text((x, y), label, font=font, fill=_INK)
+    pen.text((x + length, y), f"{probability:.0%}", font=font, fill=_INK, anchor="ra")
+    line = (x, y + 1.18 * unit, x + length, y + 1.36 * unit)
+    pen.rectangle(line, fill=_DIM)
+    pen.rectangle((x, line[1], x + max(1.0, length * probability), line[3]), fill=(*colour(label), 255))
+
+
+def _circumplex(pen: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, expression: Expression) -> None:
+    """Valence to the right, arousal up."""
+    x, y = centre
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_DIM, width=max(1, int(radius / 14)))
+    pen.line((x - radius, y, x + radius, y), fill=_DIM)
+    pen.line((x, y - radius, x, y + radius), fill=_DIM)
+    far = max(1.0, math.hypot(expression.valence, expression.arousal))
+    dx, dy = x + radius * expression.valence / far, y - radius * expression.arousal / far
+    dot = max(2.0, radius / 6)
+    pen.ellipse((dx - dot, dy - dot, dx + dot, dy + dot), fill=(*colour(expression.label), 255))
+
+
+def _place(
+    box: tuple[float, float, float, float],
+    width: int,
+    height: int,
+    size: tuple[int, int],
+    taken: list[tuple[float, float, float, float]],
+) -> tuple[int, int]:
+    """Where the panel covers least: below, above, right or left of the box, kept inside the picture."""
+    x0, y0, x1, y1 = box
+    gap, middle = 4, (x0 + x1 - width) / 2
+    spots = [(middle, y1 + gap), (middle, y0 - height - gap), (x1 + gap, y0), (x0 - width - gap, y0)]
+    spots += [(x1 + gap, y1 - height), (x0 - width - gap, y1 - height)]
+    inside = [(min(max(x, 0), max(size[0] - width, 0)), min(max(y, 0), max(size[1] - height, 0))) for x, y in spots]
+    costs = [sum(_shared((x, y, x + width, y + height), other) for other in taken) for x, y in inside]
+    x, y = inside[int(np.argmin(costs))]
+    return round(x), round(y)
+
+
+def _shared(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    return max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)

@@ -1,0 +1,32 @@
+"""Shared fixtures. Real faces are read from the folder that MIEN_TEST_DATA names; without it those tests skip."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real test data, or a skip that says so."""
+    place = os.environ.get("MIEN_TEST_DATA")
+    if not place or not Path(place).is_dir():
+        pytest.skip("MIEN_TEST_DATA names no folder of test data")
+    return Path(place)
+
+
+@pytest.fixture(scope="session")
+def yunet_file(test_data: Path) -> Path:
+    """YuNet's dynamic-shape file beside the test data, or a skip that says so."""
+    path = test_data.parent / "models" / "yunet_n_dynamic.onnx"
+    if not path.is_file():
+        pytest.skip("no YuNet file beside the test data")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test leaves the machine or reads the user's cache."""
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MIEN_OFFLINE", "1")
+    monkeypatch.delenv("MIEN_YUNET", raising=False)

@@ -1,0 +1,118 @@
+"""The ground floor: errors, labels, faces, specs, recipes, files."""
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from builders import a_face, an_expression
+
+from mien import errors
+from mien.errors import ConfigError, ModelError, OutputError
+from mien.faces import FaceRecord, face_record
+from mien.files import whole_file
+from mien.labels import CODES, LabelSet, affect_means, label_set
+from mien.recipe import Recipe, load_recipe, recipe_names, recipe_text
+from mien.spec import CropSpec, ModelSpec, decode_spec, encode, strict
+
+
+def test_every_error_is_a_mien_error():
+    kinds = [getattr(errors, name) for name in errors.__all__ if name != "near_miss"]
+    assert all(issubclass(kind, errors.MienError) for kind in kinds)
+
+
+def test_known_codes_name_known_labels():
+    known = set(label_set("affectnet8")) | {"other", None}
+    assert all(set(names) <= known for names in CODES.values())
+
+
+def test_projection_drops_and_renormalises():
+    eight, seven = label_set("affectnet8"), label_set("affectnet7")
+    moved = eight.project(np.array([[0.5, 0, 0, 0, 0, 0, 0, 0.5], [0, 0, 0, 0, 0, 0, 0, 1.0]]), seven)
+    assert moved[0, 0] == 1.0
+    assert np.isnan(moved[1]).all()
+
+
+def test_an_unknown_label_has_no_affect():
+    assert np.isnan(affect_means(LabelSet(("neutral", "pain")))[1]).all()
+
+
+def test_a_face_has_one_json_form():
+    face = a_face(landmarks=np.ones((5, 2), np.float32), expression=an_expression(valence=math.nan))
+    text = msgspec.json.encode(face_record(face))
+    back = msgspec.json.decode(text, type=FaceRecord)
+    assert back.expression.label == "happiness"
+    assert back.expression.valence is None
+    assert list(back.expression.probabilities) == list(face.expression.labels)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("optimizer.lrr=1", "optimizer.lrr: unknown key; did you mean 'lr'?"),
+        ("optimizer.lr=fast", "optimizer.lr: expected `float`, got `str`"),
+        ("optimizer.name=adam", "optimizer.name: unknown value 'adam'; did you mean 'adamw'?"),
+        ("data.labels=affectnet9", "data.labels: unknown label set 'affectnet9'; did you mean 'affectnet8'?"),
+        ("crop.width=4", "crop.width: expected between 8 and 1024 pixels, got 4"),
+        ("nonsense", "nonsense: expected section.key=value"),
+    ],
+)
+def test_a_wrong_recipe_says_where(setting, message):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("ferplus-small", [setting])
+    assert str(caught.value) == message
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'ferplus-small'"):
+        load_recipe("ferplus-smal")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_survive_writing(name, tmp_path):
+    recipe = load_recipe(name)
+    (tmp_path / "r.yaml").write_text(recipe_text(recipe))
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+
+
+def test_exponents_are_numbers_and_repeated_keys_are_errors(tmp_path):
+    assert load_recipe("ferplus-small", ["optimizer.lr=3e-4"]).optimizer.lr == 3e-4
+    (tmp_path / "r.yaml").write_text("name: a\nname: b\n")
+    with pytest.raises(ConfigError, match="name: given twice"):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_five_points_are_needed():
+    with pytest.raises(ConfigError, match="crop.align: 'five' needs points"):
+        strict({"width": 48, "height": 48, "align": "five"}, CropSpec, "crop")
+
+
+def test_specs_survive_and_newer_ones_are_refused():
+    spec = ModelSpec(name="a", labels=("x", "y"), crop=CropSpec(width=48, height=48))
+    assert decode_spec(encode(spec), "f") == spec
+    with pytest.raises(ModelError, match="this mien reads up to 1"):
+        decode_spec(encode(spec).replace(b'"format": 1', b'"format": 99'), "f")
+    with pytest.raises(ModelError, match="not JSON"):
+        decode_spec("{", "f")
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a.txt") as part:
+        part.write_text("half")
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
+    with whole_file(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+    with pytest.raises(OutputError, match="exists already"), whole_file(tmp_path / "a.txt"):
+        pass
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_a_full_disk_is_an_output_error(tmp_path):
+    with pytest.raises(OutputError, match="No space left"), whole_file(tmp_path / "a.txt"):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_recipe_is_a_value():
+    assert load_recipe("ferplus-small") == load_recipe("ferplus-small")
+    assert isinstance(load_recipe("ferplus-small"), Recipe)

@@ -1,0 +1,179 @@
+"""Images, the one crop, video, drawing."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from builders import a_face, a_video, drawn_face
+from PIL import Image
+
+from mien.data.sources.fer2013 import FRAMING
+from mien.errors import ImageError, OutputError, VideoError
+from mien.faces import Face
+from mien.spec import CropSpec
+from mien.vision.align import crop, framed, similarity
+from mien.vision.draw import draw
+from mien.vision.image import read_image, write_image
+from mien.vision.video import VideoWriter, frames, video_info
+
+
+def encoded(picture: Image.Image, form: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode):
+    picture = Image.new(mode, (5, 4))
+    image = read_image(encoded(picture, "JPEG" if mode == "CMYK" else "PNG"))
+    assert (image.shape, image.dtype) == ((4, 5, 3), np.uint8)
+
+
+def test_sixteen_bits_keep_their_light():
+    grey = (np.linspace(0, 65535, 100).reshape(10, 10)).astype(np.uint16)
+    image = read_image(encoded(Image.fromarray(grey)))
+    assert abs(int(image[9, 9, 0]) - 255) <= 1
+    assert np.array_equal(image, read_image(grey))
+
+
+def test_exif_turns_the_picture():
+    picture = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    assert read_image(encoded(picture, "JPEG", exif=exif)).shape == (8, 4, 3)
+
+
+def test_transparency_lies_on_white():
+    assert (read_image(encoded(Image.new("RGBA", (2, 2), (9, 9, 9, 0)))) == 255).all()
+
+
+def test_the_first_picture_of_an_animation_counts():
+    pictures = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    assert read_image(encoded(pictures[0], "GIF", save_all=True, append_images=pictures[1:]))[0, 0].tolist()[0] > 200
+
+
+def test_a_bomb_is_refused_from_its_header():
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match="too many pixels|30000x30000"):
+        read_image(bomb)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"", "is empty"), (b"hello, I am text", "not an image"), (encoded(Image.fromarray(drawn_face()), "JPEG")[:900], "cut off")],
+)
+def test_what_is_no_image_says_so(data, message, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(data)
+    with pytest.raises(ImageError, match=rf"x\.jpg: .*{message}"):
+        read_image(tmp_path / "x.jpg")
+
+
+def test_arrays_of_other_kinds_are_refused():
+    with pytest.raises(ImageError, match="float64: expected uint8"):
+        read_image(np.zeros((4, 4)))
+    with pytest.raises(ImageError, match="4x4x2"):
+        read_image(np.zeros((4, 4, 2), np.uint8))
+
+
+def test_writing_never_replaces(tmp_path):
+    write_image(tmp_path / "a.png", drawn_face())
+    assert np.array_equal(read_image(tmp_path / "a.png"), drawn_face())
+    with pytest.raises(OutputError, match="exists already"):
+        write_image(tmp_path / "a.png", drawn_face())
+
+
+def test_a_framed_picture_of_chip_size_stays_bit_identical():
+    chip = np.repeat(drawn_face(48)[..., :1], 3, axis=2)
+    for spec in (FRAMING, CropSpec(width=48, height=48), CropSpec(width=48, height=48, margin=0.2, shift=(0.1, 0.0))):
+        assert np.array_equal(crop(chip, framed(chip.shape, spec), spec), chip)
+
+
+def test_half_a_pixel_of_jitter_hardly_moves_a_large_face():
+    image = cv2.resize(drawn_face(96), (1912, 1912), interpolation=cv2.INTER_CUBIC)
+    spec = CropSpec(width=48, height=48)
+    still, moved = (crop(image, Face((100 + d, 100 + d, 1800 + d, 1800 + d)), spec).astype(int) for d in (0, 0.5))
+    assert abs(still - moved).mean() < 0.5
+
+
+def test_the_crop_undoes_a_turn():
+    image = cv2.GaussianBlur(drawn_face(200), (0, 0), 3)
+    points = np.array(FRAMING.points) * 200
+    turn = cv2.getRotationMatrix2D((100, 100), 20, 1.0)
+    turned = cv2.warpAffine(image, turn, (200, 200), borderMode=cv2.BORDER_REPLICATE)
+    face = Face((0, 0, 200, 200), landmarks=points)
+    rolled = Face((0, 0, 200, 200), landmarks=points @ turn[:, :2].T + turn[:, 2])
+    a, b = crop(image, face, FRAMING).astype(int), crop(turned, rolled, FRAMING).astype(int)
+    assert abs(a - b)[8:-8, 8:-8].mean() < 3
+
+
+def test_similarity_recovers_turn_scale_and_shift():
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    truth = np.array([[0.6, -0.8, 3.0], [0.8, 0.6, -1.0]]) * 2
+    assert np.allclose(similarity(points, points @ truth[:, :2].T + truth[:, 2]), truth)
+    with pytest.raises(ImageError, match="coincide"):
+        similarity(np.ones((5, 2)), points)
+
+
+@pytest.mark.parametrize("box", [(-50.0, -50.0, 40.0, 40.0), (500.0, 500.0, 600.0, 600.0)])
+def test_faces_outside_the_image_still_give_chips(box):
+    assert crop(drawn_face(96), Face(box), FRAMING).shape == (48, 48, 3)
+    assert crop(np.zeros((1, 1, 3), np.uint8), Face(box), FRAMING).shape == (48, 48, 3)
+
+
+def test_variable_times_survive_a_video(tmp_path):
+    times = a_video(tmp_path / "a.mp4", gaps=[0.04, 0.5, 0.04, 0.2])
+    got = list(frames(tmp_path / "a.mp4"))
+    assert [frame.index for frame in got] == list(range(5))
+    assert np.allclose([frame.seconds for frame in got], times, atol=2e-3)
+    assert got[0].image.shape == (64, 96, 3)
+    assert video_info(tmp_path / "a.mp4")[:3] == (96, 64, 5)
+
+
+def test_a_video_cut_off_gives_what_it_has(tmp_path):
+    a_video(tmp_path / "a.mp4", count=60)
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(whole[: int(len(whole) * 0.7)])
+    got = []
+    with pytest.raises(VideoError, match="cut off|damaged"):
+        for frame in frames(tmp_path / "b.mp4"):
+            got.append(frame)  # noqa: PERF402 - the frames before the error count
+    assert 0 < len(got) < 60
+
+
+@pytest.mark.parametrize("data", [b"", b"I am text"])
+def test_what_is_no_video_says_so(data, tmp_path):
+    (tmp_path / "x.mp4").write_bytes(data)
+    with pytest.raises(VideoError, match=r"x\.mp4: cannot be read as a video"):
+        list(frames(tmp_path / "x.mp4"))
+
+
+def test_no_camera_says_so():
+    with pytest.raises(VideoError, match="camera 97: does not answer"):
+        list(frames(97))
+
+
+def test_a_failed_video_leaves_nothing_and_ctrl_c_keeps_it(tmp_path):
+    for kind, left in ((ZeroDivisionError, []), (KeyboardInterrupt, ["a.mp4"])):
+        with pytest.raises(kind), VideoWriter(tmp_path / "a.mp4", 32, 32) as writer:
+            writer.write(np.zeros((32, 32, 3), np.uint8), 0.0)
+            raise kind
+        assert [path.name for path in tmp_path.iterdir()] == left
+
+
+@pytest.mark.parametrize("size", [(30, 40), (300, 300), (900, 1600)])
+def test_drawing_marks_a_new_picture(size):
+    image = np.full((*size, 3), 90, np.uint8)
+    faces = [a_face(), a_face(box=(-20.0, -20.0, 25.0, 25.0), expression=None)]
+    drawn = draw(image, faces)
+    assert drawn.shape == image.shape
+    assert (image == 90).all()
+    assert (drawn != 90).any()
+    assert np.array_equal(draw(image, []), image)

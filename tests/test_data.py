@@ -1,0 +1,192 @@
+"""Manifests, sources, preparing, holding out: on look-alikes, and on the real FER2013 where it is."""
+
+import csv
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import drawn_face
+
+from mien.data.manifest import Header, Manifest, Sample, make_manifest
+from mien.data.prepare import chips, prepare
+from mien.data.sources import SOURCES, read_source
+from mien.data.sources.fer2013 import FRAMING
+from mien.data.sources.ferplus import targets
+from mien.data.split import hold_out
+from mien.errors import ConfigError, DataError, DatasetNotFound
+from mien.faces import Face
+from mien.spec import CropSpec
+from mien.vision.image import read_image
+
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+
+
+def look_alike(count: int = 30):
+    """(usage, emotion, grey 48x48, votes) rows in the form of FER2013 and FER+."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        usage = "PublicTest" if i % 5 == 4 else "Training"
+        grey = cv2.cvtColor(drawn_face(48, mouth=rng.uniform(-1, 1), seed=i), cv2.COLOR_RGB2GRAY)
+        votes = np.zeros(10, int)
+        votes[i % 8], votes[(i + 1) % 8], votes[8] = 6, 3, 1
+        yield usage, i % 7, grey, votes
+
+
+def write_csv(folder, header="emotion,pixels,Usage"):
+    with (folder / "fer2013.csv").open("w", newline="") as file:
+        file.write(header + "\n")
+        for usage, emotion, grey, _ in look_alike():
+            file.write(f"{emotion},{' '.join(map(str, grey.ravel()))},{usage}\n")
+    with (folder / "fer2013new.csv").open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(("Usage", "Image name", *VOTES))
+        for number, (usage, _, _, votes) in enumerate(look_alike()):
+            out.writerow((usage, f"fer{number + 3:07}.png", *votes))
+
+
+def write_parquet(folder):
+    rows = [
+        {
+            "image": {"bytes": cv2.imencode(".png", grey)[1].tobytes(), "path": None},
+            "row": number,
+            "usage": usage,
+            "emotion": emotion,
+            **{name: int(v) for name, v in zip(VOTES, votes, strict=True)},
+        }
+        for number, (usage, emotion, grey, votes) in enumerate(look_alike())
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "all.parquet")
+
+
+@pytest.fixture
+def forms(tmp_path):
+    """Two folders with the same look-alike rows: as CSV and as Parquet."""
+    for name, write in (("csv", write_csv), ("parquet", write_parquet)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name)
+    return tmp_path / "csv", tmp_path / "parquet"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_form_gives_the_same_rows(source, forms):
+    a, b = (read_source(source, form) for form in forms)
+    assert a.ids == b.ids
+    assert np.array_equal(a.targets(), b.targets())
+    assert all(np.array_equal(read_image(x.image), read_image(y.image)) for x, y in zip(a, b, strict=True))
+
+
+def test_codes_become_names(forms):
+    first = next(iter(read_source("fer2013", forms[0])))
+    assert SOURCES["fer2013"].card.labels[int(first.target.argmax())] == "anger"
+
+
+def test_the_three_rules_on_hand_worked_votes():
+    votes = np.array(
+        [
+            [5, 3, 0, 1, 0, 0, 0, 0, 1, 0],  # neutral 5 of 8 after single votes are dropped
+            [4, 4, 0, 0, 0, 0, 0, 0, 2, 0],  # a tie: no majority
+            [2, 0, 0, 0, 0, 0, 0, 0, 8, 0],  # unknown
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],  # not a face
+            [0, 0, 0, 0, 0, 0, 0, 6, 4, 0],  # contempt
+        ]
+    )
+    hard, kept = targets(votes, "majority")
+    assert kept.tolist() == [True, False, False, False, True]
+    assert hard[[0, 4]].argmax(axis=1).tolist() == [0, 7]
+    soft, kept = targets(votes, "distribution")
+    assert kept.tolist() == [True, True, False, False, True]
+    assert np.allclose(soft[0], [5 / 8, 3 / 8, 0, 0, 0, 0, 0, 0])
+    assert targets(votes, "plain")[1].tolist() == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text.replace("0,", "9,", 1), r"fer2013\.csv, row 0: emotion '9'; expected a code from 0 to 6"),
+        (lambda text: text.replace("Training", "Trainning", 1), "row 0: usage 'Trainning'"),
+        (lambda text: text.replace(" ", " 300 ", 1), "row 0: pixels: not numbers from 0 to 255"),
+        (lambda text: text.replace(" ", " 30 ", 1), "row 0: 2305 pixels; expected 2304"),
+        (lambda text: text.replace("emotion", "emo", 1), "the header is emo,pixels,Usage"),
+        (lambda text: text.split("\n")[0], "no FER2013 here"),
+    ],
+)
+def test_a_spoilt_csv_names_file_and_row(spoil, message, forms):
+    path = forms[0] / "fer2013.csv"
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(DataError, match=message):
+        read_source("fer2013", forms[0])
+
+
+def test_votes_of_another_order_are_refused(forms):
+    path = forms[0] / "fer2013new.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *lines[5:], *lines[1:5]]))
+    with pytest.raises(DataError, match="rows match by order"):
+        read_source("ferplus", forms[0])
+
+
+def test_a_missing_dataset_says_what_it_expects(tmp_path):
+    with pytest.raises(DatasetNotFound, match="expects fer2013.csv"):
+        read_source("fer2013", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="did you mean 'ferplus'"):
+        read_source("ferpluss", tmp_path)
+
+
+def test_manifests_survive_writing(forms, tmp_path):
+    manifest = read_source("ferplus", forms[1], "distribution")
+    manifest.write(tmp_path / "m.parquet")
+    back = Manifest.read(tmp_path / "m.parquet")
+    assert back.header == manifest.header
+    assert back.fingerprint() == manifest.fingerprint()
+    with pytest.raises(DataError, match="without mien's header"):
+        Manifest.read(forms[1] / "all.parquet")
+
+
+def test_a_repeated_id_is_refused():
+    samples = [Sample("a", b"x"), Sample("a", b"y")]
+    with pytest.raises(DataError, match=r"row 1 \(a\): the id stands on an earlier row"):
+        make_manifest(samples, Header(source="s", labels=("x", "y")))
+
+
+def test_cropped_sources_keep_their_pixels(forms):
+    manifest = read_source("fer2013", forms[1])
+    done = prepare(manifest, FRAMING)
+    assert not done.missed
+    pictures = chips(done.chips)
+    assert all(np.array_equal(c[..., 0], read_image(s.image)[..., 0]) for c, s in zip(pictures, manifest, strict=True))
+
+
+def test_another_framing_is_refused(forms):
+    with pytest.raises(ConfigError, match=r"crop\.align: fer2013's pictures are already cropped"):
+        prepare(read_source("fer2013", forms[1]), CropSpec(width=48, height=48))
+
+
+def test_what_gives_no_chip_is_listed():
+    good = cv2.imencode(".png", drawn_face())[1].tobytes()
+    samples = [Sample("a", good), Sample("b", b"broken"), Sample("c", good, box=(0, 0, 96, 96))]
+    manifest = make_manifest(samples, Header(source="s", labels=("x", "y")))
+    done = prepare(manifest, CropSpec(width=32, height=32), detector=lambda image: [])  # noqa: ARG005
+    assert done.chips.ids == ["c"]
+    assert [name for name, _ in done.missed] == ["a", "b"]
+    found = prepare(manifest, CropSpec(width=32, height=32), detector=lambda image: [Face((0, 0, 96, 96))])  # noqa: ARG005
+    assert found.chips.ids == ["a", "c"]
+
+
+def test_holding_out_keeps_copies_together_whatever_the_order():
+    samples = [Sample(str(i), bytes([i % 50])) for i in range(200)]
+    manifest = make_manifest(samples, Header(source="s", labels=("x", "y")))
+    rest, held = hold_out(manifest, 0.3, seed=1)
+    assert len(rest) + len(held) == 200
+    assert not {s.image for s in rest} & {s.image for s in held}
+    assert set(hold_out(manifest.take(range(199, -1, -1)), 0.3, seed=1)[1].ids) == set(held.ids)
+    with pytest.raises(DataError, match="too few"):
+        hold_out(manifest.take([0, 50]), 0.5, seed=1)
+
+
+def test_the_real_fer2013_has_its_known_counts(test_data):
+    for name in SOURCES:
+        manifest = read_source(name, test_data / "fer2013")
+        for split in ("train", "validation"):
+            assert manifest.split(split).counts() == SOURCES[name].card.counts[split], (name, split)

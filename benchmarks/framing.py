@@ -66,7 +66,10 @@ def by_box(boxes: np.ndarray) -> list[float]:
     size, centre = np.sqrt(boxes[:, 2] * boxes[:, 3]), boxes[:, :2] + boxes[:, 2:] / 2
     factor, shift = np.median(1 / size), np.median((0.5 - centre) / size[:, None], axis=0)
     side, middle = factor * size, centre + shift * size[:, None]
-    return [corner_error(np.array([[1 / s, 0, 0.5 - m[0] / s], [0, 1 / s, 0.5 - m[1] / s]])) for s, m in zip(side, middle, strict=True)]
+    return [
+        corner_error(np.array([[1 / s, 0, 0.5 - m[0] / s], [0, 1 / s, 0.5 - m[1] / s]]))
+        for s, m in zip(side, middle, strict=True)
+    ]
 
 
 def sheet(data: Path, photos: list[Path], detector: YuNet) -> np.ndarray:

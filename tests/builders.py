@@ -11,7 +11,9 @@ from mien.labels import KNOWN_SETS
 LABELS = KNOWN_SETS["affectnet8"]
 
 
-def an_expression(label: str = "happiness", confidence: float = 0.9, valence: float = 0.5, arousal: float = 0.1) -> Expression:
+def an_expression(
+    label: str = "happiness", confidence: float = 0.9, valence: float = 0.5, arousal: float = 0.1
+) -> Expression:
     """An expression with everything else shared evenly."""
     probabilities = np.full(len(LABELS), (1 - confidence) / (len(LABELS) - 1), np.float32)
     probabilities[LABELS.index(label)] = confidence

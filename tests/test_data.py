@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import drawn_face
 
+from builders import drawn_face
 from mien.data.manifest import Header, Manifest, Sample, make_manifest
 from mien.data.prepare import chips, prepare
 from mien.data.sources import SOURCES, read_source

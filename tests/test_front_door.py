@@ -25,7 +25,10 @@ def test_the_command_line_starts_light():
 
 
 def test_looking_never_imports_torch():
-    assert loaded_after("import mien; mien.load; import mien.runtime.sinks") & {"torch", "pyarrow", "sklearn", "lightning"} == set()
+    assert (
+        loaded_after("import mien; mien.load; import mien.runtime.sinks") & {"torch", "pyarrow", "sklearn", "lightning"}
+        == set()
+    )
 
 
 def test_every_public_name_is_there():

@@ -5,8 +5,8 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from builders import a_face, an_expression
 
+from builders import a_face, an_expression
 from mien import errors
 from mien.errors import ConfigError, ModelError, OutputError
 from mien.faces import FaceRecord, face_record

@@ -43,5 +43,9 @@ def test_a_planted_upward_import_is_found(tmp_path):
 
 
 def test_every_room_has_a_height():
-    rooms = {p.name.removesuffix(".py") for p in Path(mien.__file__).parent.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    rooms = {
+        p.name.removesuffix(".py")
+        for p in Path(mien.__file__).parent.iterdir()
+        if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
     assert rooms - {"__init__"} == set(HEIGHTS)

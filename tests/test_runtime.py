@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from builders import LABELS, a_face, a_video, drawn_face
 from onnx import TensorProto, helper
 
 import mien
+from builders import LABELS, a_face, a_video, drawn_face
 from mien.errors import ConfigError, ModelError, ModelNotFound, OutputError
 from mien.faces import Frame, ImageRecord
 from mien.runtime import store
@@ -44,8 +44,13 @@ def a_model(path, spec=SPEC, width=2):
         helper.make_tensor("means", TensorProto.FLOAT, [width, 2], [0.1] * (2 * width)),
     ]
     chips = helper.make_tensor_value_info("chips", TensorProto.FLOAT, ["n", 3, 8, 8])
-    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", w]) for n, w in (("probabilities", width), ("affect", 2))]
-    model = helper.make_model(helper.make_graph(nodes, "tiny", [chips], outputs, values), opset_imports=[helper.make_opsetid("", 17)])
+    outputs = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", w])
+        for n, w in (("probabilities", width), ("affect", 2))
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "tiny", [chips], outputs, values), opset_imports=[helper.make_opsetid("", 17)]
+    )
     model.ir_version = 8
     if spec is not None:
         helper.set_model_props(model, {"mien": encode(spec).decode()})

@@ -7,9 +7,9 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from builders import a_face, a_video, drawn_face
 from PIL import Image
 
+from builders import a_face, a_video, drawn_face
 from mien.data.sources.fer2013 import FRAMING
 from mien.errors import ImageError, OutputError, VideoError
 from mien.faces import Face
@@ -61,14 +61,20 @@ def test_a_bomb_is_refused_from_its_header():
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
     with pytest.raises(ImageError, match="too many pixels|30000x30000"):
         read_image(bomb)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"", "is empty"), (b"hello, I am text", "not an image"), (encoded(Image.fromarray(drawn_face()), "JPEG")[:900], "cut off")],
+    [
+        (b"", "is empty"),
+        (b"hello, I am text", "not an image"),
+        (encoded(Image.fromarray(drawn_face()), "JPEG")[:900], "cut off"),
+    ],
 )
 def test_what_is_no_image_says_so(data, message, tmp_path):
     (tmp_path / "x.jpg").write_bytes(data)
@@ -144,7 +150,7 @@ def test_a_video_cut_off_gives_what_it_has(tmp_path):
     got = []
     with pytest.raises(VideoError, match="cut off|damaged"):
         for frame in frames(tmp_path / "b.mp4"):
-            got.append(frame)  # noqa: PERF402 - the frames before the error count
+            got.append(frame)
     assert 0 < len(got) < 60
 
 

@@ -119,7 +119,9 @@ class ImageRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def face_record(face: Face) -> FaceRecord:
     """The JSON form of a face: pixels to 2 decimals, probabilities and affect to 4."""
-    points = None if face.landmarks is None else tuple((round(float(x), 2), round(float(y), 2)) for x, y in face.landmarks)
+    points = (
+        None if face.landmarks is None else tuple((round(float(x), 2), round(float(y), 2)) for x, y in face.landmarks)
+    )
     x0, y0, x1, y1 = (round(float(edge), 2) for edge in face.box)
     expression = None if face.expression is None else _expression_record(face.expression)
     return FaceRecord((x0, y0, x1, y1), round(float(face.score), 4), points, face.track, expression)

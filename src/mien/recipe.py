@@ -47,7 +47,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A part of a recipe."""
 
 
-class DataSection(_Section):
+class DataSection(_Section, frozen=True):
     """Which rows, and what their labels mean.
 
     sources: dataset sources by name (`mien.data.sources.SOURCES`); their rows are put one after another.
@@ -67,7 +67,7 @@ class DataSection(_Section):
         _within("validation", self.validation, 0, 0.5)
 
 
-class NetworkSection(_Section):
+class NetworkSection(_Section, frozen=True):
     """backbone: a name in `mien.models.backbones.BACKBONES`; affect: see ModelSpec; dropout: before the head."""
 
     backbone: str = "mien-small"
@@ -78,7 +78,7 @@ class NetworkSection(_Section):
         _within("dropout", self.dropout, 0, 0.95)
 
 
-class LossSection(_Section):
+class LossSection(_Section, frozen=True):
     """expression: 'soft_cross_entropy' against the target distribution; smoothing mixes the target with uniform;
     balance: weights each class by its inverse frequency to this power (0 none, 1 fully balanced)."""
 
@@ -91,7 +91,7 @@ class LossSection(_Section):
         _within("balance", self.balance, 0, 1)
 
 
-class AugmentSection(_Section):
+class AugmentSection(_Section, frozen=True):
     """Random changes of a training chip; 0 switches one off.
 
     flip: probability of a mirror image.  rotate: largest turn, degrees.  scale: largest change of size, 0.1 = 10 %.
@@ -121,7 +121,7 @@ class AugmentSection(_Section):
         _within("mixup", self.mixup, 0, 10)
 
 
-class OptimizerSection(_Section):
+class OptimizerSection(_Section, frozen=True):
     """name; lr: the largest learning rate; decay: weight decay (not on biases and norms); momentum: for sgd."""
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -135,7 +135,7 @@ class OptimizerSection(_Section):
         _within("momentum", self.momentum, 0, 1)
 
 
-class ScheduleSection(_Section):
+class ScheduleSection(_Section, frozen=True):
     """name: 'cosine' falls to 0 over the epochs; 'constant'.  warmup: epochs of linear rise first."""
 
     name: Literal["cosine", "constant"] = "cosine"
@@ -147,7 +147,7 @@ class ScheduleSection(_Section):
         _within("warmup", self.warmup, 0, self.epochs)
 
 
-class TrainerSection(_Section):
+class TrainerSection(_Section, frozen=True):
     """batch: chips a step.  precision: Lightning's word.  ema: decay of the averaged weights (0 none), which are
     the ones kept.  clip: largest gradient norm (0 none)."""
 
@@ -162,7 +162,7 @@ class TrainerSection(_Section):
         _within("clip", self.clip, 0, 1e6)
 
 
-class Recipe(_Section):
+class Recipe(_Section, frozen=True):
     """The whole truth about a training, but for the places of files. The same recipe and seed give the same run."""
 
     name: str
@@ -187,7 +187,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:

@@ -19,14 +19,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for name, verb in {
-    "predict": predict.predict,
-    "watch": watch.watch,
-    "train": train.train,
-    "export": export.export,
-    "evaluate": evaluate.evaluate,
-}.items():
-    app.command(name)(verb)
+app.command()(predict.predict)
+app.command()(watch.watch)
+app.command()(train.train)
+app.command()(export.export)
+app.command()(evaluate.evaluate)
 app.add_typer(models.app, name="models")
 
 

@@ -17,7 +17,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A model's name or .onnx file, or a weights.safetensors or run folder.")],
     data: Annotated[Path, typer.Option(help="The dataset's folder or file.")],
     source: Annotated[str, typer.Option(help="The dataset's source.")] = "ferplus",
-    split: Annotated[str, typer.Option(help="The dataset's word for the split, or train, validation, test.")] = "validation",
+    split: Annotated[
+        str, typer.Option(help="The dataset's word for the split, or train, validation, test.")
+    ] = "validation",
     rule: Annotated[str, typer.Option(help="For votes: majority, distribution or plain.")] = "majority",
     json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
 ) -> None:

@@ -13,7 +13,9 @@ from mien.errors import MissingExtra
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder or a weights.safetensors.")],
     out: Annotated[Path | None, typer.Option(help="The model file (.onnx); by default RUN/model.onnx.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Measure on this FER+ folder's PublicTest; write figures and card.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Measure on this FER+ folder's PublicTest; write figures and card.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
 ) -> None:
     """Write the model as ONNX. The file must answer as the network does, or it is not written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
     data: Annotated[Path, typer.Option(help="The folder of the recipe's data.")],
     out: Annotated[Path, typer.Option(help="The run folder.")],
-    settings: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the recipe.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, on top of the recipe.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with an unfinished run.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
 ) -> None:
@@ -36,5 +38,5 @@ def _track(rows: Iterable[Any]) -> Iterable[Any]:
     from rich.console import Console
     from rich.progress import track
 
-    total = len(rows) if hasattr(rows, "__len__") else None
+    total = len(rows) if isinstance(rows, Sized) else None
     return track(rows, "preparing chips", total=total, console=Console(stderr=True), disable=not sys.stderr.isatty())

@@ -99,7 +99,12 @@ def _summary(reader: Reader, count: list[int], wall: float) -> None:
     from rich.table import Table
 
     frames = max(count[0], 1)
-    table = Table("stage", "seconds", "ms a frame", title=f"{count[0]} frames, {count[1]} faces, {count[0] / wall:.1f} frames a second")
+    table = Table(
+        "stage",
+        "seconds",
+        "ms a frame",
+        title=f"{count[0]} frames, {count[1]} faces, {count[0] / wall:.1f} frames a second",
+    )
     for name, seconds in reader.times.seconds.items():
         table.add_row(name, f"{seconds:.2f}", f"{1000 * seconds / frames:.1f}")
     table.add_row("all", f"{wall:.2f}", f"{1000 * wall / frames:.1f}")

@@ -91,8 +91,8 @@ class Manifest:
         points = None if row["landmarks"] is None else np.asarray(row["landmarks"], np.float32).reshape(-1, 2)
         target = None if row["target"] is None else np.asarray(row["target"], np.float32)
         box = None if row["box"] is None else tuple(row["box"])
-        affect = [math.nan if row[name] is None else row[name] for name in ("valence", "arousal")]
-        return Sample(row["id"], image, target, row["split"], box, points, *affect, row["subject"])  # type: ignore[arg-type]
+        valence, arousal = (math.nan if row[name] is None else row[name] for name in ("valence", "arousal"))
+        return Sample(row["id"], image, target, row["split"], box, points, valence, arousal, row["subject"])  # type: ignore[arg-type]
 
     @property
     def labels(self) -> LabelSet:

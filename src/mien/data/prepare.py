@@ -62,7 +62,9 @@ def _same_framing(framing: CropSpec, spec: CropSpec, source: str) -> None:
     for name in ("align", "points", "margin", "shift", "mask"):
         theirs, ours = getattr(framing, name), getattr(spec, name)
         if theirs != ours:
-            raise ConfigError(f"crop.{name}: {source}'s pictures are already cropped, with {theirs}; the recipe says {ours}")
+            raise ConfigError(
+                f"crop.{name}: {source}'s pictures are already cropped, with {theirs}; the recipe says {ours}"
+            )
 
 
 def _face(image: np.ndarray, sample: Sample, manifest: Manifest, spec: CropSpec, detector: Detect | None) -> Face:

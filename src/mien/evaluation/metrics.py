@@ -35,7 +35,9 @@ def score_expression(predictions: Predictions, manifest: Manifest) -> Expression
     The two must hold the same ids, in any order, and the same labels. Raises DataError.
     """
     if list(predictions.labels) != list(manifest.labels):
-        raise DataError(f"the model has the labels {', '.join(predictions.labels)}; the data {', '.join(manifest.labels)}")
+        raise DataError(
+            f"the model has the labels {', '.join(predictions.labels)}; the data {', '.join(manifest.labels)}"
+        )
     at = {name: row for row, name in enumerate(predictions.ids)}
     if set(at) != set(manifest.ids):
         raise DataError(f"predictions for {len(at)} rows, the data has {len(manifest)}: the ids differ")

@@ -37,7 +37,9 @@ class Predictions:
     def __post_init__(self) -> None:
         n, c = len(self.ids), len(self.labels)
         if self.probabilities.shape != (n, c) or self.affect.shape != (n, 2):
-            raise DataError(f"predictions: {self.probabilities.shape} probabilities, {self.affect.shape} affect for {n} rows of {c}")
+            raise DataError(
+                f"predictions: {self.probabilities.shape} probabilities, {self.affect.shape} affect for {n} rows of {c}"
+            )
         if len(set(self.ids)) != n:
             raise DataError("predictions: an id stands on two rows")
         if not np.allclose(self.probabilities.sum(axis=1), 1, atol=1e-3):

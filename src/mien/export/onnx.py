@@ -25,7 +25,10 @@ _OPSET = 17
 
 
 def export_onnx(
-    weights: str | PathLike[str], out: str | PathLike[str], metrics: dict[str, float] | None = None, overwrite: bool = False
+    weights: str | PathLike[str],
+    out: str | PathLike[str],
+    metrics: dict[str, float] | None = None,
+    overwrite: bool = False,
 ) -> float:
     """Write `out` (.onnx) and its spec beside it (.json); returns the largest difference of a probability.
 
@@ -33,7 +36,9 @@ def export_onnx(
     Raises ModelNotFound, ModelError, OutputError, ExportError (beyond TOLERANCE: nothing is written).
     """
     network, spec = load_weights(weights)
-    spec = ModelSpec(**{**{name: getattr(spec, name) for name in spec.__struct_fields__}, "metrics": metrics or spec.metrics})
+    spec = ModelSpec(
+        **{**{name: getattr(spec, name) for name in spec.__struct_fields__}, "metrics": metrics or spec.metrics}
+    )
     out = Path(out)
     beside = out.with_suffix(".json")
     check_free(beside, overwrite)
@@ -47,11 +52,19 @@ def export_onnx(
 
 def _write(graph: ExportGraph, spec: ModelSpec, path: Path) -> None:
     example = torch.zeros(2, 3, spec.crop.height, spec.crop.width)
-    names = {"input_names": ["chips"], "output_names": ["probabilities", "affect"]}
     axes = {name: {0: "n"} for name in ("chips", "probabilities", "affect")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(graph, (example,), str(path), **names, dynamic_axes=axes, opset_version=_OPSET, dynamo=False)
+        torch.onnx.export(
+            graph,
+            (example,),
+            str(path),
+            input_names=["chips"],
+            output_names=["probabilities", "affect"],
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            dynamo=False,
+        )
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {"mien": encode(spec).decode()})
     onnx.checker.check_model(model)
@@ -72,5 +85,7 @@ def verify(network: TorchSession, file: OnnxSession, count: int = 64, seed: int 
             if (np.isnan(a) != np.isnan(b)).any():
                 raise ExportError("the file answers NaN where the network does not; nothing was written")
     if not worst <= TOLERANCE:
-        raise ExportError(f"the file's answers differ from the network's by {worst:.2g} (allowed {TOLERANCE}); nothing was written")
+        raise ExportError(
+            f"the file's answers differ from the network's by {worst:.2g} (allowed {TOLERANCE}); nothing was written"
+        )
     return worst

@@ -20,6 +20,7 @@ class Network(nn.Module):
 
     def __init__(self, section: NetworkSection, labels: LabelSet, crop: CropSpec) -> None:
         super().__init__()
+        self.luma: Tensor
         self.grey = crop.colour != "rgb"
         self.register_buffer("luma", torch.tensor(_LUMA).reshape(1, 3, 1, 1), persistent=False)
         self.backbone = build_backbone(section.backbone, 1 if self.grey else 3)
@@ -37,6 +38,7 @@ class ExportGraph(nn.Module):
 
     def __init__(self, network: Network, spec: ModelSpec) -> None:
         super().__init__()
+        self.means: Tensor
         self.network = network
         self.temperature = spec.temperature
         means = affect_means(LabelSet(spec.labels))

@@ -44,7 +44,9 @@ class Classifier:
             return np.zeros((0, len(self.spec.labels)), np.float32), np.zeros((0, 2), np.float32)
         result = np.concatenate(probabilities), np.concatenate(affect)
         if not np.isfinite(result[0]).all():
-            raise ModelError(f"{self.spec.name}: answered with probabilities that are not numbers; the file may be damaged")
+            raise ModelError(
+                f"{self.spec.name}: answered with probabilities that are not numbers; the file may be damaged"
+            )
         return result
 
     def read(self, chips: Sequence[np.ndarray]) -> list[Expression]:

@@ -21,6 +21,7 @@ __all__ = ["DETECTORS", "Detector", "Haar", "WholeImage", "YuNet", "open_detecto
 
 DETECTORS = ("auto", "yunet", "haar", "whole")
 _STRIDES = (8, 16, 32)
+_CASCADE = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_default.xml"
 
 
 class Detector(Protocol):
@@ -137,7 +138,7 @@ class Haar:
     """OpenCV's own frontal-face cascade: the offline fallback. Upright faces only, no landmarks, no true score."""
 
     def __init__(self) -> None:
-        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_default.xml")
+        self._cascade = cv2.CascadeClassifier(str(_CASCADE))
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         scale = min(1.0, 800 / max(image.shape[:2]))
@@ -175,7 +176,7 @@ def open_detector(
         path = Path(file) if file else store.fetch(store.ENTRIES["yunet"], again=name == "yunet")
         return YuNet(path, threads, min_size=min_size)
     except MienError as error:
-        if name == "yunet" or file or isinstance(error, ModelError) and not isinstance(error, FileNotFoundError):
+        if name == "yunet" or file or (isinstance(error, ModelError) and not isinstance(error, FileNotFoundError)):
             raise
         _say_once(str(error))
         return Haar()

@@ -15,7 +15,13 @@ from mien.spec import ModelSpec, decode_spec
 
 __all__ = ["OnnxSession", "Session", "open_onnx", "open_session", "read_spec"]
 
-_ORT_ERRORS = (ort_errors.Fail, ort_errors.InvalidProtobuf, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.NotImplemented)
+_ORT_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.InvalidProtobuf,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.NotImplemented,
+)
 
 
 class Session(Protocol):
@@ -49,7 +55,9 @@ class OnnxSession:
         self._session = open_onnx(path, threads)
         text = self._session.get_modelmeta().custom_metadata_map.get("mien")
         if text is None:
-            raise ModelError(f"{path}: an ONNX file, but no mien model: it carries no 'mien' metadata; see `mien export`")
+            raise ModelError(
+                f"{path}: an ONNX file, but no mien model: it carries no 'mien' metadata; see `mien export`"
+            )
         self.spec = decode_spec(text, str(path))
         self._check(str(path))
 
@@ -58,9 +66,13 @@ class OnnxSession:
         inputs = {item.name: list(item.shape) for item in self._session.get_inputs()}
         outputs = {item.name: list(item.shape) for item in self._session.get_outputs()}
         if set(inputs) != {"chips"} or inputs["chips"][1:] != [3, crop.height, crop.width]:
-            raise ModelError(f"{where}: altered: its input is {inputs}, its spec says chips 3x{crop.height}x{crop.width}")
+            raise ModelError(
+                f"{where}: altered: its input is {inputs}, its spec says chips 3x{crop.height}x{crop.width}"
+            )
         if set(outputs) != {"probabilities", "affect"} or outputs["probabilities"][-1] != len(self.spec.labels):
-            raise ModelError(f"{where}: altered: its outputs are {outputs}, its spec names {len(self.spec.labels)} labels")
+            raise ModelError(
+                f"{where}: altered: its outputs are {outputs}, its spec names {len(self.spec.labels)} labels"
+            )
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See Session."""

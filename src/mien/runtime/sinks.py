@@ -61,7 +61,9 @@ class _Table:
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._file is not None
         try:
             self._file.close()
@@ -110,7 +112,11 @@ class CsvSink(_Table):
         """See Sink."""
         for number, face in enumerate(map(face_record, faces)):
             read = face.expression
-            known = [None] * 5 if read is None else [read.label, read.confidence, int(read.certain), read.valence, read.arousal]
+            known = (
+                [None] * 5
+                if read is None
+                else [read.label, read.confidence, int(read.certain), read.valence, read.arousal]
+            )
             shares = [None if read is None else read.probabilities[name] for name in self._labels]
             where = [frame.index, round(frame.seconds, 4), number, face.track, *face.box, face.score]
             self._row([*where, *known, *shares])
@@ -145,6 +151,8 @@ class VideoSink:
             self._writer = VideoWriter(self.path, width, height, self._rate, self._overwrite)
         self._writer.write(draw(frame.image, faces), frame.seconds)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._writer is not None:
             self._writer.__exit__(kind, error, trace)

@@ -103,7 +103,9 @@ def locate(entry: Entry) -> Path | None:
     if not cached.is_file():
         return None
     if _sha256(cached) != entry.sha256:
-        raise ModelError(f"{cached}: altered (its sha256 is not the pinned one); delete it, then: mien models pull {entry.name}")
+        raise ModelError(
+            f"{cached}: altered (its sha256 is not the pinned one); delete it, then: mien models pull {entry.name}"
+        )
     return cached
 
 

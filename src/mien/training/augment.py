@@ -78,7 +78,7 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 def _erased(x: Tensor, probability: float) -> Tensor:
-    n, _, h, w = x.shape
+    _, _, h, w = x.shape
     area, ratio = _uniform(x, 0.02, 0.2), torch.exp(_uniform(x, -0.7, 0.7))
     half_h, half_w = torch.sqrt(area * ratio) * h / 2, torch.sqrt(area / ratio) * w / 2
     rows = torch.arange(h, device=x.device).view(1, 1, h, 1)

@@ -1,10 +1,10 @@
 """From a recipe and a data folder to a run folder: chips, checkpoints that resume, weights with their spec.
 
-    RUN/recipe.yaml           the resolved recipe
-    RUN/chips.parquet         the chips it trains on
-    RUN/last.ckpt             for resuming, after every epoch
-    RUN/metrics.csv           one line an epoch
-    RUN/weights.safetensors   the network and its spec; there only when training ended
+RUN/recipe.yaml           the resolved recipe
+RUN/chips.parquet         the chips it trains on
+RUN/last.ckpt             for resuming, after every epoch
+RUN/metrics.csv           one line an epoch
+RUN/weights.safetensors   the network and its spec; there only when training ended
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str)
         affect=recipe.network.affect,
         temperature=temperature,
         licence="Apache-2.0 as far as the weights are ours; trained on: " + chips.header.licence,
-        trained_on=(f"{chips.header.source} ({chips.header.rule or 'labels'}), train split, sha256 {fingerprint[:16]}",),
+        trained_on=(
+            f"{chips.header.source} ({chips.header.rule or 'labels'}), train split, sha256 {fingerprint[:16]}",
+        ),
         made_by=f"mien {mien.__version__}, recipe {recipe.name}, seed {recipe.seed}, torch {torch.__version__}, {platform.machine()}",
         network=msgspec.to_builtins(recipe.network),
     )

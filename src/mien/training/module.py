@@ -27,7 +27,9 @@ class ExpressionModule(lightning.LightningModule):
         self.network, self.recipe = network, recipe
         self.register_buffer("class_weights", weights)
         decay = recipe.trainer.ema
-        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+        self.averaged = (
+            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+        )
 
     @property
     def best_network(self) -> Network:
@@ -75,7 +77,9 @@ class ExpressionModule(lightning.LightningModule):
         chosen = self.recipe.optimizer
         groups = _groups(self.network, chosen.decay)
         if chosen.name == "sgd":
-            optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, chosen.lr, chosen.momentum, nesterov=chosen.momentum > 0)
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                groups, chosen.lr, chosen.momentum, nesterov=chosen.momentum > 0
+            )
         else:
             optimizer = torch.optim.AdamW(groups, chosen.lr)
         steps = int(self.trainer.estimated_stepping_batches)

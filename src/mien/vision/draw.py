@@ -85,7 +85,12 @@ def _panel(
 
 
 def _bar(
-    pen: ImageDraw.ImageDraw, at: tuple[float, float], label: str, probability: float, unit: int, font: ImageFont.ImageFont
+    pen: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    label: str,
+    probability: float,
+    unit: int,
+    font: ImageFont.ImageFont,
 ) -> None:
     x, y = at
     length = 8.6 * unit

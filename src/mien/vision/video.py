@@ -45,7 +45,9 @@ def _open(source: str | PathLike[str] | int) -> Any:
         container = av.open(place, **options)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(source, int):
-            raise VideoError(f"camera {source}: does not answer ({error}); is one connected, and not in use?") from error
+            raise VideoError(
+                f"camera {source}: does not answer ({error}); is one connected, and not in use?"
+            ) from error
         raise VideoError(f"{place}: cannot be read as a video ({error})") from error
     if not container.streams.video:
         container.close()
@@ -106,7 +108,9 @@ class VideoWriter:
     other error leaves nothing. Raises OutputError.
     """
 
-    def __init__(self, path: str | PathLike[str], width: int, height: int, rate: float = 25.0, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str | PathLike[str], width: int, height: int, rate: float = 25.0, overwrite: bool = False
+    ) -> None:
         self.path = check_free(path, overwrite)
         self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
         self._size = (max(2, width - width % 2), max(2, height - height % 2))
@@ -152,7 +156,9 @@ class VideoWriter:
         """Leave no file."""
         self._part.unlink(missing_ok=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None or issubclass(kind, (KeyboardInterrupt, VideoError)):
             self.close()
         else:

@@ -45,5 +45,7 @@ def read_source(name: str, root: str | PathLike[str], rule: str = "majority") ->
     found = source(name)
     path = Path(root)
     if not path.exists():
-        raise DatasetNotFound(f"{path}: no such folder or file; {name} expects {found.card.layout}; {found.card.obtain}")
+        raise DatasetNotFound(
+            f"{path}: no such folder or file; {name} expects {found.card.layout}; {found.card.obtain}"
+        )
     return found.read(path, rule)

@@ -40,4 +40,6 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
             return word
         if word in self.splits:
             return self.splits[word]
-        raise DataError(f"{self.name}: unknown split {word!r}; {near_miss(word, [*self.splits, *self.splits.values()])}")
+        raise DataError(
+            f"{self.name}: unknown split {word!r}; {near_miss(word, [*self.splits, *self.splits.values()])}"
+        )

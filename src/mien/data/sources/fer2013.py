@@ -10,6 +10,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def read(root: Path, rule: str = "") -> Manifest:  # noqa: ARG001 - every source
     """FER2013 with its own seven labels, from any known form under `root`."""
     labels = LabelSet(CARD.labels)
     samples = [
-        Sample(f"fer2013:{row.number}", row.image, labels.onehot(_name(row)), CARD.splits[row.usage]) for row in rows(root)
+        Sample(f"fer2013:{row.number}", row.image, labels.onehot(_name(row)), CARD.splits[row.usage])
+        for row in rows(root)
     ]
     return make_manifest(samples, Header(source="fer2013", labels=labels.names, licence=CARD.licence, framing=FRAMING))
 
@@ -89,11 +91,12 @@ def rows(root: Path) -> list[Row]:
 
     Raises DatasetNotFound if no known form is there, DataError naming file and row if a row is malformed.
     """
-    found = list(_from_csv(_csv(root))) if _csv(root) else [row for path in _parquets(root) for row in _from_parquet(path)]
+    path = _csv(root)
+    found = list(_from_csv(path)) if path else [row for part in _parquets(root) for row in _from_parquet(part)]
     if not found:
         raise DatasetNotFound(f"{root}: no FER2013 here; expected {CARD.layout}; {CARD.obtain}")
     found.sort(key=lambda row: row.number)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         if before.number == after.number:
             raise DataError(f"{root}: row {after.number} of FER2013 is there twice; is a file there in two copies?")
     return found

@@ -110,7 +110,9 @@ def _from_csv(path: Path, found: list[fer2013.Row]) -> np.ndarray:
             raise DataError(f"{path}: no column {', '.join(sorted(missing))}; expected FER+'s fer2013new.csv")
         lines = list(reader)
     if found[-1].number >= len(lines):
-        raise DataError(f"{path}: {len(lines)} rows of votes for {found[-1].number + 1} rows of FER2013; rows match by order")
+        raise DataError(
+            f"{path}: {len(lines)} rows of votes for {found[-1].number + 1} rows of FER2013; rows match by order"
+        )
     votes = []
     for row in found:
         line, where = lines[row.number], f"{path}, row {row.number}"

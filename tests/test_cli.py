@@ -1,0 +1,144 @@
+"""The command line, as a person types it; and the whole journey from data to prediction."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+from builders import a_video, drawn_face
+from mien.faces import ImageRecord
+from test_data import write_parquet
+
+
+def mien(*words, **options) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
+    code = "from mien.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    cv2.imwrite(str(tmp_path / "face.png"), drawn_face(128))
+    return tmp_path / "face.png"
+
+
+def test_from_data_to_prediction(tmp_path, picture):
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data")
+    settings = [
+        "network.backbone=mien-nano",
+        "schedule.epochs=1",
+        "schedule.warmup=0",
+        "trainer.batch=8",
+        "data.validation=0.2",
+    ]
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = mien(
+        "train", "ferplus-small", "--data", tmp_path / "data", "--out", tmp_path / "run", "--threads", 1, *words
+    )
+    assert done.returncode == 0, done.stderr
+    done = mien("export", tmp_path / "run", "--out", tmp_path / "m.onnx", "--data", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert "apparent" in (tmp_path / "m.md").read_text()
+    spec = json.loads((tmp_path / "m.json").read_text())
+    judged = [
+        mien("evaluate", m, "--data", tmp_path / "data", "--json") for m in (tmp_path / "run", tmp_path / "m.onnx")
+    ]
+    scores = [json.loads(done.stdout) for done in judged]
+    assert scores[0]["confusion"] == scores[1]["confusion"]
+    assert spec["metrics"]["ferplus/PublicTest/majority/accuracy"] == round(scores[1]["accuracy"], 5)
+    done = mien("predict", picture, "--model", tmp_path / "m.onnx", "--detector", "whole", "--json")
+    record = msgspec.json.decode(done.stdout, type=ImageRecord)
+    assert abs(sum(record.faces[0].expression.probabilities.values()) - 1) < 1e-3
+
+
+def test_predict_prints_clean_json_and_goes_on_after_a_bad_image(tmp_path, picture):
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    done = mien("predict", tmp_path / "bad.jpg", picture, "--detector", "whole", "--json", "--save", tmp_path / "out")
+    assert done.returncode == 1
+    assert [msgspec.json.decode(line, type=ImageRecord).image for line in done.stdout.splitlines()] == [str(picture)]
+    assert "bad.jpg: is not an image" in done.stderr
+    assert "1 of 2 images could not be read" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["face.jpg"]
+    done = mien("predict", picture, "--save", tmp_path / "out")
+    assert (done.returncode, "exists already" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "{}/empty"], "a folder without images"),
+        (["predict", "{}/none*.jpg"], "no file matches"),
+        (["predict", "{}/none.jpg", "--detector", "whole"], "1 of 1 images could not be read"),
+        (["predict", "{}/empty", "--model", "nonsense"], "a folder without images"),
+        (["predict", "{}/face.png", "--model", "nonsense"], "no model of that name"),
+        (["watch", "{}/text.mp4"], "cannot be read as a video"),
+        (["watch", "97"], "camera 97: does not answer"),
+        (["models", "where", "yunett"], "did you mean 'yunet'"),
+        (["train", "ferplus-smal", "--data", "{}", "--out", "{}/run"], "did you mean 'ferplus-small'"),
+        (["train", "ferplus-small", "--data", "{}", "--out", "{}/run"], "no FER2013 here"),
+        (["evaluate", "ferplus-small", "--data", "{}", "--split", "PublicTst"], "did you mean 'PublicTest'"),
+    ],
+)
+@pytest.mark.usefixtures("picture")
+def test_what_cannot_be_done_is_one_line(words, message, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mp4").write_text("I am text")
+    done = mien(*(word.format(tmp_path) for word in words))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_watch_writes_table_and_video(tmp_path):
+    times = a_video(tmp_path / "a.mp4", count=5)
+    words = [
+        "watch",
+        tmp_path / "a.mp4",
+        "--detector",
+        "whole",
+        "--table",
+        tmp_path / "t.csv",
+        "--save",
+        tmp_path / "o.mp4",
+    ]
+    done = mien(*words)
+    assert done.returncode == 0, done.stderr
+    assert "5 frames, 5 faces" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert np.allclose([float(row["seconds"]) for row in rows], times, atol=2e-3)
+    assert (tmp_path / "o.mp4").stat().st_size > 500
+    assert mien(*words).returncode == 2
+
+
+def test_a_cut_off_video_keeps_what_was_decoded(tmp_path):
+    a_video(tmp_path / "a.mp4", count=60)
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(data[: int(len(data) * 0.7)])
+    done = mien("watch", tmp_path / "b.mp4", "--detector", "whole", "--table", tmp_path / "t.jsonl")
+    assert done.returncode == 1
+    assert "what was decoded is kept" in done.stderr
+    assert len((tmp_path / "t.jsonl").read_text().splitlines()) > 0
+
+
+def test_the_photographs_through_the_command(test_data, yunet_file):
+    photos = sorted((test_data / "photos").glob("*.jpg"))
+    done = mien("predict", *photos, "--json", "--detector", "yunet", "--detector-file", yunet_file)
+    assert [len(json.loads(line)["faces"]) for line in done.stdout.splitlines()] == [6, 1, 1, 3]
+
+
+def test_the_shipped_model_scores_what_its_card_states(test_data):
+    done = mien("evaluate", "ferplus-small", "--data", test_data / "fer2013", "--split", "PublicTest", "--json")
+    scores = json.loads(done.stdout)
+    where = mien("models", "where", "ferplus-small").stdout.strip()
+    spec = json.loads(Path(where).with_suffix(".json").read_text())
+    card = Path(where).with_suffix(".md").read_text()
+    assert scores["rows"] == 3199
+    assert abs(scores["accuracy"] - spec["metrics"]["ferplus/PublicTest/majority/accuracy"]) < 1e-3
+    assert f"{spec['metrics']['ferplus/PublicTest/majority/accuracy']:.2%}" in card

@@ -90,7 +90,7 @@ def _bar(
     label: str,
     probability: float,
     unit: int,
-    font: ImageFont.ImageFont,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> None:
     x, y = at
     length = 8.6 * unit

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.errors import ModelNotFound, near_miss
+from mien.errors import ModelError, ModelNotFound, near_miss
+
+if TYPE_CHECKING:
+    from mien.runtime.store import Entry
 
 app = typer.Typer(help="The model files known by name: list, pull, where.", no_args_is_help=True)
 _Name = Annotated[str, typer.Argument(help="A name from `mien models list`.")]
@@ -18,11 +21,11 @@ def list_() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mien.runtime.store import ENTRIES, locate
+    from mien.runtime.store import ENTRIES
 
     table = Table("name", "kind", "here", "licence", "about")
     for entry in ENTRIES.values():
-        table.add_row(entry.name, entry.kind, "yes" if locate(entry) else "no", entry.licence, entry.about)
+        table.add_row(entry.name, entry.kind, _here(entry), entry.licence, entry.about)
     Console().print(table)
 
 
@@ -46,7 +49,16 @@ def where(name: _Name) -> None:
     print(path)
 
 
-def _entry(name: str):  # type: ignore[no-untyped-def]
+def _here(entry: Entry) -> str:
+    from mien.runtime.store import locate
+
+    try:
+        return "yes" if locate(entry) else "no"
+    except ModelError as error:
+        return str(error)
+
+
+def _entry(name: str) -> Entry:
     from mien.runtime.store import ENTRIES
 
     if name not in ENTRIES:

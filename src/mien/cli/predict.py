@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,13 @@ def predict(
 ) -> None:
     """Read the faces of images: expression, valence and arousal.
 
-    Exit code 1 if some images could not be read (the rest are), 2 if none could.
+    Exit code 1 if something could not be read (the rest is), 2 if nothing could.
     """
-    paths = _paths(images)
+    paths, problems = _paths(images)
+    if not paths:
+        raise ConfigError("; ".join(problems))
+    for problem in problems:
+        print(f"mien: {problem}", file=sys.stderr)
     places = _places(paths, save, overwrite)
     from mien.runtime.read import load
     from mien.runtime.sinks import json_line
@@ -39,7 +44,7 @@ def predict(
 
     reader = load(model, detector, threads, detector_file, min_size)
     rows: list[tuple[Path, Sequence[Face]]] = []
-    failed = 0
+    read = failed = 0
     for number, path in enumerate(_progress(paths)):
         try:
             image = read_image(path)
@@ -48,51 +53,54 @@ def predict(
             failed += 1
             print(f"mien: {error}", file=sys.stderr)
             continue
+        read += 1
         if json:
-            print(json_line(faces, str(path)), flush=True)
-        rows.append((path, faces))
+            print(json_line(faces, _shown(path)), flush=True)
+        else:
+            rows.append((path, faces))
         if places:
             write_image(places[number], draw(image, faces), overwrite)
     if not json:
         _table(rows)
-    if places and rows:
+    if places and read:
         print(f"annotated pictures: {save}", file=sys.stderr if json else sys.stdout)
     if failed:
         print(f"mien: {failed} of {len(paths)} images could not be read", file=sys.stderr)
-        raise typer.Exit(1 if rows else 2)
+    if failed or problems:
+        raise typer.Exit(1 if read else 2)
 
 
-def _paths(images: Sequence[str]) -> list[Path]:
-    """The image files that the arguments name. Raises ConfigError if an argument names none."""
+def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The image files that the arguments name, each once, and what is wrong with arguments that name none."""
+    from mien.vision.image import SUFFIXES
+
     found: list[Path] = []
+    problems = []
     for text in images:
         path = Path(text)
         if path.is_dir():
-            part = [item for item in sorted(path.iterdir()) if item.suffix.lower() in _SUFFIXES and item.is_file()]
-            if not part:
-                raise ConfigError(f"{path}: a folder without images ({', '.join(sorted(_SUFFIXES))})")
+            part = [item for item in sorted(path.iterdir()) if item.suffix.lower() in SUFFIXES and item.is_file()]
+            problem = f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})"
         elif any(letter in text for letter in "*?[") and not path.exists():
             base = Path(path.anchor) if path.anchor else Path()
             part = sorted(item for item in base.glob(str(path.relative_to(base))) if item.is_file())
-            if not part:
-                raise ConfigError(f"{text}: no file matches")
+            problem = f"{text}: no file matches"
         else:
-            part = [path]
+            part, problem = [path], ""
         found += part
-    return list(dict.fromkeys(found))
+        problems += [] if part else [problem]
+    return list(dict.fromkeys(found)), problems
 
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+def _shown(path: Path) -> str:
+    """The path as text that can be printed, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _places(paths: Sequence[Path], save: Path | None, overwrite: bool) -> list[Path]:
     """Where each annotated picture goes; same-named images of different folders get numbers."""
     if save is None:
         return []
-    try:
-        save.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{save}: cannot be made ({error.strerror})") from error
     used: set[str] = set()
     places = []
     for path in paths:
@@ -104,6 +112,14 @@ def _places(paths: Sequence[Path], save: Path | None, overwrite: bool) -> list[P
     taken = [place for place in places if place.exists()]
     if taken and not overwrite:
         raise OutputError(f"{taken[0]}: exists already; choose another folder or pass --overwrite")
+    inputs = {path.resolve() for path in paths}
+    own = [place for place in taken if place.resolve() in inputs]
+    if own:
+        raise OutputError(f"{own[0]}: is one of the images to read; choose another folder for --save")
+    try:
+        save.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{save}: cannot be made ({error.strerror})") from error
     return places
 
 
@@ -118,16 +134,20 @@ def _progress(paths: Sequence[Path]) -> Any:
 
 def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("image", "face", "box", "expression", "confidence", "second", "valence", "arousal")
     for path, faces in rows:
+        name = escape(_shown(Path(path.name)))
         if not faces:
-            table.add_row(path.name, "none", "", "", "", "", "", "")
+            table.add_row(name, "none", "", "", "", "", "", "")
         for number, face in enumerate(faces):
             assert face.expression is not None
             (label, share), (second, other) = face.expression.top(2)
             box = " ".join(str(round(edge)) for edge in face.box)
             affect = (f"{face.expression.valence:+.2f}", f"{face.expression.arousal:+.2f}")
-            table.add_row(path.name, str(number), box, label, f"{share:.0%}", f"{second} {other:.0%}", *affect)
+            table.add_row(
+                name, str(number), box, escape(label), f"{share:.0%}", escape(f"{second} {other:.0%}"), *affect
+            )
     Console(width=None if sys.stdout.isatty() else 120).print(table)

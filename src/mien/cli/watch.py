@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.errors import VideoError
+from mien.errors import OutputError, VideoError
 
 if TYPE_CHECKING:
+    from mien.faces import Face, Frame
     from mien.runtime.read import Reader
 
 
@@ -24,53 +27,91 @@ def watch(
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "ferplus-small",
     detector: Annotated[str, typer.Option(help="auto, yunet, haar or whole.")] = "auto",
     detector_file: Annotated[Path | None, typer.Option(help="A local YuNet file.")] = None,
+    min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Read each Nth frame.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
 ) -> None:
-    """Read a video or a camera. Ctrl-C ends it and keeps what was written.
+    """Read a video or a camera. Ctrl-C ends it, keeps what was written and counts as success.
 
-    Exit code 1 if the video was cut off or damaged (what was decoded is kept).
+    Exit code 1 if the video was cut off or damaged (what was decoded is kept), 2 if nothing could be read.
     """
+    for output in (save, table):
+        _check(output, source, overwrite)
     from mien.runtime.read import load
     from mien.runtime.sinks import VideoSink, open_table
     from mien.vision.video import video_info
 
-    place: str | int = int(source) if source.isdigit() else source
+    place: str | int = int(source) if _is_camera(source) else source
     info = video_info(place)
-    reader = load(model, detector, threads, detector_file)
+    reader = load(model, detector, threads, detector_file, min_size)
     sinks: list[Any] = []
     if table:
-        sinks.append(open_table(table, reader.classifier.spec.labels, overwrite))
+        sinks.append(open_table(table, reader.classifier.spec.labels, overwrite, source))
     if save:
-        sinks.append(VideoSink(save, info.rate / every, overwrite))
-    count, problem, start = [0, 0], "", time.perf_counter()
+        sinks.append(VideoSink(save, info.rate / every, overwrite, reader.times))
     total = None if isinstance(place, int) or info.frames is None else -(-info.frames // every)
+    seen = Seen()
+    run(reader, place, every, [*sinks, _display(place, total)], seen)
+    _summary(reader, seen)
+    for sink in sinks:
+        if sink.path.exists():
+            print(f"written: {sink.path}")
+    if seen.problem:
+        kept = "; what was decoded is kept" if seen.frames else ""
+        print(f"mien: {seen.problem}{kept}", file=sys.stderr)
+        raise typer.Exit(1 if seen.frames else 2)
+
+
+@dataclass
+class Seen:
+    """What was watched so far: frames and faces; the source's problem, if it broke; when it began."""
+
+    frames: int = 0
+    faces: int = 0
+    problem: str = ""
+    start: float = field(default_factory=time.perf_counter)
+
+
+def run(reader: Reader, place: str | int, every: int, sinks: Sequence[Any], seen: Seen) -> None:
+    """Feed every frame to every sink, to the end of the source, its breaking or Ctrl-C."""
     try:
         with ExitStack() as stack:
             opened = [stack.enter_context(sink) for sink in sinks]
-            show = stack.enter_context(_Progress(total))
             for frame, faces in reader.watch(place, every):
                 with reader.times.stage("write"):
                     for sink in opened:
                         sink.write(frame, faces)
-                count[0] += 1
-                count[1] += len(faces)
-                show.step(faces)
+                seen.frames += 1
+                seen.faces += len(faces)
     except KeyboardInterrupt:
-        print("mien: interrupted; what was written is kept", file=sys.stderr)
+        print(f"mien: interrupted after {seen.frames} frames; what was written is kept", file=sys.stderr)
     except VideoError as error:
-        problem = str(error)
-    _summary(reader, count, time.perf_counter() - start)
-    for sink in sinks:
-        if sink.path.exists():
-            print(f"written: {sink.path}")
-    if problem:
-        print(f"mien: {problem}; what was decoded is kept", file=sys.stderr)
-        raise typer.Exit(1 if count[0] else 2)
+        seen.problem = str(error)
+
+
+def _is_camera(source: str) -> bool:
+    return source.isascii() and source.isdecimal() and not Path(source).exists()
+
+
+def _check(output: Path | None, source: str, overwrite: bool) -> None:
+    """Raises OutputError before any work: the output cannot be written there, or is the video itself."""
+    from mien.files import check_free
+
+    if output is not None and check_free(output, overwrite).exists() and output.resolve() == Path(source).resolve():
+        raise OutputError(f"{output}: is the video to read; choose another name")
+
+
+def _display(place: str | int, total: int | None) -> Any:
+    """What a person sees meanwhile: a table of the faces in view for a camera, a bar for a file."""
+    if isinstance(place, int) and sys.stderr.isatty():
+        from mien.runtime.sinks import LiveTable
+
+        return LiveTable()
+    return _Progress(total)
 
 
 class _Progress:
-    """A progress bar for files, a line with the main face for cameras; silent where stderr is no terminal."""
+    """A sink that shows how far the video is read; silent where stderr is no terminal."""
 
     def __init__(self, total: int | None) -> None:
         from rich.console import Console
@@ -84,27 +125,23 @@ class _Progress:
         self._bar.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def step(self, faces: Any) -> None:
+    def write(self, frame: Frame, faces: Sequence[Face]) -> None:  # noqa: ARG002 - a Sink
         """One more frame."""
         main = faces[0].expression if faces else None
         text = f"{len(faces)} faces" if main is None else f"{len(faces)} faces, {main.label} {main.confidence:.0%}"
         self._bar.update(self._task, advance=1, description=text)
 
 
-def _summary(reader: Reader, count: list[int], wall: float) -> None:
+def _summary(reader: Reader, seen: Seen) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    frames = max(count[0], 1)
-    table = Table(
-        "stage",
-        "seconds",
-        "ms a frame",
-        title=f"{count[0]} frames, {count[1]} faces, {count[0] / wall:.1f} frames a second",
-    )
+    wall, frames = time.perf_counter() - seen.start, max(seen.frames, 1)
+    title = f"{seen.frames} frames, {seen.faces} faces, {seen.frames / wall:.1f} frames a second"
+    table = Table("stage", "seconds", "ms a frame", title=title)
     for name, seconds in reader.times.seconds.items():
         table.add_row(name, f"{seconds:.2f}", f"{1000 * seconds / frames:.1f}")
     table.add_row("all", f"{wall:.2f}", f"{1000 * wall / frames:.1f}")

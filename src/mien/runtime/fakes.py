@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -24,16 +24,27 @@ class FakeDetector:
 
 
 class FakeSession:
-    """Answers every chip with the same label and affect; keeps the chips it was shown."""
+    """Answers every chip with the same label and affect; keeps the chips it was shown.
 
-    def __init__(self, label: str = "happiness", confidence: float = 0.9, spec: ModelSpec | None = None) -> None:
+    answer: a function from chips (n, 3, h, w) to (probabilities, affect), to be used instead.
+    """
+
+    def __init__(
+        self,
+        label: str = "happiness",
+        confidence: float = 0.9,
+        spec: ModelSpec | None = None,
+        answer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+    ) -> None:
         self.spec = spec or ModelSpec(name="fake", labels=KNOWN_SETS["affectnet8"], crop=CropSpec(width=48, height=48))
-        self.label, self.confidence = label, confidence
+        self.label, self.confidence, self._answer = label, confidence, answer
         self.seen: list[np.ndarray] = []
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See mien.runtime.sessions.Session."""
         self.seen.append(chips)
+        if self._answer:
+            return self._answer(chips)
         count = len(self.spec.labels)
         row = np.full(count, (1 - self.confidence) / (count - 1), np.float32)
         row[self.spec.labels.index(self.label)] = self.confidence

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from os import PathLike
 
 import numpy as np
@@ -16,25 +12,10 @@ from mien.runtime.classify import Classifier
 from mien.runtime.detect import Detector, open_detector
 from mien.runtime.sessions import Session, open_session
 from mien.runtime.store import DEFAULT_MODEL, model_file
+from mien.runtime.times import Times
 from mien.vision.image import ImageSource, read_image
 
-__all__ = ["Reader", "Times", "load"]
-
-
-@dataclass(slots=True)
-class Times:
-    """Seconds spent in each stage."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
+__all__ = ["Reader", "load"]
 
 
 class Reader:

@@ -21,6 +21,8 @@ _ORT_ERRORS = (
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
     ort_errors.NotImplemented,
+    ort_errors.NoSuchFile,
+    ort_errors.RuntimeException,
 )
 
 
@@ -45,13 +47,18 @@ def open_onnx(path: str | PathLike[str], threads: int | None = None) -> ort.Infe
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as error:
-        raise ModelError(f"{path}: not a readable ONNX file ({str(error).splitlines()[0][:160]})") from error
+        raise ModelError(f"{path}: not a readable ONNX file ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 class OnnxSession:
     """A mien model file on ONNX Runtime. Raises ModelNotFound, ModelError (no spec, newer form, altered)."""
 
     def __init__(self, path: str | PathLike[str], threads: int | None = None) -> None:
+        self._where = str(path)
         self._session = open_onnx(path, threads)
         text = self._session.get_modelmeta().custom_metadata_map.get("mien")
         if text is None:
@@ -69,14 +76,18 @@ class OnnxSession:
             raise ModelError(
                 f"{where}: altered: its input is {inputs}, its spec says chips 3x{crop.height}x{crop.width}"
             )
-        if set(outputs) != {"probabilities", "affect"} or outputs["probabilities"][-1] != len(self.spec.labels):
+        widths = {name: shape[-1] for name, shape in outputs.items() if shape}
+        if widths != {"probabilities": len(self.spec.labels), "affect": 2}:
             raise ModelError(
                 f"{where}: altered: its outputs are {outputs}, its spec names {len(self.spec.labels)} labels"
             )
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See Session."""
-        probabilities, affect = self._session.run(["probabilities", "affect"], {"chips": chips})
+        try:
+            probabilities, affect = self._session.run(["probabilities", "affect"], {"chips": chips})
+        except _ORT_ERRORS as error:
+            raise ModelError(f"{self._where}: fails on {chips.shape[0]} chips ({_first_line(error)})") from error
         return probabilities, affect
 
 

@@ -2,18 +2,21 @@
 
 Models that ship lie inside the package. The one file that is fetched (YuNet, only when a detector is asked for and it is
 not cached) comes from pinned addresses and must have the pinned sha256. MIEN_OFFLINE=1 forbids fetching, MIEN_CACHE names
-the cache folder, MIEN_YUNET a local file.
+the cache folder, MIEN_YUNET a local file. The fetch sends nothing but a request for the file: it is mien's only use of the
+network.
 """
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -93,7 +96,8 @@ def model_file(name: str | os.PathLike[str]) -> Path:
 def locate(entry: Entry) -> Path | None:
     """The local file of an entry if it is there already (package, variable or cache), else None."""
     if not entry.urls:
-        return _WEIGHTS / entry.file
+        path = _WEIGHTS / entry.file
+        return path if path.is_file() else None
     given = os.environ.get(entry.variable) if entry.variable else None
     if given:
         if not Path(given).is_file():
@@ -126,13 +130,14 @@ def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0,
     for url in urls or entry.urls:
         try:
             return _keep(entry, _download(url, timeout, entry.size), url)
-        except (urllib.error.URLError, OSError, TimeoutError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
             if isinstance(error, ModelError):
                 raise
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    failed.write_text("\n".join(reasons), encoding="utf-8")
-    raise ModelNotFound(_by_hand(entry, f"cannot be fetched ({reasons[-1]})"))
+    with suppress(OSError):  # only saves time later: the reason to report is the one above
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        failed.write_text("\n".join(reasons), encoding="utf-8")
+    raise ModelNotFound(_by_hand(entry, f"cannot be fetched ({'; '.join(reasons) or 'it has no address'})"))
 
 
 def _recent(path: Path) -> bool:
@@ -147,13 +152,20 @@ def _by_hand(entry: Entry, why: str) -> str:
 def _download(url: str, timeout: float, size: int) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "mien"})  # noqa: S310 - pinned addresses
     with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
-        return bytes(answer.read(size * 2 + 1024))
+        data = bytes(answer.read(size * 2 + 1024))
+        expected = answer.headers.get("Content-Length", "")
+    if expected.isdecimal() and len(data) < min(int(expected), size):
+        raise OSError(f"cut off after {len(data)} of {expected} bytes")
+    return data
 
 
 def _keep(entry: Entry, data: bytes, url: str) -> Path:
     got = hashlib.sha256(data).hexdigest()
     if got != entry.sha256:
-        raise ModelError(f"{url}: sha256 {got[:16]}... ({len(data)} bytes), expected {entry.sha256[:16]}...; not used")
+        raise ModelError(
+            f"{url}: sha256 {got[:16]}... ({len(data)} bytes), expected {entry.sha256[:16]}...; not used; is there a "
+            "login page between you and the network? MIEN_OFFLINE=1 goes on without fetching"
+        )
     cache_folder().mkdir(parents=True, exist_ok=True)
     path = cache_folder() / entry.file
     with whole_file(path, overwrite=True) as part:

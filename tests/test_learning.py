@@ -123,6 +123,14 @@ def test_every_backbone_takes_odd_sizes(name):
     assert network(torch.zeros(2, 3, 50, 38)).shape == (2, 3)
 
 
+def test_a_mirror_image_gets_the_same_answer():
+    section = NetworkSection(backbone="mien-nano", mirror=True)
+    network = build_network(section, LabelSet(("x", "y")), load_recipe("ferplus-small").crop).eval()
+    chips = torch.rand(3, 3, 48, 48) * 255
+    assert torch.allclose(network(chips), network(chips.flip(3)), atol=1e-5)
+    assert not torch.allclose(network.train()(chips), network(chips.flip(3)), atol=1e-5)
+
+
 def test_an_unknown_backbone_names_the_nearest():
     with pytest.raises(
         ConfigError, match=r"network\.backbone: unknown backbone 'mien-smal'; did you mean 'mien-small'"

@@ -68,11 +68,13 @@ class DataSection(_Section, frozen=True):
 
 
 class NetworkSection(_Section, frozen=True):
-    """backbone: a name in `mien.models.backbones.BACKBONES`; affect: see ModelSpec; dropout: before the head."""
+    """backbone: a name in `mien.models.backbones.BACKBONES`; affect: see ModelSpec; dropout: before the head;
+    mirror: outside training, averages the logits of a chip and its mirror image, inside the graph (twice the work)."""
 
     backbone: str = "mien-small"
     affect: Affect = "circumplex"
     dropout: float = 0.0
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         _within("dropout", self.dropout, 0, 0.95)

@@ -16,11 +16,12 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class Network(nn.Module):
-    """Chips (n, 3, h, w), RGB 0..255, to logits (n, c). Scaling and grey conversion happen inside."""
+    """Chips (n, 3, h, w), RGB 0..255, to logits (n, c). Scaling, grey conversion and the mirror average happen inside."""
 
     def __init__(self, section: NetworkSection, labels: LabelSet, crop: CropSpec) -> None:
         super().__init__()
         self.luma: Tensor
+        self.mirror = section.mirror
         self.grey = crop.colour != "rgb"
         self.register_buffer("luma", torch.tensor(_LUMA).reshape(1, 3, 1, 1), persistent=False)
         self.backbone = build_backbone(section.backbone, 1 if self.grey else 3)
@@ -30,7 +31,12 @@ class Network(nn.Module):
     def forward(self, chips: Tensor) -> Tensor:
         if self.grey:
             chips = (chips * self.luma).sum(dim=1, keepdim=True)
-        return self.expression(self.dropout(self.backbone((chips - 128.0) / 64.0)))
+        chips = (chips - 128.0) / 64.0
+        logits = self._logits(chips)
+        return (logits + self._logits(chips.flip(3))) / 2 if self.mirror and not self.training else logits
+
+    def _logits(self, chips: Tensor) -> Tensor:
+        return self.expression(self.dropout(self.backbone(chips)))
 
 
 class ExportGraph(nn.Module):

@@ -10,6 +10,11 @@ from mien.spec import ModelSpec
 __all__ = ["model_card"]
 
 
+def _passes(spec: ModelSpec) -> str:
+    mirrored = bool(spec.network.get("mirror"))
+    return "the chip and its mirror image averaged inside the graph" if mirrored else "one pass, no averaging"
+
+
 def model_card(spec: ModelSpec, scores: ExpressionScores, file: Path) -> str:
     """The card of a model judged on FER+ PublicTest, as Markdown."""
     low, high = scores.interval
@@ -26,7 +31,7 @@ feeling stands behind what they show, this model does not know.
 
 ## Measured
 
-FER+ PublicTest, majority rule, {scores.rows:,} faces, one pass, no test-time averaging. Nothing was selected on these rows: the
+FER+ PublicTest, majority rule, {scores.rows:,} faces, {_passes(spec)}. Nothing was selected on these rows: the
 weights are those of the last epoch (averaged), the temperature ({spec.temperature}) was fitted on rows held out of Training.
 
     mien evaluate {spec.name} --data FER2013 --source ferplus --split PublicTest

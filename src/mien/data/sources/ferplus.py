@@ -71,8 +71,9 @@ def targets(votes: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
     """Targets from (n, 10) votes in FER+'s column order: (n, 8) float32 in mien's order, and (n,) whether kept.
 
     >>> votes = np.array([[6, 0, 0, 3, 0, 0, 0, 1, 0, 0]])
-    >>> targets(votes, "majority")[0].argmax(), targets(votes, "distribution")[0].round(2).tolist()
-    (0, [[0.67, 0.0, 0.33, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    >>> hard, soft = targets(votes, "majority")[0], targets(votes, "distribution")[0]
+    >>> int(hard.argmax()), [round(float(share), 2) for share in soft[0][:3]]
+    (0, [0.67, 0.0, 0.33])
     """
     votes = np.asarray(votes, np.float64)
     if rule == "plain":

@@ -1,0 +1,155 @@
+"""mien predict and mien models, in this process, with a tiny model: what goes where, and what is left alone."""
+
+import os
+import shutil
+import sys
+
+import cv2
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from builders import drawn_face
+from mien.cli import app, main
+from mien.faces import ImageRecord
+from test_runtime import a_model
+
+
+@pytest.fixture
+def mien(tmp_path, monkeypatch, capsys):
+    """Run `mien ...` in a folder that holds tiny.onnx: (exit code, stdout, stderr)."""
+    a_model(tmp_path / "tiny.onnx")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mien", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def predict(mien):
+    return lambda *words: mien("predict", *words, "--model", "tiny.onnx", "--detector", "whole", "--threads", 1)
+
+
+def picture(path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(path), drawn_face(64))
+
+
+def images(out: str) -> list[str]:
+    return [msgspec.json.decode(line, type=ImageRecord).image for line in out.splitlines()]
+
+
+def test_help_names_every_verb():
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert all(verb in shown for verb in ("predict", "watch", "train", "export", "evaluate", "models"))
+
+
+def test_version(mien):
+    code, out, _ = mien("--version")
+    assert (code, out.split()[0]) == (0, "mien")
+
+
+def test_folders_globs_and_files_in_order_each_once(predict, tmp_path):
+    for name in ("f/b.png", "f/a.png", "f/c.txt", "g/d.png"):
+        picture(tmp_path / name) if name.endswith("png") else (tmp_path / name).write_text("no picture")
+    code, out, err = predict("f", "g/*.png", "f/a.png", "--json")
+    assert (code, images(out), err) == (0, ["f/a.png", "f/b.png", "g/d.png"], "")
+
+
+def test_an_argument_without_images_does_not_stop_the_rest(predict, tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    code, out, err = predict("empty", "none*.png", "a.png", "--json")
+    assert (code, images(out)) == (1, ["a.png"])
+    assert "empty: a folder without images" in err
+    assert "none*.png: no file matches" in err
+
+
+def test_nothing_to_read_is_two(predict, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.jpg").write_text("I am text")
+    for words, message in ((["empty"], "a folder without images"), (["text.jpg"], "1 of 1 images could not be read")):
+        code, out, err = predict(*words, "--json")
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+def test_the_table_names_what_it_shows(predict, tmp_path):
+    picture(tmp_path / "[red]a.png")
+    code, out, _ = predict("[red]a.png")
+    assert code == 0
+    assert "[red]a.png" in out
+    assert all(word in out for word in ("expression", "confidence", "second", "valence", "arousal"))
+
+
+def test_names_of_any_bytes_can_be_printed(predict, tmp_path):
+    picture(tmp_path / "a.png")
+    odd = os.fsdecode(b"caf\xe9.png")
+    try:
+        shutil.copy(tmp_path / "a.png", tmp_path / odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    code, out, _ = predict(odd, "--json")
+    assert (code, images(out)) == (0, ["caf\ufffd.png"])
+
+
+def test_same_names_of_different_folders_do_not_collide(predict, tmp_path):
+    for name in ("f/a.png", "g/a.png", "g/a.jpg"):
+        picture(tmp_path / name)
+    code, out, _ = predict("f", "g", "--save", "out")
+    assert (code, "annotated pictures: out" in out) == (0, True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-2.jpg", "a-3.jpg", "a.jpg"]
+
+
+def test_an_image_that_is_read_is_never_replaced(predict, tmp_path):
+    picture(tmp_path / "f" / "a.jpg")
+    before = (tmp_path / "f" / "a.jpg").read_bytes()
+    code, _, err = predict("f", "--save", "f", "--overwrite")
+    assert (code, "is one of the images to read" in err) == (2, True)
+    assert (tmp_path / "f" / "a.jpg").read_bytes() == before
+
+
+def test_a_place_that_cannot_be_made_is_one_line(predict, tmp_path):
+    picture(tmp_path / "a.png")
+    code, _, err = predict("a.png", "--save", "a.png/out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot be made" in err
+
+
+def test_a_model_that_is_none_is_one_line(mien, tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "bad.onnx").write_bytes(b"rubbish")
+    code, out, err = mien("predict", "a.png", "--model", "bad.onnx", "--detector", "whole")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("mien: error: bad.onnx: not a readable ONNX file")
+
+
+def test_offline_auto_says_so_and_goes_on(mien, tmp_path):
+    from mien.runtime import detect
+
+    detect._said.clear()
+    picture(tmp_path / "a.png")
+    code, out, err = mien("predict", "a.png", "--model", "tiny.onnx", "--json")
+    assert (code, images(out)) == (0, ["a.png"])
+    assert err.count("cascade") == 1
+
+
+def test_models_list_survives_a_damaged_cache(mien, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "yunet_n_dynamic.onnx").write_bytes(b"damaged")
+    code, out, _ = mien("models", "list")
+    assert (code, "yunet" in out, "altered" in out) == (0, True, True)
+
+
+def test_models_where_and_pull(mien, tmp_path, monkeypatch):
+    code, _, err = mien("models", "where", "yunet")
+    assert (code, "mien models pull yunet" in err) == (2, True)
+    code, _, err = mien("models", "pull", "yunet")
+    assert (code, "offline" in err) == (2, True)
+    monkeypatch.setenv("MIEN_YUNET", str(tmp_path / "tiny.onnx"))
+    assert mien("models", "where", "yunet")[1].strip() == str(tmp_path / "tiny.onnx")

@@ -1,0 +1,119 @@
+"""mien watch: outputs, Ctrl-C, and what is refused before any work."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from builders import a_video, drawn_face
+from mien.cli import main
+from mien.faces import Frame
+from mien.vision.video import VideoInfo, frames
+from test_runtime import a_model
+
+OPTIONS = ["--model", "tiny.onnx", "--detector", "whole", "--threads", "1"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with tiny.onnx and a.mp4 (6 frames), made the current one."""
+    a_model(tmp_path / "tiny.onnx")
+    a_video(tmp_path / "a.mp4", count=6)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def watch(folder, monkeypatch, capsys):
+    """Run `mien watch ...`: (exit code, stdout, stderr)."""
+
+    def run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mien", "watch", *map(str, words), *OPTIONS])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def rows(path) -> list[dict[str, str]]:
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_second_frame_keeps_its_time(watch, folder):
+    code, out, _ = watch("a.mp4", "--table", "t.csv", "--save", "o.mp4", "--every", 2)
+    assert code == 0
+    assert [row["index"] for row in rows("t.csv")] == ["0", "2", "4"]
+    assert {row["image"] for row in rows("t.csv")} == {"a.mp4"}
+    assert np.allclose([frame.seconds for frame in frames("o.mp4")], [0, 0.08, 0.16], atol=2e-3)
+    assert all(stage in out for stage in ("decode", "detect", "classify", "draw", "write", "frames a second"))
+
+
+def test_what_exists_is_refused_before_any_work(watch, folder):
+    (folder / "t.csv").write_text("mine")
+    code, out, err = watch("a.mp4", "--table", "t.csv", "--save", "o.mp4")
+    assert (code, out, (folder / "t.csv").read_text()) == (2, "", "mine")
+    assert "exists already" in err
+    assert not (folder / "o.mp4").exists()
+    assert watch("a.mp4", "--table", "t.csv", "--overwrite")[0] == 0
+    assert len(rows("t.csv")) == 6
+
+
+def test_the_video_itself_is_never_replaced(watch, folder):
+    before = (folder / "a.mp4").read_bytes()
+    code, _, err = watch("a.mp4", "--save", "a.mp4", "--overwrite")
+    assert (code, "is the video to read" in err) == (2, True)
+    assert (folder / "a.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize(("option", "name"), [("--save", "o.avi"), ("--table", "t.xlsx"), ("--table", "none/t.csv")])
+def test_other_forms_and_places_are_one_line(option, name, watch):
+    code, _, err = watch("a.mp4", option, name)
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_ctrl_c_at_a_camera_ends_well_and_keeps_the_table(watch, folder, monkeypatch):
+    def camera(source):
+        assert source == 0
+        for index in range(3):
+            yield Frame(drawn_face(), index, index / 30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mien.vision.video.video_info", lambda source: VideoInfo(96, 96, None, None, 30.0))
+    monkeypatch.setattr("mien.vision.video.frames", camera)
+    code, out, err = watch(0, "--table", "t.csv")
+    assert (code, len(rows("t.csv"))) == (0, 3)
+    assert "interrupted after 3 frames" in err
+    assert "written: t.csv" in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_real_ctrl_c_keeps_a_table_and_a_video_that_plays(folder):
+    a_video(folder / "long.mp4", count=1500, size=(320, 240))
+    words = ["watch", "long.mp4", "--save", "o.mp4", "--table", "t.csv", *OPTIONS]
+    started = subprocess.Popen(
+        [sys.executable, "-c", "from mien.cli import main; main()", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in folder.glob(".t.csv.part")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started.send_signal(signal.SIGINT)
+    out, err = started.communicate(timeout=60)
+    assert started.returncode == 0, err
+    assert "interrupted after" in err
+    assert "Traceback" not in err
+    kept = rows("t.csv")
+    assert 0 < len(kept) < 1500
+    assert abs(len(list(frames("o.mp4"))) - len(kept)) <= 1
+    assert "written: o.mp4" in out
+    assert not list(folder.glob(".*part*"))

@@ -1,0 +1,138 @@
+"""Detectors: what they find, what they refuse, what they cost."""
+
+import cv2
+import numpy as np
+import pytest
+
+from builders import drawn_face
+from mien.errors import ModelError
+from mien.runtime.detect import Haar, WholeImage, YuNet, decode
+from mien.spec import CropSpec
+from mien.vision.align import crop
+from mien.vision.image import read_image
+from test_runtime import a_model
+
+
+def outputs_with(stride: int, cell: tuple[int, int], sides: int = 64) -> list[np.ndarray]:
+    """YuNet's twelve tensors for a square picture with one sure face: centre and landmarks half a cell in, 16 px wide."""
+    tensors = []
+    for s in (8, 16, 32):
+        cells = (sides // s) ** 2
+        level = [np.zeros((1, cells, width), np.float32) for width in (1, 1, 4, 10)]
+        if s == stride:
+            at = cell[0] * (sides // s) + cell[1]
+            level[0][0, at] = level[1][0, at] = 0.9
+            level[2][0, at] = (0.5, 0.5, np.log(16 / s), np.log(32 / s))
+            level[3][0, at] = 0.5
+        tensors += level
+    return tensors
+
+
+@pytest.mark.parametrize(("stride", "cell"), [(8, (3, 5)), (16, (0, 3)), (32, (1, 1))])
+def test_a_cell_says_where_its_face_is(stride, cell):
+    boxes, points, scores = decode(outputs_with(stride, cell), 64, 0.7)
+    x, y = (cell[1] + 0.5) * stride, (cell[0] + 0.5) * stride
+    assert np.allclose(boxes, [(x - 8, y - 16, x + 8, y + 16)])
+    assert np.allclose(points, np.broadcast_to((x, y), (1, 5, 2)))
+    assert np.allclose(scores, 0.9)
+
+
+def test_below_the_threshold_there_is_nothing():
+    boxes, points, scores = decode(outputs_with(8, (0, 0)), 64, 0.95)
+    assert (boxes.shape, points.shape, scores.shape) == ((0, 4), (0, 5, 2), (0,))
+
+
+def test_a_whole_image_is_cropped_to_itself():
+    spec = CropSpec(width=48, height=48, margin=0.3)
+    image = drawn_face(48)
+    [face] = WholeImage(spec)(image)
+    assert np.array_equal(crop(image, face, spec), image)
+
+
+def test_a_file_of_another_form_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="not a detector in YuNet's form"):
+        YuNet(a_model(tmp_path / "m.onnx"))
+
+
+def test_a_file_of_one_size_is_refused(yunet_file):
+    with pytest.raises(ModelError, match="pictures of one size only"):
+        YuNet(yunet_file.with_name("yunet_n_640_640.onnx"))
+
+
+@pytest.fixture
+def photo(test_data) -> np.ndarray:
+    return read_image(test_data / "photos" / "portrait_1.jpg")
+
+
+def test_the_largest_face_comes_first_and_the_left_eye_is_at_the_left(test_data, yunet_file):
+    faces = YuNet(yunet_file, 1)(read_image(test_data / "photos" / "group_selfie.jpg"))
+    assert [face.size for face in faces] == sorted((face.size for face in faces), reverse=True)
+    for face in faces:
+        left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks
+        assert left_eye[0] < right_eye[0]
+        assert left_mouth[0] < right_mouth[0]
+        assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
+
+
+@pytest.mark.parametrize("width", [300, 640, 2000])
+def test_boxes_are_in_pixels_of_the_image_given(width, photo, yunet_file):
+    detector = YuNet(yunet_file, 1)
+    [reference] = detector(photo)
+    scale = width / photo.shape[1]
+    [face] = detector(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    assert np.allclose(face.box, np.array(reference.box) * scale, atol=0.05 * face.size)
+    assert np.allclose(face.landmarks, reference.landmarks * scale, atol=0.05 * face.size)
+
+
+def test_small_faces_are_found_when_asked(photo, yunet_file):
+    [face] = YuNet(yunet_file, 1)(photo)
+    scale = 30 / face.size
+    small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    large = np.full((2400, 3200, 3), 120, np.uint8)
+    large[1000 : 1000 + small.shape[0], 2000 : 2000 + small.shape[1]] = small
+    assert YuNet(yunet_file, 1)(large) == []
+    [found] = YuNet(yunet_file, 1, min_size=30)(large)
+    assert abs(found.size - 30) < 5
+
+
+def test_a_panorama_keeps_its_faces(photo, yunet_file):
+    [face] = YuNet(yunet_file, 1)(photo)
+    person = cv2.resize(photo, None, fx=200 / face.size, fy=200 / face.size, interpolation=cv2.INTER_AREA)[:500]
+    panorama = np.full((500, 20_000, 3), 120, np.uint8)
+    for start in range(500, 19_000, 2000):
+        panorama[: person.shape[0], start : start + person.shape[1]] = person
+    assert len(YuNet(yunet_file, 1)(panorama)) == 10
+
+
+def test_a_wall_of_three_hundred_is_found(photo, yunet_file):
+    [face] = YuNet(yunet_file, 1)(photo)
+    x0, y0, x1, y1 = (round(edge) for edge in face.box)
+    head = cv2.resize(
+        photo[max(0, y0 - 90) : y1 + 90, max(0, x0 - 90) : x1 + 90], (64, 64), interpolation=cv2.INTER_AREA
+    )
+    assert len(YuNet(yunet_file, 1, min_size=30)(np.tile(head, (15, 20, 1)))) == 300
+
+
+@pytest.mark.parametrize("shape", [(10_000, 12_000), (500, 20_000), (1, 2_000_000), (48, 48)])
+def test_however_small_the_faces_asked_for_the_look_is_bounded(shape, yunet_file):
+    detector = YuNet(yunet_file, 1, min_size=1)
+    scale = detector._scale(shape)
+    assert shape[0] * shape[1] * scale**2 <= 4096 * 3072 * 1.001
+    assert max(shape) * scale <= 16_384
+
+
+@pytest.mark.parametrize("kind", ["checkerboard", "noise", "grey"])
+def test_patterns_have_no_face(kind, yunet_file):
+    image = {
+        "checkerboard": ((np.indices((480, 640)).sum(axis=0) // 16) % 2 * 255).astype(np.uint8),
+        "noise": np.random.default_rng(0).integers(0, 255, (480, 640)).astype(np.uint8),
+        "grey": np.full((480, 640), 128, np.uint8),
+    }[kind]
+    assert YuNet(yunet_file, 1)(np.repeat(image[..., None], 3, axis=2)) == []
+
+
+def test_the_cascade_frames_a_face_as_yunet_does(photo, yunet_file):
+    [theirs] = Haar()(photo)
+    [ours] = YuNet(yunet_file, 1)(photo)
+    assert theirs.landmarks is None
+    assert np.allclose(theirs.box, ours.box, atol=0.15 * ours.size)

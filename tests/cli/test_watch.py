@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def watch(folder, monkeypatch, capsys):
+def watch(folder, monkeypatch, capsys):  # noqa: ARG001 - the folder is where it runs
     """Run `mien watch ...`: (exit code, stdout, stderr)."""
 
     def run(*words) -> tuple[int, str, str]:
@@ -46,7 +46,7 @@ def rows(path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_second_frame_keeps_its_time(watch, folder):
+def test_every_second_frame_keeps_its_time(watch):
     code, out, _ = watch("a.mp4", "--table", "t.csv", "--save", "o.mp4", "--every", 2)
     assert code == 0
     assert [row["index"] for row in rows("t.csv")] == ["0", "2", "4"]
@@ -78,14 +78,14 @@ def test_other_forms_and_places_are_one_line(option, name, watch):
     assert (code, err.count("\n")) == (2, 1)
 
 
-def test_ctrl_c_at_a_camera_ends_well_and_keeps_the_table(watch, folder, monkeypatch):
+def test_ctrl_c_at_a_camera_ends_well_and_keeps_the_table(watch, monkeypatch):
     def camera(source):
         assert source == 0
         for index in range(3):
             yield Frame(drawn_face(), index, index / 30)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mien.vision.video.video_info", lambda source: VideoInfo(96, 96, None, None, 30.0))
+    monkeypatch.setattr("mien.vision.video.video_info", lambda _: VideoInfo(96, 96, None, None, 30.0))
     monkeypatch.setattr("mien.vision.video.frames", camera)
     code, out, err = watch(0, "--table", "t.csv")
     assert (code, len(rows("t.csv"))) == (0, 3)
@@ -95,7 +95,7 @@ def test_ctrl_c_at_a_camera_ends_well_and_keeps_the_table(watch, folder, monkeyp
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_real_ctrl_c_keeps_a_table_and_a_video_that_plays(folder):
-    a_video(folder / "long.mp4", count=1500, size=(320, 240))
+    a_video(folder / "long.mp4", count=500, size=(320, 240))
     words = ["watch", "long.mp4", "--save", "o.mp4", "--table", "t.csv", *OPTIONS]
     started = subprocess.Popen(
         [sys.executable, "-c", "from mien.cli import main; main()", *words],
@@ -113,7 +113,7 @@ def test_a_real_ctrl_c_keeps_a_table_and_a_video_that_plays(folder):
     assert "interrupted after" in err
     assert "Traceback" not in err
     kept = rows("t.csv")
-    assert 0 < len(kept) < 1500
+    assert 0 < len(kept) < 500
     assert abs(len(list(frames("o.mp4"))) - len(kept)) <= 1
     assert "written: o.mp4" in out
     assert not list(folder.glob(".*part*"))

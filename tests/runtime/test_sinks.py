@@ -49,8 +49,24 @@ def test_the_columns_are_those_documented(tmp_path):
         sink.write(FRAME, [face, a_face()])
     with (tmp_path / "t.csv").open() as file:
         first, second = csv.DictReader(file)
-    fixed = "image index seconds face track x0 y0 x1 y1 score label confidence certain valence arousal".split()
-    points = "left_eye right_eye nose left_mouth right_mouth".split()
+    fixed = [
+        "image",
+        "index",
+        "seconds",
+        "face",
+        "track",
+        "x0",
+        "y0",
+        "x1",
+        "y1",
+        "score",
+        "label",
+        "confidence",
+        "certain",
+        "valence",
+        "arousal",
+    ]
+    points = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
     assert list(first) == [*fixed, *(f"p_{name}" for name in LABELS), *(f"{p}_{axis}" for p in points for axis in "xy")]
     assert (first["image"], first["face"], first["track"], second["face"], second["track"]) == (
         "clip.mp4",

@@ -36,7 +36,8 @@ def address(monkeypatch):
             asked.append(self.path)
             body = {"/good": WEIGHTS, "/other": b"login page" * 280, "/short": WEIGHTS}.get(self.path)
             if body is None:
-                return self.send_error(404)
+                self.send_error(404)
+                return
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -98,7 +99,8 @@ def test_a_failure_is_remembered_for_those_who_do_not_insist(address):
     assert store.fetch(ENTRY, [f"{address}/good"]).is_file()
 
 
-def test_nobody_answers(address):
+def test_nobody_answers(monkeypatch):
+    monkeypatch.delenv("MIEN_OFFLINE")
     with pytest.raises(ModelNotFound, match="refused"):
         store.fetch(ENTRY)
 

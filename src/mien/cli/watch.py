@@ -140,9 +140,9 @@ def _summary(reader: Reader, seen: Seen) -> None:
     from rich.table import Table
 
     wall, frames = time.perf_counter() - seen.start, max(seen.frames, 1)
-    title = f"{seen.frames} frames, {seen.faces} faces, {seen.frames / wall:.1f} frames a second"
-    table = Table("stage", "seconds", "ms a frame", title=title)
+    table = Table("stage", "seconds", "ms a frame")
     for name, seconds in reader.times.seconds.items():
         table.add_row(name, f"{seconds:.2f}", f"{1000 * seconds / frames:.1f}")
     table.add_row("all", f"{wall:.2f}", f"{1000 * wall / frames:.1f}")
     Console().print(table)
+    print(f"{seen.frames} frames, {seen.faces} faces, {seen.frames / wall:.1f} frames a second")

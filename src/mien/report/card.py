@@ -31,8 +31,8 @@ feeling stands behind what they show, this model does not know.
 
 ## Measured
 
-FER+ PublicTest, majority rule, {scores.rows:,} faces, {_passes(spec)}. Nothing was selected on these rows: the
-weights are those of the last epoch (averaged), the temperature ({spec.temperature}) was fitted on rows held out of Training.
+FER+ PublicTest, majority rule, {scores.rows:,} faces, {_passes(spec)}. No weights were selected on these rows: they
+are those of the last epoch (averaged); the temperature ({spec.temperature}) was fitted on rows held out of Training.
 
     mien evaluate {spec.name} --data FER2013 --source ferplus --split PublicTest
 

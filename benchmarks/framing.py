@@ -16,14 +16,14 @@ import numpy as np
 
 from mien.data.sources import read_source
 from mien.data.sources.fer2013 import FRAMING
-from mien.runtime.detect import YuNet
+from mien.runtime.detect import GridDetector
 from mien.vision.align import crop, similarity
 from mien.vision.image import read_image, write_image
 
 CORNERS = np.array([(0, 0), (1, 0), (0, 1), (1, 1)], float)
 
 
-def measure(data: Path, detector: YuNet, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def measure(data: Path, detector: GridDetector, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, 5, 2) landmarks and (n, 4) boxes (x, y, w, h), as fractions of the picture's side."""
     train = read_source("fer2013", data).split("train")
     rows = np.random.default_rng(seed).choice(len(train), min(count, len(train)), replace=False)
@@ -72,7 +72,7 @@ def by_box(boxes: np.ndarray) -> list[float]:
     ]
 
 
-def sheet(data: Path, photos: list[Path], detector: YuNet) -> np.ndarray:
+def sheet(data: Path, photos: list[Path], detector: GridDetector) -> np.ndarray:
     """Chips of the photographs, enlarged, beside the average Training picture."""
     train = read_source("fer2013", data).split("train")
     mean = np.mean([read_image(s.image) for s in train.take(range(0, len(train), 20))], axis=0).astype(np.uint8)
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--photos", type=Path, nargs="*", default=[])
     args = parser.parse_args()
-    detector = YuNet(args.detector_file, threads=1)
+    detector = GridDetector(args.detector_file, threads=1)
     points, boxes = measure(args.data, detector, args.count, args.seed)
     wanted = template(points)
     print(f"{len(points)} of {args.count} faces found with score >= 0.8")

@@ -17,7 +17,7 @@ from mien.models.weights import TorchSession, load_weights, save_weights
 from mien.recipe import AugmentSection, NetworkSection, load_recipe
 from mien.runtime.classify import Classifier
 from mien.runtime.sessions import OnnxSession
-from mien.training import fit as fitting
+from mien.training import loop
 from mien.training.augment import augment, centre
 from mien.training.fit import fit
 from mien.training.losses import class_weights, soft_cross_entropy
@@ -50,18 +50,18 @@ def test_a_killed_run_resumes_to_the_same_weights(data, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    real = fitting._EpochLog.on_train_epoch_end
+    real = loop._EpochLog.on_train_epoch_end
 
     def kill(self, trainer, pl_module):
         real(self, trainer, pl_module)
         if trainer.current_epoch == 2:
             raise Killed
 
-    monkeypatch.setattr(fitting._EpochLog, "on_train_epoch_end", kill)
+    monkeypatch.setattr(loop._EpochLog, "on_train_epoch_end", kill)
     with pytest.raises(Killed):
         small_run(data, tmp_path / "cut")
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
-    monkeypatch.setattr(fitting._EpochLog, "on_train_epoch_end", real)
+    monkeypatch.setattr(loop._EpochLog, "on_train_epoch_end", real)
     resumed, _ = load_weights(small_run(data, tmp_path / "cut", resume=True))
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name

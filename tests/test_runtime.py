@@ -18,7 +18,7 @@ from mien.errors import ConfigError, ModelError, ModelNotFound, OutputError
 from mien.faces import Frame, ImageRecord
 from mien.runtime import store
 from mien.runtime.classify import Classifier
-from mien.runtime.detect import WholeImage, YuNet, open_detector
+from mien.runtime.detect import GridDetector, WholeImage, open_detector
 from mien.runtime.fakes import FakeDetector, FakeSession
 from mien.runtime.read import Reader
 from mien.runtime.sessions import OnnxSession
@@ -185,8 +185,6 @@ def test_fetching_verifies(server, monkeypatch):
         store.fetch(entry, [f"{address}/bad"])
     with pytest.raises(ModelNotFound, match="by hand"):
         store.fetch(entry)
-    with pytest.raises(ModelNotFound, match="offline"):
-        store.fetch(entry, again=False)
     path = store.fetch(entry, [f"{address}/none", f"{address}/good"])
     assert path.read_bytes() == b"weights"
     path.write_bytes(b"altered")
@@ -194,14 +192,11 @@ def test_fetching_verifies(server, monkeypatch):
         store.fetch(entry)
 
 
-def test_auto_falls_back_and_says_so_once(capsys):
-    from mien.runtime import detect
-
-    detect._said.clear()
-    for _ in range(2):
-        assert type(open_detector("auto", SPEC.crop)).__name__ == "Haar"
-    assert capsys.readouterr().err.count("cascade") == 1
-    with pytest.raises(ModelNotFound):
+def test_auto_is_the_detector_inside_the_package():
+    detector = open_detector("auto", SPEC.crop)
+    assert isinstance(detector, GridDetector)
+    assert detector.spec.name == "mien-face"
+    with pytest.raises(ModelNotFound, match="offline"):
         open_detector("yunet", SPEC.crop)
     with pytest.raises(ConfigError, match="did you mean 'yunet'"):
         open_detector("yunett", SPEC.crop)
@@ -212,20 +207,20 @@ def test_yunet_decodes_as_opencv_does(test_data, yunet_file):
     image = cv2.resize(image, (512, 640), interpolation=cv2.INTER_AREA)
     reference = cv2.FaceDetectorYN.create(str(yunet_file.with_name("yunet_n_640_640.onnx")), "", (512, 640), 0.7, 0.3)
     theirs = reference.detect(np.ascontiguousarray(image[..., ::-1]))[1][0]
-    [ours] = YuNet(yunet_file, 1)(image)
+    [ours] = GridDetector(yunet_file, 1)(image)
     x, y, w, h = theirs[:4]
     assert np.allclose(ours.box, (x, y, x + w, y + h), atol=1.0)
     assert np.allclose(ours.landmarks, theirs[4:14].reshape(5, 2), atol=1.0)
 
 
 def test_the_photographs_have_their_faces(test_data, yunet_file):
-    detector = YuNet(yunet_file, 1)
+    detector = GridDetector(yunet_file, 1)
     counts = [len(detector(read_image(path))) for path in sorted((test_data / "photos").glob("*.jpg"))]
     assert counts == [6, 1, 1, 3]
 
 
 def test_faces_that_fill_the_picture_and_tiny_ones_are_found(test_data, yunet_file):
-    detector = YuNet(yunet_file, 1)
+    detector = GridDetector(yunet_file, 1)
     image = read_image(test_data / "photos" / "portrait_1.jpg")
     [face] = detector(image)
     x0, y0, x1, y1 = (round(edge) for edge in face.box)
@@ -241,4 +236,4 @@ def test_faces_that_fill_the_picture_and_tiny_ones_are_found(test_data, yunet_fi
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (500, 20_000, 3), (3, 900, 3)])
 def test_odd_shapes_have_no_face(shape, yunet_file):
-    assert YuNet(yunet_file, 1)(np.zeros(shape, np.uint8)) == []
+    assert GridDetector(yunet_file, 1)(np.zeros(shape, np.uint8)) == []

@@ -22,10 +22,15 @@ from mien.spec import Affect, CropSpec, strict
 __all__ = [
     "AugmentSection",
     "DataSection",
+    "DetectorLossSection",
+    "DetectorNetworkSection",
+    "DetectorRecipe",
+    "LookSection",
     "LossSection",
     "NetworkSection",
     "OptimizerSection",
     "Recipe",
+    "ScenesSection",
     "ScheduleSection",
     "TrainerSection",
     "load_recipe",
@@ -180,6 +185,88 @@ class Recipe(_Section, frozen=True):
     trainer: TrainerSection = TrainerSection()
 
 
+class ScenesSection(_Section, frozen=True):
+    """The composed scenes from which a face detector learns (mien.data.scenes).
+
+    size: side of a scene, a multiple of 64.  count: scenes.  held: scenes of held-out heads and grounds, for the curve.
+    hard: share of an epoch that shows again the scenes on which the network raised the worst false alarms.
+    """
+
+    size: int = 256
+    count: int = 60_000
+    held: int = 1000
+    hard: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.size % 64 or not 64 <= self.size <= 1024:
+            raise ValueError(f"size: expected a multiple of 64 up to 1024, got {self.size}")
+        _within("count", self.count, 8, 10_000_000)
+        _within("held", self.held, 8, 100_000)
+        _within("hard", self.hard, 0, 0.9)
+
+
+class DetectorNetworkSection(_Section, frozen=True):
+    """See mien.models.face.FaceNetwork.  convolution: 'dense' 3x3, or 'depthwise' 3x3 and 1x1."""
+
+    widths: tuple[int, int, int, int] = (16, 32, 64, 64)
+    depths: tuple[int, int, int] = (2, 2, 3)
+    convolution: Literal["dense", "depthwise"] = "dense"
+
+    def __post_init__(self) -> None:
+        for width in self.widths:
+            _within("widths", width, 1, 1024)
+        for depth in self.depths:
+            _within("depths", depth, 1, 32)
+
+
+class LookSection(_Section, frozen=True):
+    """How the detector's file asks to be used.  long_side: to which a picture's long side is shrunk by default, pixels.
+    largest: the largest face that one look finds, in pixels; longer looks are joined by a second, small one."""
+
+    long_side: int = 320
+    largest: float = 320.0
+
+    def __post_init__(self) -> None:
+        _within("long_side", self.long_side, 64, 8192)
+        _within("largest", self.largest, 16, 8192)
+
+
+class DetectorLossSection(_Section, frozen=True):
+    """focus: power by which a score's error weights its cross-entropy (0 plain).  box, landmarks: weights of the mean
+    absolute errors, in units of the face's size, beside the score's loss."""
+
+    focus: float = 2.0
+    box: float = 2.0
+    landmarks: float = 2.0
+
+    def __post_init__(self) -> None:
+        _within("focus", self.focus, 0, 5)
+        _within("box", self.box, 0, 100)
+        _within("landmarks", self.landmarks, 0, 100)
+
+
+class DetectorRecipe(_Section, frozen=True):
+    """The whole truth about the training of a face detector by distillation: the section `scenes` tells it from a
+    Recipe. Of `augment`, flip, light, blur and noise apply; what else scenes suffer is composed into them."""
+
+    name: str
+    scenes: ScenesSection
+    about: str = ""
+    seed: int = 0
+    network: DetectorNetworkSection = DetectorNetworkSection()
+    loss: DetectorLossSection = DetectorLossSection()
+    augment: AugmentSection = AugmentSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    trainer: TrainerSection = TrainerSection()
+    look: LookSection = LookSection()
+
+    def __post_init__(self) -> None:
+        for name in ("rotate", "scale", "shift", "erase", "mixup"):
+            if getattr(self.augment, name):
+                raise ValueError(f"augment.{name}: not for detectors; scenes are composed with it")
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses a key given twice."""
 
@@ -206,7 +293,7 @@ def recipe_names() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def load_recipe(name: str | Path, settings: Iterable[str] = ()) -> Recipe:
+def load_recipe(name: str | Path, settings: Iterable[str] = ()) -> Recipe | DetectorRecipe:
     """A recipe from its name in the package or from a YAML file, with `section.key=value` settings on top.
 
     Raises ConfigError: an unknown name, a file that is no YAML mapping, or a key, type or word that is wrong.
@@ -218,7 +305,8 @@ def load_recipe(name: str | Path, settings: Iterable[str] = ()) -> Recipe:
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: a recipe is a mapping of sections, this is {type(plain).__name__}")
-    return strict(with_settings(plain, settings), Recipe)
+    plain = with_settings(plain, settings)
+    return strict(plain, DetectorRecipe) if "scenes" in plain else strict(plain, Recipe)
 
 
 def _find(name: str) -> tuple[str, str]:
@@ -254,6 +342,6 @@ def with_settings(plain: dict[str, Any], settings: Iterable[str]) -> dict[str, A
     return changed
 
 
-def recipe_text(recipe: Recipe) -> str:
+def recipe_text(recipe: Recipe | DetectorRecipe) -> str:
     """The resolved recipe as YAML, every default written out; `load_recipe` reads it back to an equal value."""
     return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, default_flow_style=None, width=110)

@@ -14,7 +14,7 @@ import msgspec
 from mien.errors import ConfigError, ModelError, near_miss
 from mien.labels import LabelSet
 
-__all__ = ["FORMAT", "CropSpec", "ModelSpec", "decode_spec", "encode", "strict"]
+__all__ = ["FORMAT", "CropSpec", "DetectorSpec", "ModelSpec", "decode_spec", "encode", "strict"]
 
 #: The version of the model file's form. A file with a higher number needs a newer mien.
 FORMAT = 1
@@ -92,6 +92,37 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         _require(0 <= self.threshold <= 1, "threshold", "between 0 and 1", self.threshold)
 
 
+class DetectorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a face detector's file states about itself; stored like a ModelSpec.
+
+    Input `input`: float32 (n, 3, h, w) BGR 0..255, sides multiples of 32. Outputs: cls, obj, bbox, kps at strides 8, 16, 32,
+    as `mien.runtime.detect.decode` reads them.
+    threshold: least score of a face.  overlap: intersection over union from which two boxes are one face.
+    smallest, largest: heights of faces that the network sees, in pixels.
+    long_side: the default length to which a picture's long side is shrunk.
+    metrics, licence, trained_on, made_by, network: as in ModelSpec.
+    """
+
+    name: str
+    format: int = FORMAT
+    kind: Literal["detector"] = "detector"
+    threshold: float = 0.5
+    overlap: float = 0.3
+    smallest: float = 12.0
+    largest: float = 300.0
+    long_side: int = 640
+    licence: str = ""
+    trained_on: tuple[str, ...] = ()
+    metrics: dict[str, float] = {}
+    made_by: str = ""
+    network: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        _require(0 < self.threshold < 1, "threshold", "between 0 and 1", self.threshold)
+        _require(0 < self.overlap <= 1, "overlap", "between 0 and 1", self.overlap)
+        _require(64 <= self.long_side <= 8192, "long_side", "between 64 and 8192 pixels", self.long_side)
+
+
 def _require(holds: bool, name: str, expected: str, got: object) -> None:
     if not holds:
         raise ValueError(f"{name}: expected {expected}, got {got}")
@@ -102,8 +133,11 @@ def encode(value: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2)
 
 
-def decode_spec(text: bytes | str, where: str) -> ModelSpec:
-    """Read a model's spec from JSON. Raises ModelError: no spec, or one from a newer mien."""
+S = TypeVar("S", ModelSpec, DetectorSpec)
+
+
+def decode_spec(text: bytes | str, where: str, kind: type[S] = ModelSpec) -> S:  # type: ignore[assignment]
+    """Read a model's (or detector's) spec from JSON. Raises ModelError: no such spec, or one from a newer mien."""
     try:
         plain = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
@@ -111,8 +145,12 @@ def decode_spec(text: bytes | str, where: str) -> ModelSpec:
     written = plain.get("format") if isinstance(plain, dict) else None
     if isinstance(written, int) and written > FORMAT:
         raise ModelError(f"{where}: written in form {written}, this mien reads up to {FORMAT}; pip install -U mien")
+    if isinstance(plain, dict) and (plain.get("kind") == "detector") != (kind is DetectorSpec):
+        raise ModelError(
+            f"{where}: {'an expression model' if kind is DetectorSpec else 'a face detector'}, not what was asked for"
+        )
     try:
-        return strict(plain, ModelSpec)
+        return strict(plain, kind)
     except ConfigError as error:
         raise ModelError(f"{where}: its mien metadata is malformed: {error}") from error
 

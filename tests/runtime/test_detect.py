@@ -6,7 +6,7 @@ import pytest
 
 from builders import drawn_face
 from mien.errors import ModelError
-from mien.runtime.detect import Haar, WholeImage, YuNet, decode
+from mien.runtime.detect import GridDetector, WholeImage, decode
 from mien.spec import CropSpec
 from mien.vision.align import crop
 from mien.vision.image import read_image
@@ -51,12 +51,12 @@ def test_a_whole_image_is_cropped_to_itself():
 
 def test_a_file_of_another_form_is_refused(tmp_path):
     with pytest.raises(ModelError, match="not a detector in YuNet's form"):
-        YuNet(a_model(tmp_path / "m.onnx"))
+        GridDetector(a_model(tmp_path / "m.onnx"))
 
 
 def test_a_file_of_one_size_is_refused(yunet_file):
     with pytest.raises(ModelError, match="pictures of one size only"):
-        YuNet(yunet_file.with_name("yunet_n_640_640.onnx"))
+        GridDetector(yunet_file.with_name("yunet_n_640_640.onnx"))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def photo(test_data) -> np.ndarray:
 
 
 def test_the_largest_face_comes_first_and_the_left_eye_is_at_the_left(test_data, yunet_file):
-    faces = YuNet(yunet_file, 1)(read_image(test_data / "photos" / "group_selfie.jpg"))
+    faces = GridDetector(yunet_file, 1)(read_image(test_data / "photos" / "group_selfie.jpg"))
     assert [face.size for face in faces] == sorted((face.size for face in faces), reverse=True)
     for face in faces:
         left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks
@@ -76,7 +76,7 @@ def test_the_largest_face_comes_first_and_the_left_eye_is_at_the_left(test_data,
 
 @pytest.mark.parametrize("width", [300, 640, 2000])
 def test_boxes_are_in_pixels_of_the_image_given(width, photo, yunet_file):
-    detector = YuNet(yunet_file, 1)
+    detector = GridDetector(yunet_file, 1)
     [reference] = detector(photo)
     scale = width / photo.shape[1]
     [face] = detector(cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
@@ -85,37 +85,37 @@ def test_boxes_are_in_pixels_of_the_image_given(width, photo, yunet_file):
 
 
 def test_small_faces_are_found_when_asked(photo, yunet_file):
-    [face] = YuNet(yunet_file, 1)(photo)
+    [face] = GridDetector(yunet_file, 1)(photo)
     scale = 30 / face.size
     small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     large = np.full((2400, 3200, 3), 120, np.uint8)
     large[1000 : 1000 + small.shape[0], 2000 : 2000 + small.shape[1]] = small
-    assert YuNet(yunet_file, 1)(large) == []
-    [found] = YuNet(yunet_file, 1, min_size=30)(large)
+    assert GridDetector(yunet_file, 1)(large) == []
+    [found] = GridDetector(yunet_file, 1, min_size=30)(large)
     assert abs(found.size - 30) < 5
 
 
 def test_a_panorama_keeps_its_faces(photo, yunet_file):
-    [face] = YuNet(yunet_file, 1)(photo)
+    [face] = GridDetector(yunet_file, 1)(photo)
     person = cv2.resize(photo, None, fx=200 / face.size, fy=200 / face.size, interpolation=cv2.INTER_AREA)[:500]
     panorama = np.full((500, 20_000, 3), 120, np.uint8)
     for start in range(500, 19_000, 2000):
         panorama[: person.shape[0], start : start + person.shape[1]] = person
-    assert len(YuNet(yunet_file, 1)(panorama)) == 10
+    assert len(GridDetector(yunet_file, 1)(panorama)) == 10
 
 
 def test_a_wall_of_three_hundred_is_found(photo, yunet_file):
-    [face] = YuNet(yunet_file, 1)(photo)
+    [face] = GridDetector(yunet_file, 1)(photo)
     x0, y0, x1, y1 = (round(edge) for edge in face.box)
     head = cv2.resize(
         photo[max(0, y0 - 90) : y1 + 90, max(0, x0 - 90) : x1 + 90], (64, 64), interpolation=cv2.INTER_AREA
     )
-    assert len(YuNet(yunet_file, 1, min_size=30)(np.tile(head, (15, 20, 1)))) == 300
+    assert len(GridDetector(yunet_file, 1, min_size=30)(np.tile(head, (15, 20, 1)))) == 300
 
 
 @pytest.mark.parametrize("shape", [(10_000, 12_000), (500, 20_000), (1, 2_000_000), (48, 48)])
 def test_however_small_the_faces_asked_for_the_look_is_bounded(shape, yunet_file):
-    detector = YuNet(yunet_file, 1, min_size=1)
+    detector = GridDetector(yunet_file, 1, min_size=1)
     scale = detector._scale(shape)
     assert shape[0] * shape[1] * scale**2 <= 4096 * 3072 * 1.001
     assert max(shape) * scale <= 16_384
@@ -128,11 +128,4 @@ def test_patterns_have_no_face(kind, yunet_file):
         "noise": np.random.default_rng(0).integers(0, 255, (480, 640)).astype(np.uint8),
         "grey": np.full((480, 640), 128, np.uint8),
     }[kind]
-    assert YuNet(yunet_file, 1)(np.repeat(image[..., None], 3, axis=2)) == []
-
-
-def test_the_cascade_frames_a_face_as_yunet_does(photo, yunet_file):
-    [theirs] = Haar()(photo)
-    [ours] = YuNet(yunet_file, 1)(photo)
-    assert theirs.landmarks is None
-    assert np.allclose(theirs.box, ours.box, atol=0.15 * ours.size)
+    assert GridDetector(yunet_file, 1)(np.repeat(image[..., None], 3, axis=2)) == []

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mien.errors import MissingExtra
+from mien.errors import ConfigError, MissingExtra
 
 
 def export(
@@ -20,8 +20,8 @@ def export(
 ) -> None:
     """Write the model as ONNX. The file must answer as the network does, or it is not written."""
     try:
-        from mien.export.onnx import export_onnx
-        from mien.models.weights import load_weights
+        from mien.export.onnx import export_detector, export_onnx
+        from mien.models.weights import load_weights, weights_kind
         from mien.report.card import model_card
     except ModuleNotFoundError as error:
         raise MissingExtra.of("Exporting needs PyTorch and onnx", "train") from error
@@ -30,6 +30,12 @@ def export(
     weights = run / "weights.safetensors" if run.is_dir() else run
     out = out or weights.with_name("model.onnx")
     metrics, scores = {}, None
+    if weights_kind(weights) == "detector":
+        if data:
+            raise ConfigError(
+                "--data: judges expressions; benchmarks/detector.py judges a detector and writes its card"
+            )
+        return _said(out, export_detector(weights, out, overwrite=overwrite))
     if data:
         from mien.cli.evaluate import judge
 
@@ -42,4 +48,8 @@ def export(
     if scores is not None:
         with whole_file(out.with_suffix(".md"), overwrite) as part:
             part.write_text(model_card(load_weights(weights)[1], scores, out), encoding="utf-8")
+    return _said(out, difference)
+
+
+def _said(out: Path, difference: float) -> None:
     print(f"model: {out} ({out.stat().st_size / 1e6:.2f} MB); largest difference from the network {difference:.1e}")

@@ -22,8 +22,10 @@ def predict(
     save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace pictures that exist.")] = False,
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "ferplus-small",
-    detector: Annotated[str, typer.Option(help="auto, yunet, haar, or whole (the image is a face).")] = "auto",
-    detector_file: Annotated[Path | None, typer.Option(help="A local YuNet file.")] = None,
+    detector: Annotated[
+        str, typer.Option(help="auto (mien-face), mien-face, yunet, or whole (the image is a face).")
+    ] = "auto",
+    detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
     min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
 ) -> None:

@@ -6,18 +6,20 @@ import warnings
 from os import PathLike
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import torch
 
 from mien.errors import ExportError
 from mien.files import check_free, whole_file
+from mien.models.face import OUTPUTS, FaceGraph, FaceNetwork
 from mien.models.network import ExportGraph
-from mien.models.weights import TorchSession, load_weights
-from mien.runtime.sessions import OnnxSession
-from mien.spec import ModelSpec, encode
+from mien.models.weights import TorchSession, load_detector, load_weights
+from mien.runtime.sessions import OnnxSession, open_onnx
+from mien.spec import DetectorSpec, ModelSpec, encode
 
-__all__ = ["TOLERANCE", "export_onnx", "verify"]
+__all__ = ["TOLERANCE", "export_detector", "export_onnx", "verify", "verify_detector"]
 
 #: Largest difference of a probability between network and file.
 TOLERANCE = 1e-4
@@ -36,9 +38,7 @@ def export_onnx(
     Raises ModelNotFound, ModelError, OutputError, ExportError (beyond TOLERANCE: nothing is written).
     """
     network, spec = load_weights(weights)
-    spec = ModelSpec(
-        **{**{name: getattr(spec, name) for name in spec.__struct_fields__}, "metrics": metrics or spec.metrics}
-    )
+    spec = msgspec.structs.replace(spec, metrics=metrics or spec.metrics)
     out = Path(out)
     beside = out.with_suffix(".json")
     check_free(beside, overwrite)
@@ -50,17 +50,71 @@ def export_onnx(
     return difference
 
 
+def export_detector(
+    weights: str | PathLike[str],
+    out: str | PathLike[str],
+    metrics: dict[str, float] | None = None,
+    overwrite: bool = False,
+) -> float:
+    """Write a face detector as `out` (.onnx), for pictures of any size, and its spec beside it; otherwise as export_onnx."""
+    network, spec = load_detector(weights)
+    spec = msgspec.structs.replace(spec, metrics=metrics or spec.metrics)
+    out = Path(out)
+    beside = out.with_suffix(".json")
+    check_free(beside, overwrite)
+    graph = FaceGraph(network).eval()
+    axes = {"input": {0: "n", 2: "height", 3: "width"}} | {name: {0: "n", 1: "cells"} for name in OUTPUTS}
+    with whole_file(out, overwrite) as part:
+        _trace(graph, torch.zeros(2, 3, 96, 64), ["input"], OUTPUTS, axes, spec, part)
+        difference = verify_detector(network, part)
+    with whole_file(beside, overwrite=True) as part:
+        part.write_bytes(encode(spec) + b"\n")
+    return difference
+
+
+def verify_detector(network: FaceNetwork, file: Path, seed: int = 0) -> float:
+    """The largest difference of a score over pictures of noise in three sizes. Raises ExportError beyond TOLERANCE."""
+    session, rng, worst = open_onnx(file, 1), np.random.default_rng(seed), 0.0
+    luma = torch.tensor([0.114, 0.587, 0.299]).reshape(1, 3, 1, 1)
+    for shape in ((1, 3, 64, 64), (2, 3, 96, 160), (1, 3, 256, 320)):
+        picture = rng.uniform(0, 255, shape).astype(np.float32)
+        with torch.inference_mode():
+            answer = network((torch.from_numpy(picture) * luma).sum(1, keepdim=True)).numpy()
+        found = dict(zip(OUTPUTS, session.run(OUTPUTS, {"input": picture}), strict=True))
+        theirs = np.concatenate(
+            [np.concatenate([found[f"{part}_{s}"] for part in ("cls", "bbox", "kps")], axis=2) for s in (8, 16, 32)],
+            axis=1,
+        )
+        answer[..., 0] = 1 / (1 + np.exp(-answer[..., 0]))
+        worst = max(worst, float(np.abs(answer - theirs).max()))
+    if not worst <= 10 * TOLERANCE:
+        raise ExportError(f"the file's answers differ from the network's by {worst:.2g}; nothing was written")
+    return worst
+
+
 def _write(graph: ExportGraph, spec: ModelSpec, path: Path) -> None:
     example = torch.zeros(2, 3, spec.crop.height, spec.crop.width)
     axes = {name: {0: "n"} for name in ("chips", "probabilities", "affect")}
+    _trace(graph, example, ["chips"], ["probabilities", "affect"], axes, spec, path)
+
+
+def _trace(
+    graph: torch.nn.Module,
+    example: torch.Tensor,
+    inputs: list[str],
+    outputs: list[str],
+    axes: dict[str, dict[int, str]],
+    spec: ModelSpec | DetectorSpec,
+    path: Path,
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph,
             (example,),
             str(path),
-            input_names=["chips"],
-            output_names=["probabilities", "affect"],
+            input_names=inputs,
+            output_names=outputs,
             dynamic_axes=axes,
             opset_version=_OPSET,
             dynamo=False,

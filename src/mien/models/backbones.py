@@ -50,7 +50,7 @@ class ResidualNet(nn.Module):
 
 
 BACKBONES: dict[str, Callable[[int], ResidualNet]] = {
-    "mien-small": lambda channels: ResidualNet(channels, (16, 32, 64, 128), (0, 1, 1, 2)),
+    "mien-small": lambda channels: ResidualNet(channels, (24, 48, 96, 192), (0, 1, 1, 2)),
     "mien-nano": lambda channels: ResidualNet(channels, (8, 16, 32, 48), (0, 0, 1, 1)),
 }
 

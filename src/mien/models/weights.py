@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from mien.errors import ModelError, ModelNotFound
 from mien.files import whole_file
 from mien.labels import LabelSet
+from mien.models.face import FaceNetwork
 from mien.models.network import ExportGraph, Network, build_network
-from mien.recipe import NetworkSection
-from mien.spec import ModelSpec, decode_spec, encode, strict
+from mien.recipe import DetectorNetworkSection, NetworkSection
+from mien.spec import DetectorSpec, ModelSpec, decode_spec, encode, strict
 
-__all__ = ["TorchSession", "load_weights", "save_weights"]
+__all__ = ["TorchSession", "load_detector", "load_weights", "save_weights", "weights_kind"]
+
+N = TypeVar("N", bound=nn.Module)
 
 
-def save_weights(path: str | PathLike[str], network: Network, spec: ModelSpec, overwrite: bool = False) -> None:
+def save_weights(
+    path: str | PathLike[str], network: nn.Module, spec: ModelSpec | DetectorSpec, overwrite: bool = False
+) -> None:
     """Write weights and spec, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(path, overwrite) as part:
@@ -29,7 +36,25 @@ def save_weights(path: str | PathLike[str], network: Network, spec: ModelSpec, o
 
 def load_weights(path: str | PathLike[str]) -> tuple[Network, ModelSpec]:
     """The network, in evaluation mode, and its spec. Raises ModelNotFound, ModelError."""
-    path = Path(path)
+    tensors, text = _read(Path(path))
+    spec = decode_spec(text, str(path))
+    network = build_network(strict(spec.network, NetworkSection, "network"), LabelSet(spec.labels), spec.crop)
+    return _filled(network, tensors, path), spec
+
+
+def load_detector(path: str | PathLike[str]) -> tuple[FaceNetwork, DetectorSpec]:
+    """A face detector's network, in evaluation mode, and its spec. Raises ModelNotFound, ModelError."""
+    tensors, text = _read(Path(path))
+    spec = decode_spec(text, str(path), DetectorSpec)
+    return _filled(FaceNetwork(strict(spec.network, DetectorNetworkSection, "network")), tensors, path), spec
+
+
+def weights_kind(path: str | PathLike[str]) -> str:
+    """'detector' or 'expression'. Raises ModelNotFound, ModelError."""
+    return "detector" if '"kind": "detector"' in _read(Path(path))[1] else "expression"
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     if not path.is_file():
         raise ModelNotFound(f"{path}: no such weights file")
     try:
@@ -40,13 +65,17 @@ def load_weights(path: str | PathLike[str]) -> tuple[Network, ModelSpec]:
         raise ModelError(f"{path}: not a safetensors file ({error}); pickled checkpoints are never loaded") from error
     if text is None:
         raise ModelError(f"{path}: carries no mien spec; it was not written by mien")
-    spec = decode_spec(text, str(path))
-    network = build_network(strict(spec.network, NetworkSection, "network"), LabelSet(spec.labels), spec.crop)
+    return tensors, text
+
+
+def _filled(network: N, tensors: dict[str, torch.Tensor], path: str | PathLike[str]) -> N:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ModelError(f"{path}: weights and spec disagree: {' '.join(str(error).split())}") from error
-    return network.eval(), spec
+        wrong = [line.strip() for line in str(error).splitlines()[1:]]
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise ModelError(f"{path}: weights and spec disagree: {wrong[0][:300] if wrong else error}{more}") from error
+    return network.eval()
 
 
 class TorchSession:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mien.evaluation.metrics import ExpressionScores
-from mien.spec import ModelSpec
+from mien.spec import DetectorSpec, ModelSpec
 
-__all__ = ["model_card"]
+__all__ = ["detector_card", "model_card"]
 
 
 def _passes(spec: ModelSpec) -> str:
@@ -62,4 +62,35 @@ probabilities. A fair guess for valence; arousal varies within a class and is kn
   (Barrett et al. 2019).
 - Trained on web photographs of 48x48 pixels with noisy labels. Expect unequal accuracy by age, gender and skin tone; it
   was not measured here. Rare classes (disgust, contempt: 119 training faces each) are the least reliable.
+"""
+
+
+def detector_card(spec: DetectorSpec, file: Path, measured: str) -> str:
+    """The card of a face detector, as Markdown. measured: tables that benchmarks/detector.py printed for this file."""
+    return f"""# {spec.name}
+
+Finds faces: boxes, scores, five landmarks (right eye, left eye, nose, right and left mouth corner as the person has them).
+It does not know who anybody is.
+
+- File: `{file.name}`, {file.stat().st_size / 1e3:.0f} KB, ONNX, in YuNet's form: input BGR 0..255 of any size (sides multiples of 32),
+  outputs cls, obj, bbox, kps at strides 8, 16, 32. It reads luminance alone, so colour casts and grey photographs do not matter.
+- Made by: {spec.made_by}.
+- Trained on: {"; ".join(spec.trained_on)}.
+- Licence: {spec.licence}. The teacher is YuNet (S. Yu et al., Apache-2.0). The scenes are composed of heads from
+  muxspace/facial_expressions (Apache-2.0, press photographs) on photographs of one example for each ImageNet class
+  (EliSchwartz/imagenet-sample-images), whose pictures keep their owners' rights; none of them is part of this file.
+- Threshold {spec.threshold} (the best harmonic mean of recall and precision on validation scenes); the long side of a picture is
+  shrunk to {spec.long_side} pixels by default; `min_size` finds smaller faces at the cost of time.
+
+## Measured
+
+{measured.strip()}
+
+## Limits
+
+- It learned from YuNet's answers, so it shares YuNet's blind spots and can at best agree with it: some animal faces and
+  drawings count as faces; strongly turned, covered, very dark or upside-down faces are missed.
+- The heads are press photographs of public figures: expect unequal results by age, skin tone and head covering; that was not
+  measured.
+- A found face is a rectangle, not a permission: tell the people who are watched, and mind the law where you are.
 """

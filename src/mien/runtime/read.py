@@ -65,8 +65,8 @@ def load(
 ) -> Reader:
     """A reader.
 
-    model: a name, a model file, or any Session.  detector: 'auto', 'yunet', 'haar', 'whole' (the image already is a
-    face), or any Detector.  threads: for each engine; all cores by default.  detector_file: a local YuNet file.
+    model: a name, a model file, or any Session.  detector: 'auto' (mien-face), 'yunet', 'whole' (the image already is a
+    face), or any Detector.  threads: for each engine; all cores by default.  detector_file: a local file in YuNet's form.
     min_size: the smallest face to look for, in pixels; smaller is slower.
     Raises ModelNotFound, ModelError, ConfigError.
 

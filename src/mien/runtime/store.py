@@ -1,7 +1,7 @@
 """Where model files come from: a name -> a verified local file.
 
-Models that ship lie inside the package. The one file that is fetched (YuNet, only when a detector is asked for and it is
-not cached) comes from pinned addresses and must have the pinned sha256. MIEN_OFFLINE=1 forbids fetching, MIEN_CACHE names
+Models that ship lie inside the package. The one file that is fetched (YuNet, only when it is asked for and not
+cached) comes from pinned addresses and must have the pinned sha256. MIEN_OFFLINE=1 forbids fetching, MIEN_CACHE names
 the cache folder, MIEN_YUNET a local file. The fetch sends nothing but a request for the file: it is mien's only use of the
 network.
 """
@@ -12,11 +12,9 @@ import hashlib
 import http.client
 import os
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -28,7 +26,6 @@ __all__ = ["DEFAULT_MODEL", "ENTRIES", "Entry", "cache_folder", "fetch", "locate
 
 DEFAULT_MODEL = "ferplus-small"
 _WEIGHTS = Path(__file__).parent.parent / "weights"
-_RETRY_SECONDS = 3600
 _COMMIT = "0047ac24afb1a50a0c6105001c89d1b5b805dbf1"
 
 
@@ -54,12 +51,19 @@ ENTRIES: dict[str, Entry] = {
         licence="Apache-2.0 (see its card)",
         about="eight expressions and affect; inside the package",
     ),
+    "mien-face": Entry(
+        name="mien-face",
+        kind="detector",
+        file="mien-face.onnx",
+        licence="Apache-2.0 (see its card)",
+        about="face detector, distilled from YuNet; inside the package",
+    ),
     "yunet": Entry(
         name="yunet",
         kind="detector",
         file="yunet_n_dynamic.onnx",
         licence="Apache-2.0",
-        about="face detector by S. Yu et al.; fetched at first use",
+        about="face detector by S. Yu et al.; fetched when asked for",
         urls=(
             f"https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/{_COMMIT}/onnx/yunet_n_dynamic.onnx",
             f"https://cdn.jsdelivr.net/gh/ShiqiYu/libfacedetection.train@{_COMMIT}/onnx/yunet_n_dynamic.onnx",
@@ -113,18 +117,16 @@ def locate(entry: Entry) -> Path | None:
     return cached
 
 
-def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0, again: bool = True) -> Path:
+def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0) -> Path:
     """The local file of an entry, fetched into the cache if need be.
 
     urls: other addresses than the entry's, such as a mirror; the hash must agree all the same.
-    again: try even if fetching failed within the last hour.
     Raises ModelNotFound (no address answers; offline) and ModelError (the file has another hash; it is not kept).
     """
     found = locate(entry)
     if found is not None:
         return found
-    failed = cache_folder() / f"{entry.file}.failed"
-    if os.environ.get("MIEN_OFFLINE") == "1" or (not again and _recent(failed)):
+    if os.environ.get("MIEN_OFFLINE") == "1":
         raise ModelNotFound(_by_hand(entry, "not fetched (offline)"))
     reasons = []
     for url in urls or entry.urls:
@@ -134,14 +136,7 @@ def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0,
             if isinstance(error, ModelError):
                 raise
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
-    with suppress(OSError):  # only saves time later: the reason to report is the one above
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        failed.write_text("\n".join(reasons), encoding="utf-8")
     raise ModelNotFound(_by_hand(entry, f"cannot be fetched ({'; '.join(reasons) or 'it has no address'})"))
-
-
-def _recent(path: Path) -> bool:
-    return path.is_file() and time.time() - path.stat().st_mtime < _RETRY_SECONDS
 
 
 def _by_hand(entry: Entry, why: str) -> str:

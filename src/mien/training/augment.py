@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mien.recipe import AugmentSection
 
-__all__ = ["augment", "centre"]
+__all__ = ["augment", "centre", "spoil"]
 
 
 def centre(chips: Tensor, border: int) -> Tensor:
@@ -24,15 +24,24 @@ def augment(chips: Tensor, section: AugmentSection, border: int) -> Tensor:
 
     Draws from torch's global generator: the caller seeds it.
     """
-    x = _move(chips.float(), section, border)
-    x = _light(x, section.light)
-    if section.blur:
-        x = torch.where(_some(x, section.blur), _blurred(x), x)
-    if section.noise:
-        x = torch.where(_some(x, section.noise), x + torch.randn_like(x) * (2 + 10 * _uniform(x)), x)
+    x = spoil(_move(chips.float(), section, border), section)
     if section.erase:
         x = _erased(x, section.erase)
     return x.clamp(0, 255).expand(-1, 3, -1, -1)
+
+
+def spoil(x: Tensor, section: AugmentSection) -> Tensor:
+    """Light, blur and noise by chance on float32 pictures (n, k, h, w) 0..255; noise may leave that range."""
+    x = _light(x, section.light)
+    for probability, change in ((section.blur, _blurred), (section.noise, _noisy)):
+        if probability:
+            rows = torch.nonzero(torch.rand(len(x), device=x.device) < probability).squeeze(1)
+            x = x.index_copy(0, rows, change(x[rows])) if len(rows) else x
+    return x
+
+
+def _noisy(x: Tensor) -> Tensor:
+    return x + torch.randn_like(x) * (2 + 10 * _uniform(x))
 
 
 def _uniform(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -68,7 +77,7 @@ def _light(x: Tensor, strength: float) -> Tensor:
         return x
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     contrast, gain = (torch.exp(_uniform(x, -1, 1) * strength) for _ in range(2))
-    return ((x - mean) * contrast + mean * gain).clamp(0, 255)
+    return torch.addcmul(mean * (gain - contrast), x, contrast).clamp_(0, 255)
 
 
 def _blurred(x: Tensor) -> Tensor:

@@ -9,19 +9,17 @@ RUN/weights.safetensors   the network and its spec; there only when training end
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import lightning
 import msgspec
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.nn import functional as F
 
 import mien
@@ -29,15 +27,15 @@ from mien.data.manifest import Manifest, Sample
 from mien.data.prepare import prepare
 from mien.data.sources import read_source
 from mien.data.split import hold_out
-from mien.errors import ConfigError, DataError, OutputError, TrainingError
-from mien.files import whole_file
+from mien.errors import ConfigError, DataError
 from mien.labels import LabelSet, label_set
 from mien.models.network import Network, build_network
 from mien.models.weights import save_weights
-from mien.recipe import Recipe, load_recipe, recipe_text
+from mien.recipe import Recipe
 from mien.spec import ModelSpec
 from mien.training.augment import centre
 from mien.training.dataset import ChipDataset, loader
+from mien.training.loop import open_run, run_loop
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule
 
@@ -61,7 +59,7 @@ def fit(
     threads: for torch on a CPU; all cores by default.
     Raises OutputError (the run exists), DataError, ConfigError, TrainingError.
     """
-    folder = _open_run(Path(run), recipe, resume)
+    folder = open_run(Path(run), recipe, resume)
     weights = folder / "weights.safetensors"
     if weights.exists():
         return weights
@@ -72,26 +70,12 @@ def fit(
     network = build_network(recipe.network, chips.labels, recipe.crop).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sides = ChipDataset(train), ChipDataset(held)
     module = ExpressionModule(network, recipe, class_weights(sides[0].targets, recipe.loss.balance))
-    _run_loop(module, sides, recipe, folder, bar)
-    best = module.best_network.eval()
+    batches = loader(sides[0], recipe.trainer.batch, recipe.seed), loader(sides[1], 512)
+    run_loop(module, *batches, folder, bar)
+    best = cast(Network, module.kept.eval())
     spec = _spec(recipe, chips, fit_temperature(best, sides[1], recipe.crop.border), train.fingerprint())
     save_weights(weights, best, spec)
     return weights
-
-
-def _open_run(folder: Path, recipe: Recipe, resume: bool) -> Path:
-    written = folder / "recipe.yaml"
-    if resume and not written.is_file():
-        raise OutputError(f"{folder}: no run to resume here (no recipe.yaml)")
-    if resume and load_recipe(written) != recipe:
-        raise ConfigError(f"{written}: the run was started with another recipe; resume it with its own")
-    if not resume:
-        if folder.exists() and any(folder.iterdir()):
-            raise OutputError(f"{folder}: exists already; choose another folder or pass --resume")
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(written) as part:
-            part.write_text(recipe_text(recipe), encoding="utf-8")
-    return folder
 
 
 def training_chips(recipe: Recipe, data: Path, folder: Path, progress: Progress = lambda rows: rows) -> Manifest:
@@ -125,56 +109,17 @@ def _sides(chips: Manifest, recipe: Recipe) -> tuple[Manifest, Manifest]:
     return train, chips.split("validation")
 
 
-class _EpochLog(Callback):
-    """Appends one line an epoch to metrics.csv."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
-        row = {name: f"{float(value):.5f}" for name, value in sorted(trainer.callback_metrics.items())}
-        row = {"epoch": str(trainer.current_epoch), "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}", **row}
-        new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-
-
-def _run_loop(
-    module: ExpressionModule, sides: tuple[ChipDataset, ChipDataset], recipe: Recipe, folder: Path, bar: bool
-) -> None:
-    last = folder / "last.ckpt"
-    keeper = ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_epochs=1, save_on_train_epoch_end=True)
-    trainer = lightning.Trainer(
-        max_epochs=recipe.schedule.epochs,
-        precision=recipe.trainer.precision,
-        gradient_clip_val=recipe.trainer.clip or None,
-        callbacks=[keeper, _EpochLog(folder / "metrics.csv")],
-        logger=False,
-        enable_progress_bar=bar,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        accelerator="auto",
-        devices=1,
-    )
-    train, held = sides
-    batches = loader(train, recipe.trainer.batch, recipe.seed), loader(held, 512)
-    try:
-        trainer.fit(module, *batches, ckpt_path=last if last.is_file() else None, weights_only=False)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(f"memory ran out; lower trainer.batch (now {recipe.trainer.batch})") from error
-    if trainer.interrupted:
-        raise TrainingError(f"{folder}: interrupted; go on with --resume")
-
-
 def fit_temperature(network: Network, held: ChipDataset, border: int) -> float:
-    """The temperature with the least soft cross-entropy on held-out chips (Guo et al. 2017, arXiv:1706.04599)."""
+    """The temperature with the least cross-entropy on held-out chips (Guo et al. 2017, arXiv:1706.04599), against the
+    label that most raters gave (rows where no label has more than half are left out): so that `confidence` is the chance
+    of agreeing with the majority, not the share of its votes."""
     with torch.inference_mode():
         logits = torch.cat([network(centre(chips, border)) for chips in held.chips.split(512)]).double()
     grid = torch.exp(torch.linspace(-1.6, 1.6, 641, dtype=torch.float64))
-    losses = [-(held.targets * F.log_softmax(logits / t, dim=1)).sum(dim=1).mean() for t in grid]
+    sure = held.targets.amax(dim=1) > 0.5
+    sure = sure if sure.any() else torch.ones_like(sure)
+    wanted = held.targets[sure].argmax(dim=1)
+    losses = [F.cross_entropy(logits[sure] / t, wanted) for t in grid]
     return round(float(grid[int(torch.stack(losses).argmin())]), 4)
 
 

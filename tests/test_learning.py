@@ -54,17 +54,21 @@ def test_a_killed_run_resumes_to_the_same_weights(data, tmp_path, monkeypatch):
 
     def kill(self, trainer, pl_module):
         real(self, trainer, pl_module)
-        if trainer.current_epoch == 2:
+        if trainer.current_epoch == 1:
             raise Killed
 
     monkeypatch.setattr(loop._EpochLog, "on_train_epoch_end", kill)
     with pytest.raises(Killed):
         small_run(data, tmp_path / "cut")
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
+    assert (tmp_path / "cut" / "last.ckpt").is_file()
     monkeypatch.setattr(loop._EpochLog, "on_train_epoch_end", real)
+    (tmp_path / "cut" / "metrics.csv").unlink()
     resumed, _ = load_weights(small_run(data, tmp_path / "cut", resume=True))
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+    epochs = [line.split(",")[0] for line in (tmp_path / "cut" / "metrics.csv").read_text().splitlines()]
+    assert epochs == ["epoch", "2"]  # the finished ones were not done again
 
 
 def test_the_model_file_answers_as_the_network(data, tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import mien
-from mien.cli import evaluate, export, models, predict, train, watch
+from mien.cli import data, evaluate, export, models, predict, train, watch
 from mien.errors import MienError
 
 __all__ = ["app", "main"]
@@ -24,6 +24,7 @@ app.command()(watch.watch)
 app.command()(train.train)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
+app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 
 

@@ -10,7 +10,9 @@ import typer
 from mien.errors import MissingExtra
 
 if TYPE_CHECKING:
+    from mien.data.manifest import Manifest
     from mien.evaluation.metrics import ExpressionScores
+    from mien.evaluation.predictions import Predictions
 
 
 def evaluate(
@@ -34,23 +36,34 @@ def evaluate(
 
 
 def judge(model: str, data: Path, source: str, split: str, rule: str) -> ExpressionScores:
-    """The scores of a model on a split of a dataset."""
+    """The scores of a model on a split of a dataset, or of a manifest file."""
     try:
-        from mien.data.prepare import prepare
+        from mien.data.manifest import Manifest, is_manifest
         from mien.data.sources import read_source
         from mien.data.sources import source as find
         from mien.evaluation.metrics import score_expression
-        from mien.evaluation.predictions import predict
     except ModuleNotFoundError as error:
         raise MissingExtra.of("Judging needs pyarrow and scikit-learn", "data") from error
+    if is_manifest(data):
+        manifest = Manifest.read(data).split(split)
+    else:
+        manifest = read_source(source, data, rule).split(find(source).card.split(split))
+    return score_expression(predictions_of(model, manifest), manifest)
+
+
+def predictions_of(model: str, manifest: Manifest) -> Predictions:
+    """What a model says of the rows of a manifest: its chips, or its pictures cut as the model wants them."""
+    from mien.data.prepare import prepare
+    from mien.evaluation.predictions import predict
     from mien.labels import LabelSet
     from mien.runtime.classify import Classifier
+    from mien.runtime.detect import open_detector
 
     classifier = Classifier(_session(model))
-    word = find(source).card.split(split)
-    manifest = read_source(source, data, rule).split(word)
-    chips = prepare(manifest, classifier.spec.crop).chips
-    return score_expression(predict(classifier, LabelSet(classifier.spec.labels), chips), chips)
+    spec = classifier.spec.crop
+    finder = None if manifest.header.framing is not None else open_detector("auto", spec, threads=1)
+    chips = manifest if manifest.header.crop is not None else prepare(manifest, spec, finder).chips
+    return predict(classifier, LabelSet(classifier.spec.labels), chips)
 
 
 def _session(model: str):  # type: ignore[no-untyped-def]

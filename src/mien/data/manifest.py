@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -23,15 +25,17 @@ from mien.spec import CropSpec, encode, strict
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError as error:
     raise MissingExtra.of("Reading datasets needs pyarrow", "data") from error
 
-__all__ = ["SPLITS", "Header", "Manifest", "Sample", "make_manifest"]
+__all__ = ["SPLITS", "Header", "Manifest", "Sample", "is_manifest", "join_manifests", "make_manifest"]
 
 #: The only words for splits inside mien; a source's card says how its own words map onto them.
 SPLITS = ("train", "validation", "test")
 _KEY = b"mien"
+_PART = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +64,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     crop: set once the pictures are chips, all cut in this way; None for pictures as they came.
     framing: for sources whose pictures are already cropped faces: how they were cropped.
+    left_out: rows that reading left out, by reason.  warnings: what reading noticed and the reader should know.
+    root: the folder that image paths start from, relative to the manifest's file where possible.
     """
 
     source: str
@@ -68,6 +74,9 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     licence: str = ""
     crop: CropSpec | None = None
     framing: CropSpec | None = None
+    left_out: dict[str, int] = {}
+    warnings: tuple[str, ...] = ()
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +166,8 @@ class Manifest:
 
     def write(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write as Parquet, whole or not at all. Raises OutputError."""
-        table = self.table.replace_schema_metadata({**(self.table.schema.metadata or {}), _KEY: encode(self.header)})
+        header = msgspec.structs.replace(self.header, root=_relative(self.root, Path(path).parent))
+        table = self.table.replace_schema_metadata({**(self.table.schema.metadata or {}), _KEY: encode(header)})
         with whole_file(path, overwrite) as part:
             pq.write_table(table, part, compression="zstd", row_group_size=4096)
 
@@ -178,17 +188,66 @@ class Manifest:
             header = strict(msgspec.json.decode(text), Header)
         except (ConfigError, msgspec.DecodeError) as error:
             raise DataError(f"{path}: its header is malformed: {error}") from error
-        return cls(header, table, path.parent)
+        return cls(header, table, path.parent / header.root)
 
 
-def make_manifest(samples: Sequence[Sample], header: Header, root: Path | None = None) -> Manifest:
-    """A manifest from samples. Raises DataError: a repeated id, an unknown split, a target of another width."""
-    _check(samples, header)
+def is_manifest(path: str | PathLike[str]) -> bool:
+    """Whether a file is a manifest that mien wrote, by its header."""
+    try:
+        return Path(path).is_file() and _KEY in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def join_manifests(files: Sequence[Path], out: str | PathLike[str], overwrite: bool = False) -> int:
+    """Write the rows of manifest files with equal headers into one, a file at a time; returns the number of rows."""
+    if not files:
+        raise DataError(f"{out}: nothing to join")
+    with whole_file(out, overwrite) as part, pq.ParquetWriter(part, pq.read_schema(files[0]), compression="zstd") as to:
+        rows = 0
+        for file in files:
+            table = pq.read_table(file)
+            to.write_table(table, row_group_size=4096)
+            rows += table.num_rows
+    return rows
+
+
+def _relative(root: Path | None, folder: Path) -> str:
+    """The way from a manifest's folder to the root of its image paths: relative where there is one, else absolute."""
+    if root is None:
+        return ""
+    try:
+        return Path(os.path.relpath(root, folder)).as_posix()
+    except ValueError:  # another drive
+        return str(root.resolve())
+
+
+def make_manifest(
+    samples: Iterable[Sample], header: Header | Callable[[], Header], root: Path | None = None
+) -> Manifest:
+    """A manifest from samples, taken one after another: memory holds the columns, not the samples.
+
+    header: or a function that gives it once the samples are consumed (for what is known only then).
+    Raises DataError: a repeated id, an unknown split, a target of another width, a path that leaves the root.
+    """
+    batches, seen = [], set[str]()
+    rows, start = iter(samples), 0
+    while part := list(islice(rows, _PART)):
+        _check(part, seen, start)
+        batches.append(_batch(part))
+        start += len(part)
+    known = header() if callable(header) else header
+    table = pa.Table.from_batches(batches) if batches else pa.Table.from_batches([_batch([])])
+    _check_targets(table, known)
+    return Manifest(known, table, root)
+
+
+def _batch(samples: Sequence[Sample]) -> pa.RecordBatch:
     columns = {
         "id": pa.array([s.id for s in samples], pa.string()),
         "image": _images(
             [s.image if isinstance(s.image, bytes) else None for s in samples],
-            [None if isinstance(s.image, bytes) else str(s.image) for s in samples],
+            [None if isinstance(s.image, bytes) else s.image.as_posix() for s in samples],
         ),
         "target": pa.array([None if s.target is None else s.target.tolist() for s in samples], pa.list_(pa.float32())),
         "split": pa.array([s.split for s in samples], pa.string()),
@@ -200,7 +259,7 @@ def make_manifest(samples: Sequence[Sample], header: Header, root: Path | None =
         "arousal": pa.array([s.arousal for s in samples], pa.float32()),
         "subject": pa.array([s.subject for s in samples], pa.string()),
     }
-    return Manifest(header, pa.table(columns), root)
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _images(data: Sequence[bytes | None], paths: Sequence[str | None]) -> pa.Array:
@@ -208,14 +267,23 @@ def _images(data: Sequence[bytes | None], paths: Sequence[str | None]) -> pa.Arr
     return pa.array([{"bytes": b, "path": p} for b, p in zip(data, paths, strict=True)], kind)
 
 
-def _check(samples: Sequence[Sample], header: Header) -> None:
-    seen: set[str] = set()
-    for row, sample in enumerate(samples):
-        where = f"{header.source}, row {row} ({sample.id})"
+def _check(samples: Sequence[Sample], seen: set[str], start: int) -> None:
+    for row, sample in enumerate(samples, start):
+        where = f"row {row} ({sample.id})"
         if sample.id in seen:
             raise DataError(f"{where}: the id stands on an earlier row too")
         seen.add(sample.id)
         if sample.split not in SPLITS:
             raise DataError(f"{where}: unknown split {sample.split!r}; expected one of {', '.join(SPLITS)}")
-        if sample.target is not None and sample.target.shape != (len(header.labels),):
-            raise DataError(f"{where}: target has {sample.target.size} numbers for {len(header.labels)} labels")
+        if not isinstance(sample.image, bytes) and (sample.image.is_absolute() or ".." in sample.image.parts):
+            raise DataError(f"{where}: the path {sample.image} leaves the dataset's folder")
+
+
+def _check_targets(table: pa.Table, header: Header) -> None:
+    widths = pc.list_value_length(table["target"])
+    wrong = pc.and_(pc.is_valid(widths), pc.not_equal(widths, len(header.labels)))
+    at = pc.index(wrong.combine_chunks(), True).as_py() if len(wrong) else -1
+    if at >= 0:
+        raise DataError(
+            f"{header.source}, row {at} ({table['id'][at]}): target has {widths[at]} numbers for {len(header.labels)} labels"
+        )

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import shutil
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
 
-from mien.data.manifest import Manifest, Sample
-from mien.errors import ConfigError, DataError, ImageError
+from mien.data.manifest import Manifest, Sample, join_manifests
+from mien.errors import ConfigError, DataError, ImageError, OutputError
 from mien.faces import Face
-from mien.spec import CropSpec
+from mien.files import check_free, whole_file
+from mien.spec import CropSpec, encode
 from mien.vision.align import crop, framed
 from mien.vision.image import read_image
 
-__all__ = ["Prepared", "chips", "prepare"]
+__all__ = ["Prepared", "chips", "five_of", "prepare", "prepare_file"]
 
 Detect = Callable[[np.ndarray], list[Face]]
+_BLOCK = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,10 +51,14 @@ def prepare(
     does); else the row's box and landmarks; else the largest face that `detector` finds. Rows without a face
     or with an unreadable picture are listed in `missed`. Raises ConfigError if the framing differs.
     """
+    return _cut(manifest, spec, detector, progress(manifest))
+
+
+def _cut(manifest: Manifest, spec: CropSpec, detector: Detect | None, samples: Iterable[Sample]) -> Prepared:
     if manifest.header.framing is not None:
         _same_framing(manifest.header.framing, spec, manifest.header.source)
     kept, encoded, missed = [], [], []
-    for row, sample in enumerate(progress(manifest)):
+    for row, sample in enumerate(samples):
         try:
             image = read_image(sample.image)
             chip = crop(image, _face(image, sample, manifest, spec, detector), spec)
@@ -54,8 +67,84 @@ def prepare(
             continue
         kept.append(row)
         encoded.append(_png(chip, spec))
-    header = msgspec.structs.replace(manifest.header, crop=spec)
+    header = msgspec.structs.replace(manifest.header, crop=spec, root="")
     return Prepared(manifest.take(kept).with_images(encoded, header), missed)
+
+
+def prepare_file(
+    manifest: Manifest,
+    spec: CropSpec,
+    out: str | PathLike[str],
+    detector: Callable[[], Detect] | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Callable[[Iterable[int], int], Iterable[int]] = lambda blocks, _: blocks,
+) -> tuple[int, list[tuple[str, str]]]:
+    """Prepare a large manifest into the file `out`, in blocks of 2,048 rows, each kept whole beside it until all are there.
+
+    A killed run goes on with the blocks that are missing; a run with other rows or another crop starts afresh. The rows
+    that gave no chip are listed in OUT.missed.csv. Memory holds a block a worker.
+    detector: makes the detector, once for each thread.  progress: wraps the finished blocks, given how many there are.
+    Returns the number of chips, and (id, reason) of each row that gave none. Raises OutputError, ConfigError, DataError.
+    """
+    out = check_free(out, overwrite)
+    missed_file = check_free(out.with_name(f"{out.stem}.missed.csv"), overwrite)
+    if manifest.header.framing is not None:
+        _same_framing(manifest.header.framing, spec, manifest.header.source)
+    parts = _parts(out, manifest, spec)
+    own = threading.local()
+
+    def work(number: int) -> int:
+        if detector is not None and not hasattr(own, "detector"):
+            own.detector = detector()
+        path = parts / f"{number:06d}.parquet"
+        if not path.is_file():
+            block = Manifest(manifest.header, manifest.table.slice(number * _BLOCK, _BLOCK), manifest.root)
+            done = _cut(block, spec, getattr(own, "detector", None), block)
+            with whole_file(path.with_suffix(".csv"), overwrite=True) as part:
+                part.write_text(_csv(done.missed), encoding="utf-8")
+            done.chips.write(path)
+        return number
+
+    count = -(-len(manifest) // _BLOCK)
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        for _ in progress(pool.map(work, range(count)), count):
+            pass
+    return _joined(parts, out, missed_file)
+
+
+def _parts(out: Path, manifest: Manifest, spec: CropSpec) -> Path:
+    """The folder of finished blocks, emptied if it holds those of another work."""
+    folder = out.with_name(f".{out.stem}.parts")
+    what = hashlib.sha256(encode(manifest.header) + encode(spec) + "\n".join(manifest.ids).encode()).hexdigest()
+    note = folder / "what.txt"
+    if folder.is_dir() and (not note.is_file() or note.read_text() != what):
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(exist_ok=True)
+        note.write_text(what)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    return folder
+
+
+def _csv(missed: list[tuple[str, str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(missed)
+    return text.getvalue()
+
+
+def _joined(parts: Path, out: Path, missed_file: Path) -> tuple[int, list[tuple[str, str]]]:
+    files = sorted(parts.glob("*.parquet"))
+    missed = []
+    for file in files:
+        with file.with_suffix(".csv").open(newline="", encoding="utf-8") as lines:
+            missed += [(row[0], row[1]) for row in csv.reader(lines)]
+    count = join_manifests(files, out, overwrite=True)
+    with whole_file(missed_file, overwrite=True) as part:
+        part.write_text("id,reason\n" + _csv(missed), encoding="utf-8")
+    shutil.rmtree(parts)
+    return count, missed
 
 
 def _same_framing(framing: CropSpec, spec: CropSpec, source: str) -> None:
@@ -70,8 +159,8 @@ def _same_framing(framing: CropSpec, spec: CropSpec, source: str) -> None:
 def _face(image: np.ndarray, sample: Sample, manifest: Manifest, spec: CropSpec, detector: Detect | None) -> Face:
     if manifest.header.framing is not None:
         return framed(image.shape, spec)
-    if sample.landmarks is not None and sample.box is not None and len(sample.landmarks) == 5:
-        return Face(sample.box, landmarks=sample.landmarks)
+    if sample.landmarks is not None:
+        return Face(sample.box or _around(sample.landmarks), landmarks=five_of(sample.landmarks))
     found = detector(image) if detector is not None else []
     if sample.box is not None:
         inside = [face for face in found if _overlap(face.box, sample.box) > 0.3]
@@ -79,6 +168,24 @@ def _face(image: np.ndarray, sample: Sample, manifest: Manifest, spec: CropSpec,
     if not found:
         raise DataError(f"{_where(sample)}: no face found")
     return max(found, key=lambda face: face.size)
+
+
+def five_of(landmarks: np.ndarray) -> np.ndarray:
+    """(5, 2) from 5 or 68 landmarks: eyes (means of their six points), tip of the nose, corners of the mouth.
+
+    The 68 in the order of iBUG 300-W (Sagonas et al., ICCVW 2013). Raises DataError for another number.
+    """
+    if len(landmarks) == 5:
+        return landmarks
+    if len(landmarks) != 68:
+        raise DataError(f"{len(landmarks)} landmarks; expected 5 or 68")
+    eyes = [landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)]
+    return np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]]).astype(np.float32)
+
+
+def _around(landmarks: np.ndarray) -> tuple[float, float, float, float]:
+    (x0, y0), (x1, y1) = landmarks.min(axis=0), landmarks.max(axis=0)
+    return float(x0), float(y0), float(x1), float(y1)
 
 
 def _where(sample: Sample) -> str:

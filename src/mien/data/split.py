@@ -1,15 +1,20 @@
-"""Splitting a manifest so that no picture stands on both sides."""
+"""Splitting a manifest so that no picture and no person stands on both sides; and choosing rows and labels."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 
-from mien.data.manifest import Manifest
-from mien.errors import DataError
+from mien.data.manifest import SPLITS, Manifest
+from mien.errors import DataError, ImageError, near_miss
+from mien.labels import LabelSet, label_set
+from mien.vision.image import read_image
 
-__all__ = ["hold_out"]
+__all__ = ["cap", "groups_of", "hold_out", "merge", "project", "split"]
 
 
 def hold_out(manifest: Manifest, share: float, seed: int) -> tuple[Manifest, Manifest]:
@@ -29,3 +34,184 @@ def _key(subject: str | None, image: object, seed: int) -> float:
     """A number in [0, 1) that is the same for the same subject, or else the same picture."""
     what = subject.encode() if subject else image if isinstance(image, bytes) else str(image).encode()
     return int.from_bytes(hashlib.sha256(seed.to_bytes(8, "big") + what).digest()[:7], "big") / 2**56
+
+
+def groups_of(manifest: Manifest, near: Sequence[Sequence[str]] = ()) -> np.ndarray:
+    """(n,) group numbers: rows share one if they share a subject or identical pixels, or stand in one of `near`'s groups
+    of ids (near copies that an audit found), directly or through others. Unreadable pictures are groups of their own.
+    """
+    heads = list(range(len(manifest)))
+
+    def head(row: int) -> int:
+        while heads[row] != row:
+            heads[row] = heads[heads[row]]
+            row = heads[row]
+        return row
+
+    first: dict[object, int] = {}
+    for row, sample in enumerate(manifest):
+        for key in (("subject", sample.subject) if sample.subject else None, _pixels(sample.image)):
+            if key is not None:
+                heads[head(row)] = head(first.setdefault(key, row))
+    at = {name: row for row, name in enumerate(manifest.ids)} if near else {}
+    for group in near:
+        rows = [at[name] for name in group if name in at]
+        for row in rows[1:]:
+            heads[head(row)] = head(rows[0])
+    return np.array([head(row) for row in range(len(manifest))], np.int64)
+
+
+def _pixels(image: object) -> bytes | None:
+    try:
+        picture = read_image(image)  # type: ignore[arg-type]
+    except ImageError:
+        return None
+    return hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).digest()
+
+
+def split(manifest: Manifest, shares: Mapping[str, float], seed: int, near: Sequence[Sequence[str]] = ()) -> Manifest:
+    """The same rows with new splits: seeded, stratified by label, and no subject, picture or near copy on two sides.
+
+    shares: of the rows, for some of train, validation, test; they sum to 1.  near: see groups_of.
+    Whole groups are dealt out, the largest first, each to the split that lacks the group's labels most, so shares are met
+    as closely as groups allow. Raises DataError: unknown split, shares that do not sum to 1, a split that stays empty.
+    """
+    _check_shares(shares)
+    groups = groups_of(manifest, near)
+    labels = _strata(manifest)
+    rng = np.random.default_rng(seed)
+    order, members = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(order), labels.max(initial=0) + 1))
+    np.add.at(counts, (members, labels), 1)
+    names = [name for name in SPLITS if shares.get(name)]
+    lacking = np.outer([shares[name] for name in names], counts.sum(axis=0))
+    wanted = np.maximum(lacking.copy(), 1e-9)
+    dealt = np.zeros(len(order), int)
+    for group in sorted(rng.permutation(len(order)), key=lambda g: -counts[g].sum()):
+        need = (lacking / wanted) @ counts[group]
+        dealt[group] = int(np.argmax(need))
+        lacking[dealt[group]] -= counts[group]
+    chosen = np.array(names, object)[dealt[members]]
+    empty = [name for name in names if name not in set(chosen)]
+    if empty:
+        raise DataError(
+            f"{manifest.header.source}: {len(order)} groups of rows are too few for a split {', '.join(empty)}"
+        )
+    return _with_splits(manifest, chosen.tolist())
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    for name in shares:
+        if name not in SPLITS:
+            raise DataError(f"{name}: unknown split; {near_miss(name, SPLITS)}")
+    if not shares or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+        raise DataError(f"shares: expected numbers that sum to 1, got {dict(shares)}")
+
+
+def _strata(manifest: Manifest) -> np.ndarray:
+    """(n,) the label by the target's largest entry; unlabelled rows are a stratum of their own."""
+    targets = manifest.targets()
+    known = ~np.isnan(targets).any(axis=1)
+    return np.where(known, np.nan_to_num(targets).argmax(axis=1), len(manifest.labels))
+
+
+def _with_splits(manifest: Manifest, splits: list[str]) -> Manifest:
+    index = manifest.table.schema.get_field_index("split")
+    return Manifest(
+        manifest.header, manifest.table.set_column(index, "split", pa.array(splits, pa.string())), manifest.root
+    )
+
+
+def project(manifest: Manifest, labels: str | Sequence[str]) -> Manifest:
+    """The rows that say something about other labels, their targets moved onto them (a subset, another order, more names).
+
+    A row whose target has nothing on the wanted labels is left out and counted in the header; unlabelled rows stay.
+    Raises DataError if the two sets share no label.
+    """
+    onto = label_set(labels)
+    shared = [name for name in onto if name in manifest.labels]
+    if not shared:
+        raise DataError(
+            f"{manifest.header.source}: has {', '.join(manifest.labels)}; none of them is in {', '.join(onto)}"
+        )
+    targets = manifest.targets()
+    known = ~np.isnan(targets).any(axis=1)
+    moved = manifest.labels.project(targets, onto)
+    keep = ~known | ~np.isnan(moved).any(axis=1)
+    left = dict(manifest.header.left_out)
+    if (~keep).any():
+        left[f"labels outside {', '.join(onto)}"] = int((~keep).sum())
+    header = msgspec.structs.replace(manifest.header, labels=onto.names, left_out=left)
+    rows = np.flatnonzero(keep)
+    columns = [None if not known[row] else moved[row].tolist() for row in rows]
+    table = manifest.take(rows).table
+    index = table.schema.get_field_index("target")
+    return Manifest(
+        header, table.set_column(index, "target", pa.array(columns, table.schema.field("target").type)), manifest.root
+    )
+
+
+def cap(manifest: Manifest, per_class: int, seed: int) -> Manifest:
+    """At most this many rows of each class in each split, chosen by seed; in the old order. Unlabelled rows stay."""
+    labels, splits = _strata(manifest), manifest.splits()
+    rng, keep = np.random.default_rng(seed), []
+    for name in SPLITS:
+        for label in range(len(manifest.labels) + 1):
+            rows = np.flatnonzero((splits == name) & (labels == label))
+            if label < len(manifest.labels) and len(rows) > per_class:
+                rows = rng.choice(rows, per_class, replace=False)
+            keep.append(rows)
+    return manifest.take(np.sort(np.concatenate(keep)))
+
+
+def merge(manifests: Sequence[Manifest], labels: str | Sequence[str] | None = None) -> Manifest:
+    """The rows of several manifests under one label set, one after another.
+
+    labels: by default all labels that any of them has, mien's own first. Ids are prefixed with the source's name where two
+    manifests share one. Paths are made relative to the folder that holds all roots.
+    Raises DataError: chips that were cut in different ways, nothing to merge.
+    """
+    if not manifests:
+        raise DataError("merge: nothing to merge")
+    crops = {manifest.header.crop for manifest in manifests}
+    framings = {manifest.header.framing for manifest in manifests}
+    if len(crops) > 1 or len(framings) > 1:
+        raise DataError("merge: the pictures are cropped in different ways; prepare them with one crop first")
+    onto = label_set(labels) if labels is not None else _all_labels(manifests)
+    parts = [project(manifest, onto.names) for manifest in manifests]
+    ids = [name for part in parts for name in part.ids]
+    tables = [_renamed(part, i) if len(set(ids)) < len(ids) else part.table for i, part in enumerate(parts)]
+    tables = [_absolute(table, part) for table, part in zip(tables, parts, strict=True)]
+    first = parts[0].header
+    header = msgspec.structs.replace(
+        first,
+        source=" + ".join(part.header.source for part in parts),
+        rule=" + ".join(dict.fromkeys(part.header.rule for part in parts if part.header.rule)),
+        licence="; ".join(dict.fromkeys(part.header.licence for part in parts if part.header.licence)),
+        left_out={f"{p.header.source}: {why}": n for p in parts for why, n in p.header.left_out.items()},
+        warnings=tuple(word for part in parts for word in part.header.warnings),
+    )
+    return Manifest(header, pa.concat_tables(tables), None)
+
+
+def _all_labels(manifests: Sequence[Manifest]) -> LabelSet:
+    known = label_set("affectnet8")
+    there = list(dict.fromkeys(name for manifest in manifests for name in manifest.labels))
+    return LabelSet(tuple(name for name in known if name in there) + tuple(n for n in there if n not in known))
+
+
+def _renamed(manifest: Manifest, number: int) -> pa.Table:
+    ids = pa.array([f"{manifest.header.source}/{number}/{name}" for name in manifest.ids], pa.string())
+    return manifest.table.set_column(manifest.table.schema.get_field_index("id"), "id", ids)
+
+
+def _absolute(table: pa.Table, manifest: Manifest) -> pa.Table:
+    """Paths that stand on their own: the merged rows have no common root."""
+    images = table["image"].to_pylist()
+    if manifest.root is None or all(item["bytes"] is not None for item in images):
+        return table
+    root = manifest.root.resolve()
+    for item in images:
+        item["path"] = None if item["path"] is None else (root / item["path"]).as_posix()
+    index = table.schema.get_field_index("image")
+    return table.set_column(index, "image", pa.array(images, table.schema.field("image").type))

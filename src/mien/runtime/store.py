@@ -126,6 +126,8 @@ def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0)
     found = locate(entry)
     if found is not None:
         return found
+    if not (urls or entry.urls):
+        raise ModelNotFound(f"{entry.name}: {entry.file} is missing from the installation; reinstall mien")
     if os.environ.get("MIEN_OFFLINE") == "1":
         raise ModelNotFound(_by_hand(entry, "not fetched (offline)"))
     reasons = []
@@ -136,7 +138,7 @@ def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0)
             if isinstance(error, ModelError):
                 raise
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
-    raise ModelNotFound(_by_hand(entry, f"cannot be fetched ({'; '.join(reasons) or 'it has no address'})"))
+    raise ModelNotFound(_by_hand(entry, f"cannot be fetched ({'; '.join(reasons)})"))
 
 
 def _by_hand(entry: Entry, why: str) -> str:

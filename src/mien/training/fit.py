@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F
 
 import mien
-from mien.data.manifest import Manifest, Sample
+from mien.data.manifest import Manifest, Sample, is_manifest
 from mien.data.prepare import prepare
 from mien.data.sources import read_source
 from mien.data.split import hold_out
@@ -55,7 +55,7 @@ def fit(
 ) -> Path:
     """Train, and return the path of the weights.
 
-    data: the folder of the recipe's sources.  run: the run folder, made here; with `resume` an unfinished one.
+    data: the folder of the recipe's source, or a manifest's file, which then stands for the source.  run: the run folder, made here; with `resume` an unfinished one.
     threads: for torch on a CPU; all cores by default.
     Raises OutputError (the run exists), DataError, ConfigError, TrainingError.
     """
@@ -87,11 +87,14 @@ def training_chips(recipe: Recipe, data: Path, folder: Path, progress: Progress 
     stored = folder / "chips.parquet"
     if stored.is_file():
         return Manifest.read(stored)
-    if len(recipe.data.sources) != 1:
-        raise ConfigError("data.sources: this version trains on one source")
-    manifest = read_source(recipe.data.sources[0], data, recipe.data.rule)
+    if is_manifest(data):
+        manifest = Manifest.read(data)
+    elif len(recipe.data.sources) != 1:
+        raise ConfigError("data.sources: this version reads one source; merge several with `mien data merge`")
+    else:
+        manifest = read_source(recipe.data.sources[0], data, recipe.data.rule)
     if manifest.labels != label_set(recipe.data.labels):
-        raise ConfigError(f"data.labels: {recipe.data.sources[0]} has the labels {', '.join(manifest.labels)}")
+        raise ConfigError(f"data.labels: {manifest.header.source} has the labels {', '.join(manifest.labels)}")
     wanted = {"train"} if recipe.data.validation else {"train", "validation"}
     manifest = manifest.take(np.flatnonzero(np.isin(manifest.splits(), list(wanted))))
     prepared = prepare(manifest, recipe.crop, progress=progress)

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -105,12 +105,18 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool) -> Pat
 
 
 class _EpochLog(Callback):
-    """Appends one line an epoch to metrics.csv."""
+    """After each epoch, appends one line to metrics.csv and keeps the state in last.ckpt (whole: the old one stands until
+    the new one is written)."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.path, self.last = folder / "metrics.csv", folder / "last.ckpt"
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        self._log(trainer)
+        with whole_file(self.last, overwrite=True) as part:
+            trainer.save_checkpoint(part)
+
+    def _log(self, trainer: lightning.Trainer) -> None:
         row = {name: f"{float(value):.5f}" for name, value in sorted(trainer.callback_metrics.items())}
         row = {"epoch": str(trainer.current_epoch), "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}", **row}
         new = not self.path.exists()
@@ -130,13 +136,13 @@ def run_loop(
 ) -> None:
     """Train to the recipe's last epoch, from the folder's checkpoint if there is one. Raises TrainingError."""
     recipe, last = learner.recipe, folder / "last.ckpt"
-    keeper = ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_epochs=1, save_on_train_epoch_end=True)
     trainer = lightning.Trainer(
         max_epochs=recipe.schedule.epochs,
         precision=recipe.trainer.precision,
         gradient_clip_val=recipe.trainer.clip or None,
-        callbacks=[keeper, _EpochLog(folder / "metrics.csv")],
+        callbacks=[_EpochLog(folder)],
         logger=False,
+        enable_checkpointing=False,
         enable_progress_bar=bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -1,0 +1,343 @@
+"""mien data: datasets read, recognised, audited, cleaned, split and prepared, as manifests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mien.errors import ConfigError, DataError, MissingExtra
+
+if TYPE_CHECKING:
+    from mien.data.manifest import Manifest
+
+app = typer.Typer(
+    help="Datasets: list, read, recognise, audit, clean, split, select, merge, prepare.", no_args_is_help=True
+)
+
+_Manifest = Annotated[Path, typer.Argument(help="A manifest (Parquet) from `mien data read`.")]
+_Out = Annotated[Path, typer.Option(help="The manifest to write.")]
+_Overwrite = Annotated[bool, typer.Option(help="Replace files that exist.")]
+_Rule = Annotated[str, typer.Option(help="For votes: majority, distribution or plain.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """Every dataset that mien reads."""
+    _need()
+    from rich.console import Console
+    from rich.table import Table
+
+    from mien.data.sources import SOURCES
+
+    table = Table("source", "dataset", "labels", "expected layout", "licence")
+    for name, found in sorted(SOURCES.items()):
+        card = found.card
+        table.add_row(name, card.title, str(len(card.labels) or "own"), card.layout, card.licence)
+    Console().print(table)
+
+
+@app.command()
+def read(
+    source: Annotated[str, typer.Argument(help="A source from `mien data list`.")],
+    root: Annotated[Path, typer.Argument(help="The dataset's folder or file.")],
+    out: _Out,
+    rule: _Rule = "majority",
+    overwrite: _Overwrite = False,
+) -> None:
+    """Read a dataset into a manifest: named labels, one row a face."""
+    _need()
+    from mien.data.sources import read_source
+    from mien.files import check_free
+
+    check_free(out, overwrite)
+    manifest = read_source(source, root, rule)
+    manifest.write(out, overwrite)
+    _show(manifest)
+    print(f"manifest: {out}")
+
+
+@app.command()
+def recognise(root: Annotated[Path, typer.Argument(help="A folder or file.")]) -> None:
+    """Say which dataset and form this is, and whether its class counts are the known ones."""
+    _need()
+    from mien.data.sources.recognise import recognise as look
+
+    found = look(root)
+    print(f"{root}: {found.source} ({found.form})")
+    for warning in found.warnings:
+        print(f"warning: {warning}")
+
+
+@app.command()
+def audit(
+    manifest: _Manifest,
+    out: Annotated[Path | None, typer.Option(help="A page with pictures (.html).")] = None,
+    model: Annotated[str | None, typer.Option(help="A model whose answers point at likely label errors.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Look for what spoils results: copies across splits, blank pictures, conflicting labels, broken files."""
+    _need()
+    import msgspec
+
+    from mien.data.audit import audit as look
+    from mien.data.manifest import Manifest
+    from mien.files import check_free, whole_file
+
+    if out is not None:
+        check_free(out, overwrite)
+    rows = Manifest.read(manifest)
+    told = _answers(model, rows) if model else None
+    found = look(rows, told, progress=_track("auditing"))
+    if json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        _table(f"{manifest.name}: {rows.header.source}", found.summary())
+    if out is not None:
+        from mien.report.page import audit_page
+
+        with whole_file(out, overwrite) as part:
+            part.write_text(audit_page(found, rows), encoding="utf-8")
+        print(f"page: {out}", file=sys.stderr if json else sys.stdout)
+
+
+def _answers(model: str, rows: Manifest) -> Any:
+    from mien.cli.evaluate import predictions_of
+
+    return predictions_of(model, rows)
+
+
+@app.command()
+def clean(
+    manifest: _Manifest,
+    out: _Out,
+    rules: Annotated[str, typer.Option(help="Rules by name, with commas; `mien data clean --help` names them.")],
+    overwrite: _Overwrite = False,
+) -> None:
+    """Write a new manifest without the rows that the rules drop, and a log of every one with its reason beside it.
+
+    Rules: undecodable, blank, duplicates, leaks, conflicts, near-duplicates, no-majority, affect-range.
+    """
+    _need()
+    from mien.data.clean import clean as work
+    from mien.data.manifest import Manifest
+    from mien.files import check_free
+
+    log = out.with_name(f"{out.stem}.log.csv")
+    for path in (out, log):
+        check_free(path, overwrite)
+    rows = Manifest.read(manifest)
+    done = work(rows, [rule.strip() for rule in rules.split(",") if rule.strip()])
+    done.manifest.write(out, overwrite)
+    done.write_log(log, overwrite)
+    _show(done.manifest)
+    print(
+        f"manifest: {out}\n{len(rows) - len(done.manifest):,} of {len(rows):,} rows dropped; each with its reason: {log}"
+    )
+
+
+@app.command()
+def split(
+    manifest: _Manifest,
+    out: _Out,
+    shares: Annotated[str, typer.Option(help="Shares of the rows.")] = "train=0.8,validation=0.1,test=0.1",
+    seed: int = 0,
+    near: Annotated[bool, typer.Option(help="Keep near copies together too (audits first).")] = True,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Split anew: stratified, and no subject, picture or near copy on two sides."""
+    _need()
+    from mien.data.audit import audit as look
+    from mien.data.manifest import Manifest
+    from mien.data.split import split as deal
+
+    rows = Manifest.read(manifest)
+    groups = look(rows, progress=_track("auditing")).near_groups if near else ()
+    done = deal(rows, _shares(shares), seed, groups)
+    done.write(out, overwrite)
+    _show(done)
+    print(f"manifest: {out}")
+
+
+def _shares(text: str) -> dict[str, float]:
+    try:
+        return {name.strip(): float(value) for name, _, value in (part.partition("=") for part in text.split(","))}
+    except ValueError as error:
+        raise ConfigError(f"--shares {text}: expected such as train=0.8,validation=0.1,test=0.1") from error
+
+
+@app.command()
+def select(
+    manifest: _Manifest,
+    out: _Out,
+    labels: Annotated[str | None, typer.Option(help="A label set's name, or labels with commas.")] = None,
+    cap: Annotated[int | None, typer.Option(help="At most this many rows of each class in each split.")] = None,
+    seed: int = 0,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Choose labels (a subset, another set) and cap classes."""
+    _need()
+    from mien.data import split as rows
+    from mien.data.manifest import Manifest
+
+    chosen = Manifest.read(manifest)
+    if labels is not None:
+        chosen = rows.project(chosen, _labels(labels))
+    if cap is not None:
+        chosen = rows.cap(chosen, cap, seed)
+    chosen.write(out, overwrite)
+    _show(chosen)
+    print(f"manifest: {out}")
+
+
+def _labels(text: str) -> str | tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if "," in text else text
+
+
+@app.command()
+def merge(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifests.")],
+    out: _Out,
+    labels: Annotated[str | None, typer.Option(help="A label set's name, or labels with commas.")] = None,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Put manifests together under one label set."""
+    _need()
+    from mien.data.manifest import Manifest
+    from mien.data.split import merge as join
+
+    done = join([Manifest.read(path) for path in manifests], None if labels is None else label_words(labels))
+    done.write(out, overwrite)
+    _show(done)
+    print(f"manifest: {out}")
+
+
+def label_words(text: str) -> tuple[str, ...]:
+    """The names of a known set, or the names given with commas."""
+    from mien.labels import label_set
+
+    return label_set(_labels(text)).names
+
+
+@app.command()
+def prepare(
+    manifest: _Manifest,
+    out: _Out,
+    recipe: Annotated[str, typer.Option(help="The recipe whose crop the chips follow.")] = "ferplus-small",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="crop.key=value, on top of the recipe.")] = None,
+    detector: Annotated[str, typer.Option(help="For rows without landmarks: auto, mien-face, yunet.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Threads.")] = 2,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Cut the chips of a manifest: detect, align, crop with border, store losslessly. A killed run goes on."""
+    _need()
+    from mien.data.manifest import Manifest
+    from mien.data.prepare import prepare_file
+    from mien.recipe import Recipe, load_recipe
+    from mien.runtime.detect import open_detector
+
+    chosen = load_recipe(recipe, settings or ())
+    if not isinstance(chosen, Recipe):
+        raise ConfigError(f"{recipe}: a detector's recipe has no crop")
+    rows = Manifest.read(manifest)
+    count, missed = prepare_file(
+        rows,
+        chosen.crop,
+        out,
+        lambda: open_detector(detector, chosen.crop, threads=1),
+        workers,
+        overwrite,
+        lambda blocks, total: _track("preparing", total)(blocks),
+    )
+    print(f"chips: {out} ({count:,})")
+    if missed:
+        print(f"{len(missed):,} rows gave none; each with its reason: {out.with_name(out.stem + '.missed.csv')}")
+
+
+@app.command()
+def synthetic(
+    out: _Out,
+    count: Annotated[int, typer.Option(help="Faces to draw.")] = 800,
+    seed: int = 0,
+    labels: Annotated[str, typer.Option(help="A label set's name, or labels with commas.")] = "affectnet8",
+    overwrite: _Overwrite = False,
+) -> None:
+    """Draw cartoon faces with known expression and affect, for first runs without any dataset."""
+    _need()
+    from mien.data.synthetic import synthetic as draw
+
+    done = draw(count, seed, label_words(labels))
+    done.write(out, overwrite)
+    _show(done)
+    print(f"manifest: {out}")
+
+
+@app.command()
+def submit(
+    model: Annotated[str, typer.Argument(help="A model's name or file, or a run.")],
+    manifest: _Manifest,
+    out: Annotated[Path, typer.Option(help="The competition's file (.csv).")],
+    overwrite: _Overwrite = False,
+) -> None:
+    """Write FER2013's submission: one label a row, as its code, in the manifest's order."""
+    _need()
+    from mien.data.manifest import Manifest
+    from mien.evaluation.submission import write_submission
+
+    rows = Manifest.read(manifest)
+    told = _answers(model, rows)
+    if list(told.ids) != rows.ids:
+        raise DataError(f"{manifest}: {len(rows) - len(told.ids)} rows gave no chip; a submission needs every row")
+    write_submission(told, out, overwrite=overwrite)
+    print(f"submission: {out} ({len(rows):,} rows)")
+
+
+def _need() -> None:
+    try:
+        import jinja2  # noqa: F401
+        import pyarrow  # noqa: F401
+        import sklearn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("Working with datasets needs pyarrow and more", "data") from error
+
+
+def _show(manifest: Manifest) -> None:
+    """A table of rows per class and split, and what was left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    splits = [name for name in ("train", "validation", "test") if name in set(manifest.splits())]
+    table = Table("label", *splits, title=f"{manifest.header.source}: {len(manifest):,} rows")
+    counts = {name: manifest.split(name).counts() for name in splits}
+    for label in manifest.labels:
+        table.add_row(label, *(f"{counts[name][label]:,}" for name in splits))
+    Console().print(table)
+    for reason, rows in manifest.header.left_out.items():
+        print(f"left out: {rows:,} rows: {reason}")
+    for warning in manifest.header.warnings:
+        print(f"warning: {warning}")
+
+
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("what", "found", title=title)
+    for name, value in rows:
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _track(what: str, total: int | None = None) -> Any:
+    from rich.console import Console
+    from rich.progress import track
+
+    def run(rows: Iterable[Any]) -> Iterable[Any]:
+        count = total if total is not None else len(rows) if isinstance(rows, Sized) else None
+        return track(rows, what, total=count, console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+    return run

@@ -1,0 +1,232 @@
+"""Choosing rows: splits, subsets, caps, merges; drawn faces; chips of large manifests; submissions."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from builders import drawn_face
+from mien.data import prepare as preparing
+from mien.data.manifest import Header, Manifest, Sample, is_manifest, make_manifest
+from mien.data.prepare import chips, five_of, prepare, prepare_file
+from mien.data.split import cap, groups_of, merge, project, split
+from mien.data.synthetic import FRAMING, synthetic
+from mien.errors import DataError, OutputError
+from mien.evaluation.predictions import Predictions
+from mien.evaluation.submission import write_submission
+from mien.labels import AFFECT_MEANS, LabelSet, label_set
+from mien.spec import CropSpec
+
+LABELS = LabelSet(("happiness", "sadness", "anger"))
+
+
+def png(seed: int) -> bytes:
+    return bytes(cv2.imencode(".png", drawn_face(24, seed=seed))[1])
+
+
+def rows(count=60, labels=LABELS, subject=None, source="drawn", split="train") -> Manifest:
+    """`count` different pictures, the labels in turn."""
+    samples = [
+        Sample(f"r{i}", png(i), labels.onehot(labels.names[i % len(labels)]), split, subject=subject and subject(i))
+        for i in range(count)
+    ]
+    return make_manifest(samples, Header(source=source, labels=labels.names))
+
+
+def test_a_split_is_seeded_and_keeps_its_shares_in_every_class():
+    manifest = rows(90)
+    done = split(manifest, {"train": 0.8, "validation": 0.1, "test": 0.1}, seed=3)
+    assert done.ids == manifest.ids
+    assert np.array_equal(done.splits(), split(manifest, {"train": 0.8, "validation": 0.1, "test": 0.1}, 3).splits())
+    assert not np.array_equal(
+        done.splits(), split(manifest, {"train": 0.8, "validation": 0.1, "test": 0.1}, 4).splits()
+    )
+    assert done.split("train").counts() == dict.fromkeys(LABELS, 24)
+    assert done.split("test").counts() == dict.fromkeys(LABELS, 3)
+
+
+def test_no_person_picture_or_near_copy_stands_on_two_sides():
+    manifest = rows(80, subject=lambda i: f"S{i // 4:03}")
+    twins = manifest.table["image"].to_pylist()
+    twins[7], twins[41] = twins[70], twins[70]  # one picture under three persons
+    import pyarrow as pa
+
+    at = manifest.table.schema.get_field_index("image")
+    table = manifest.table.set_column(at, "image", pa.array(twins, manifest.table.schema.field("image").type))
+    manifest = Manifest(manifest.header, table)
+    near = [("r0", "r20")]
+    groups = groups_of(manifest, near)
+    assert len(set(groups)) == 20 - 3
+    assert groups[4] == groups[41] == groups[71]
+    assert groups[0] == groups[23]
+    done = split(manifest, {"train": 0.5, "test": 0.5}, 0, near).splits()
+    for group in set(groups):
+        assert len(set(done[groups == group])) == 1
+
+
+@pytest.mark.parametrize(
+    ("shares", "why"),
+    [
+        ({"train": 0.5}, "sum to 1"),
+        ({"trian": 1.0}, "did you mean 'train'"),
+        ({"train": 0.5, "validation": 0.25, "test": 0.25}, "too few for a split"),
+    ],
+)
+def test_impossible_splits_are_refused(shares, why):
+    with pytest.raises(DataError, match=why):
+        split(rows(2), shares, 0)
+
+
+def test_one_row_of_a_class_and_one_class_alone_split():
+    lonely = make_manifest(
+        [Sample(f"r{i}", png(i), LABELS.onehot("sadness" if i else "anger")) for i in range(20)],
+        Header(source="x", labels=LABELS.names),
+    )
+    done = split(lonely, {"train": 0.5, "test": 0.5}, 0)
+    assert abs(int((done.splits() == "train").sum()) - 10) <= 1
+
+
+def test_a_subset_moves_targets_and_counts_what_it_leaves_out():
+    chosen = project(rows(60), ("sadness", "happiness"))
+    assert len(chosen) == 40
+    assert chosen.header.left_out == {"labels outside sadness, happiness": 20}
+    assert chosen.counts() == {"sadness": 20, "happiness": 20}
+    soft = make_manifest([Sample("a", png(0), np.array([0.5, 0.25, 0.25], np.float32))], rows(3).header)
+    assert np.allclose(project(soft, ("happiness", "sadness")).targets(), [[2 / 3, 1 / 3]])
+    with pytest.raises(DataError, match="none of them is in"):
+        project(rows(3), ("pain", "none"))
+
+
+def test_a_cap_is_seeded_and_keeps_the_order():
+    capped = cap(rows(60), 5, seed=1)
+    assert capped.counts() == dict.fromkeys(LABELS, 5)
+    assert capped.ids == sorted(capped.ids, key=lambda name: int(name[1:]))
+    assert capped.ids == cap(rows(60), 5, seed=1).ids
+    assert len(cap(rows(60), 100, 0)) == 60
+
+
+def test_merged_rows_share_labels_and_keep_their_pictures(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.png").write_bytes(png(99))
+    own = LabelSet(("neutral", "anger"))
+    other = make_manifest(
+        [Sample("r1", Path("a.png"), own.onehot("anger"))], Header(source="o", labels=own.names), tmp_path / "d"
+    )
+    done = merge([rows(6), other])
+    assert list(done.labels) == ["neutral", "happiness", "sadness", "anger"]
+    assert len(set(done.ids)) == 7
+    assert done.counts() == {"neutral": 0, "happiness": 2, "sadness": 2, "anger": 3}
+    done.write(tmp_path / "m.parquet")
+    last = list(Manifest.read(tmp_path / "m.parquet"))[-1]
+    assert last.image.read_bytes() == png(99)
+    with pytest.raises(DataError, match="cropped in different ways"):
+        merge([rows(6), synthetic(4)])
+
+
+def test_a_manifest_elsewhere_finds_its_pictures(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.png").write_bytes(png(1))
+    (tmp_path / "out").mkdir()
+    make_manifest([Sample("a", Path("a.png"))], rows(3).header, tmp_path / "d").write(tmp_path / "out" / "m.parquet")
+    [sample] = Manifest.read(tmp_path / "out" / "m.parquet")
+    assert sample.image.read_bytes() == png(1)
+    assert is_manifest(tmp_path / "out" / "m.parquet")
+    assert not is_manifest(tmp_path / "d" / "a.png")
+    with pytest.raises(DataError, match=r"the path \.\./a\.png leaves the dataset's folder"):
+        make_manifest([Sample("a", Path("../a.png"))], rows(3).header, tmp_path)
+
+
+def test_drawn_faces_know_their_expression_and_affect():
+    drawn = synthetic(40, seed=1)
+    assert drawn.counts() == dict.fromkeys(AFFECT_MEANS, 5)
+    assert drawn.header.framing == FRAMING
+    again = synthetic(40, seed=1)
+    assert drawn.fingerprint() == again.fingerprint() != synthetic(40, seed=2).fingerprint()
+    affect = drawn.affect()
+    for i, name in enumerate(AFFECT_MEANS):
+        share = affect[i] / np.array(AFFECT_MEANS[name])
+        assert np.isclose(share[0], share[1], atol=1e-5)
+        assert 0.6 <= share[0] <= 1.0
+    assert {name: int((drawn.splits() == name).sum()) for name in ("train", "validation", "test")} == {
+        "train": 24,
+        "validation": 8,
+        "test": 8,
+    }
+
+
+def test_a_chip_cut_by_its_landmarks_is_the_drawing():
+    spec = CropSpec(width=64, height=64, align="five", points=FRAMING.points)
+    placed = chips(prepare(synthetic(8, plain=False), spec).chips)
+    plain = chips(prepare(synthetic(8), spec).chips)
+    assert np.abs(placed.astype(int) - plain).mean() < 1
+
+
+def test_sixty_eight_landmarks_give_five():
+    marks = np.arange(136, dtype=np.float32).reshape(68, 2)
+    five = five_of(marks)
+    assert np.allclose(five, [marks[36:42].mean(0), marks[42:48].mean(0), marks[30], marks[48], marks[54]])
+    with pytest.raises(DataError, match="67 landmarks; expected 5 or 68"):
+        five_of(marks[:67])
+
+
+def broken(count=20) -> Manifest:
+    samples = [Sample(f"r{i}", b"no picture" if i == 3 else png(i), LABELS.onehot("anger")) for i in range(count)]
+    return make_manifest(samples, Header(source="drawn", labels=LABELS.names, framing=SPEC))
+
+
+SPEC = CropSpec(width=24, height=24, border=2)
+
+
+def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "_BLOCK", 4)
+    count, missed = prepare_file(broken(), SPEC, tmp_path / "whole.parquet", workers=2)
+    assert (count, [name for name, _ in missed]) == (19, ["r3"])
+    real, cut = preparing._cut, []
+
+    class Killed(BaseException):
+        pass
+
+    def kill(manifest, *rest):
+        if len(cut) == 3:
+            raise Killed
+        cut.append(manifest.ids)
+        return real(manifest, *rest)
+
+    monkeypatch.setattr(preparing, "_cut", kill)
+    with pytest.raises(Killed):
+        prepare_file(broken(), SPEC, tmp_path / "cut.parquet")
+    assert not (tmp_path / "cut.parquet").exists()
+    monkeypatch.setattr(preparing, "_cut", lambda manifest, *rest: (cut.append(manifest.ids), real(manifest, *rest))[1])
+    prepare_file(broken(), SPEC, tmp_path / "cut.parquet")
+    assert len(cut) == 5  # three blocks before the kill, two after it
+    a, b = (Manifest.read(tmp_path / f"{name}.parquet") for name in ("whole", "cut"))
+    assert a.fingerprint() == b.fingerprint()
+    assert list(csv.reader((tmp_path / "cut.missed.csv").open()))[1][0] == "r3"
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(OutputError, match="exists already"):
+        prepare_file(broken(), SPEC, tmp_path / "cut.parquet")
+
+
+def test_blocks_of_another_crop_are_not_reused(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "_BLOCK", 4)
+    folder = tmp_path / ".m.parts"
+    folder.mkdir()
+    (folder / "what.txt").write_text("other work")
+    (folder / "000000.parquet").write_bytes(b"rubbish")
+    assert prepare_file(broken(), SPEC, tmp_path / "m.parquet")[0] == 19
+
+
+def test_a_submission_is_one_code_a_line(tmp_path):
+    labels = label_set("affectnet8")
+    probabilities = np.full((3, 8), 0.05, np.float32)
+    for row, name in enumerate(("happiness", "neutral", "contempt")):
+        probabilities[row, labels.index(name)] = 0.65
+    probabilities[2, labels.index("anger")] = 0.06
+    probabilities[2] /= probabilities[2].sum()
+    told = Predictions(labels, ["a", "b", "c"], probabilities, np.full((3, 2), np.nan))
+    write_submission(told, tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text() == "3\n6\n0\n"
+    with pytest.raises(OutputError, match="exists already"):
+        write_submission(told, tmp_path / "s.csv")

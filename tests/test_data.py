@@ -69,7 +69,7 @@ def forms(tmp_path):
     return tmp_path / "csv", tmp_path / "parquet"
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", ["fer2013", "ferplus"])
 def test_every_form_gives_the_same_rows(source, forms):
     a, b = (read_source(source, form) for form in forms)
     assert a.ids == b.ids
@@ -186,7 +186,7 @@ def test_holding_out_keeps_copies_together_whatever_the_order():
 
 
 def test_the_real_fer2013_has_its_known_counts(test_data):
-    for name in SOURCES:
+    for name in ("fer2013", "ferplus"):
         manifest = read_source(name, test_data / "fer2013")
         for split in ("train", "validation"):
             assert manifest.split(split).counts() == SOURCES[name].card.counts[split], (name, split)

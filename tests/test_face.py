@@ -18,9 +18,10 @@ from mien.export.onnx import export_detector, verify_detector
 from mien.faces import Face
 from mien.models.face import FaceNetwork
 from mien.models.weights import load_detector, load_weights, save_weights, weights_kind
-from mien.recipe import DetectorNetworkSection, DetectorRecipe, load_recipe, recipe_text
+from mien.recipe import DetectorRecipe, load_recipe, recipe_text
 from mien.runtime.detect import GridDetector, as_faces
 from mien.runtime.sessions import OnnxSession, open_onnx
+from mien.sections import DetectorNetworkSection
 from mien.spec import DetectorSpec
 from mien.training import face as face_training
 from mien.training import loop

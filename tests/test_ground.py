@@ -51,7 +51,7 @@ def test_a_face_has_one_json_form():
     [
         ("optimizer.lrr=1", "optimizer.lrr: unknown key; did you mean 'lr'?"),
         ("optimizer.lr=fast", "optimizer.lr: expected `float`, got `str`"),
-        ("optimizer.name=adam", "optimizer.name: unknown value 'adam'; did you mean 'adamw'?"),
+        ("optimizer.name=adamx", "optimizer.name: unknown value 'adamx'; did you mean 'adam'?"),
         ("data.labels=affectnet9", "data.labels: unknown label set 'affectnet9'; did you mean 'affectnet8'?"),
         ("crop.width=4", "crop.width: expected between 8 and 1024 pixels, got 4"),
         ("nonsense", "nonsense: expected section.key=value"),

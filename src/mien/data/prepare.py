@@ -206,20 +206,40 @@ def _png(chip: np.ndarray, spec: CropSpec) -> bytes:
     return bytes(cv2.imencode(".png", stored)[1])
 
 
-def chips(manifest: Manifest) -> np.ndarray:
+def chips(manifest: Manifest, cache: str | PathLike[str] | None = None) -> np.ndarray:
     """The chips of a prepared manifest: (n, h, w, k) uint8 with the border, k = 1 for grey and lightness, else 3 (RGB).
 
+    cache: a file (.npy) that holds them, made if need be and mapped into memory: for more chips than memory holds.
     Raises DataError if the manifest was not prepared, or a chip has another size than the header says.
     """
     spec = manifest.header.crop
     if spec is None:
         raise DataError(f"{manifest.header.source}: pictures as they came, not chips; prepare them first")
+    size = (spec.height + 2 * spec.border, spec.width + 2 * spec.border)
+    shape = (len(manifest), *size, 3 if spec.colour == "rgb" else 1)
+    if cache is None:
+        out = np.empty(shape, np.uint8)
+        _decode(manifest, spec, out)
+        return out
+    path = Path(cache)
+    if not path.is_file():
+        with whole_file(path) as part:
+            _decode(manifest, spec, np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape))
+    mapped = np.load(path, mmap_mode="r+")
+    if mapped.shape != shape:
+        raise DataError(f"{path}: holds {mapped.shape}, the manifest has {shape}; delete it")
+    return mapped
+
+
+def _decode(manifest: Manifest, spec: CropSpec, out: np.ndarray) -> None:
     mode = cv2.IMREAD_COLOR if spec.colour == "rgb" else cv2.IMREAD_GRAYSCALE
-    shape = (spec.height + 2 * spec.border, spec.width + 2 * spec.border)
-    out = np.empty((len(manifest), *shape, 3 if spec.colour == "rgb" else 1), np.uint8)
-    for row, item in enumerate(manifest.table["image"].to_pylist()):
-        chip = cv2.imdecode(np.frombuffer(item["bytes"], np.uint8), mode)
-        if chip is None or chip.shape[:2] != shape:
-            raise DataError(f"{manifest.header.source}, row {row}: not a chip of {shape[1]}x{shape[0]} pixels")
-        out[row] = chip[..., ::-1] if spec.colour == "rgb" else chip[..., None]
-    return out
+    row = 0
+    for batch in manifest.table.select(["image"]).to_batches(max_chunksize=1024):
+        for item in batch["image"].to_pylist():
+            chip = cv2.imdecode(np.frombuffer(item["bytes"] or b"", np.uint8), mode) if item["bytes"] else None
+            if chip is None or chip.shape[:2] != out.shape[1:3]:
+                raise DataError(
+                    f"{manifest.header.source}, row {row}: not a chip of {out.shape[2]}x{out.shape[1]} pixels"
+                )
+            out[row] = chip[..., ::-1] if spec.colour == "rgb" else chip[..., None]
+            row += 1

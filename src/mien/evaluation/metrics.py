@@ -10,7 +10,7 @@ from mien.data.manifest import Manifest
 from mien.errors import DataError
 from mien.evaluation.predictions import Predictions
 
-__all__ = ["ExpressionScores", "expected_calibration_error", "score_expression", "wilson"]
+__all__ = ["ExpressionScores", "concordance", "expected_calibration_error", "macro_f1", "score_expression", "wilson"]
 
 
 class ExpressionScores(msgspec.Struct, frozen=True):
@@ -57,6 +57,23 @@ def score_expression(predictions: Predictions, manifest: Manifest) -> Expression
         recalls={names[i]: float(r) for i, r in zip(there, recalls, strict=True)},
         confusion=confusion_matrix(truth, said, labels=range(len(names))).tolist(),
     )
+
+
+def macro_f1(truth: np.ndarray, said: np.ndarray) -> float:
+    """Mean F1 over the classes that have rows, from (n,) class indices."""
+    return float(f1_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0))
+
+
+def concordance(a: np.ndarray, b: np.ndarray) -> float:
+    """Lin's concordance of two (n,) series over the whole set: 2 cov / (var + var + (mean - mean)^2), population variance.
+
+    L. I. Lin, Biometrics 45(1), 1989. NaN if both are constant and equal.
+
+    >>> concordance(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    1.0
+    """
+    spread = np.var(a) + np.var(b) + (np.mean(a) - np.mean(b)) ** 2
+    return float(2 * np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread else float("nan")
 
 
 def wilson(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -1,15 +1,35 @@
-"""Backbones: chips in, one vector a chip out."""
+"""Backbones: pictures in, a map of features (n, features, h, w) out; or a vector (n, features), where a network pools itself.
+
+A backbone has `features`, `stages` (its parts from the first on, for freezing) and `mean`, `std`: what its input is scaled
+with, in units of 0..255.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mien.errors import ConfigError, near_miss
+from mien.errors import ConfigError, MissingExtra, near_miss
 
-__all__ = ["BACKBONES", "ResidualNet", "build_backbone"]
+__all__ = ["BACKBONES", "Backbone", "Layers", "ResidualNet", "TimmBackbone", "build_backbone"]
+
+_MEAN, _STD = (128.0,), (64.0,)
+
+
+class Backbone(nn.Module):
+    """What every backbone has besides `forward`."""
+
+    features: int
+    mean: tuple[float, ...] = _MEAN
+    std: tuple[float, ...] = _STD
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """Its parts, from the input on."""
+        raise NotImplementedError
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -27,11 +47,10 @@ class _Residual(nn.Module):
         return torch.relu(x + self.second(torch.relu(self.first(x))))
 
 
-class ResidualNet(nn.Module):
-    """A small residual network of dense 3x3 convolutions, global average at the end.
+class ResidualNet(Backbone):
+    """A small residual network of dense 3x3 convolutions.
 
     widths: channels of each stage; every stage after the first halves the side.  depths: residual blocks a stage.
-    Input (n, channels, h, w); output (n, widths[-1]).
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> None:
@@ -45,18 +64,128 @@ class ResidualNet(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.features = before
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        return list(self.layers)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).mean(dim=(2, 3))
+        return self.layers(x)
 
 
-BACKBONES: dict[str, Callable[[int], ResidualNet]] = {
-    "mien-small": lambda channels: ResidualNet(channels, (24, 48, 96, 192), (0, 1, 1, 2)),
-    "mien-nano": lambda channels: ResidualNet(channels, (8, 16, 32, 48), (0, 0, 1, 1)),
+class Layers(Backbone):
+    """A plain stack of layers."""
+
+    def __init__(self, layers: list[nn.Module], features: int) -> None:
+        super().__init__()
+        self.layers, self.features = nn.Sequential(*layers), features
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return list(self.layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def _cnn(channels: int, size: tuple[int, int]) -> Layers:
+    """Three 3x3 convolutions of 16, 32, 64 channels, each with ReLU and max-pooling; to be flattened (system C's CNN)."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((channels, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return Layers(layers, 64 * (size[0] // 8) * (size[1] // 8))
+
+
+def _mlp(channels: int, size: tuple[int, int]) -> Layers:
+    """The pixels themselves; to be flattened (system C's MLP)."""
+    return Layers([nn.Identity()], channels * size[0] * size[1])
+
+
+def _fcn(channels: int, size: tuple[int, int]) -> Layers:  # noqa: ARG001 - any size
+    """Five convolutions with norm, max-pooling and dropout (system B): 16 (5x5), 32 (3x3), 64 (5x5), 128 (3x3), 256 (3x3)."""
+    layers: list[nn.Module] = []
+    plan = [(16, 5, 2, 0.05), (32, 3, 2, 0.10), (64, 5, 5, 0.05), (128, 3, 2, 0.10), (256, 3, 0, 0.35)]
+    for width, kernel, pool, dropout in plan:
+        act: nn.Module = nn.LeakyReLU() if pool else nn.SiLU()
+        layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2), nn.BatchNorm2d(width), act]
+        layers += [nn.MaxPool2d(pool)] if pool else []
+        layers += [nn.Dropout(dropout)]
+        channels = width
+    return Layers(layers, channels)
+
+
+class TimmBackbone(Backbone):
+    """Any of timm's models without its classifier (R. Wightman, https://github.com/huggingface/pytorch-image-models).
+
+    own_pool: whether the model pools by itself (as transformers and VGG do), or gives its feature map.
+    """
+
+    def __init__(self, name: str, channels: int, size: tuple[int, int], pretrained: bool, own_pool: bool) -> None:
+        super().__init__()
+        timm = _timm()
+        options: dict[str, Any] = {"num_classes": 0, "in_chans": channels, "pretrained": pretrained}
+        if own_pool and _takes_size(name):
+            options["img_size"] = size
+        try:
+            self.model = timm.create_model(name, **options)
+        except (RuntimeError, OSError, ValueError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise ConfigError(f"network.backbone: timm:{name} cannot be built with these settings: {why}") from error
+        config = self.model.pretrained_cfg
+        self.mean = tuple(255 * m for m in config.get("mean", (0.5,)))[:channels]
+        self.std = tuple(255 * s for s in config.get("std", (0.5,)))[:channels]
+        self.own_pool = own_pool
+        self.features = int(self.model.head_hidden_size if own_pool else self.model.num_features)
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return [child for child in self.model.children() if any(True for _ in child.parameters())]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.model.forward_features(x)
+        return self.model.forward_head(x, pre_logits=True) if self.own_pool else x
+
+
+def _takes_size(name: str) -> bool:
+    return name.split(".")[0].startswith(("vit_", "deit", "swin", "visformer", "beit", "eva", "cait", "maxvit", "coat"))
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("Backbones of timm need timm", "train") from error
+    return timm
+
+
+BACKBONES: dict[str, Callable[[int, tuple[int, int]], Backbone]] = {
+    "mien-small": lambda channels, _: ResidualNet(channels, (24, 48, 96, 192), (0, 1, 1, 2)),
+    "mien-nano": lambda channels, _: ResidualNet(channels, (8, 16, 32, 48), (0, 0, 1, 1)),
+    "cnn": _cnn,
+    "mlp": _mlp,
+    "fcn": _fcn,
 }
 
 
-def build_backbone(name: str, channels: int) -> ResidualNet:
-    """A backbone by name. Raises ConfigError with the nearest known name."""
+def build_backbone(
+    name: str, channels: int, size: tuple[int, int] = (48, 48), pretrained: bool = False, own_pool: bool = False
+) -> Backbone:
+    """A backbone by name for pictures of `size` (height, width). Raises ConfigError with the nearest known name."""
+    if name.startswith("timm:"):
+        wanted = name.removeprefix("timm:")
+        if not _timm().is_model(wanted.split(".")[0]):
+            known = [f"timm:{model}" for model in _timm().list_models()]
+            raise ConfigError(f"network.backbone: timm has no model of that name: {name!r}; {near_timm(name, known)}")
+        return TimmBackbone(wanted, channels, size, pretrained, own_pool)
     if name not in BACKBONES:
-        raise ConfigError(f"network.backbone: unknown backbone {name!r}; {near_miss(name, BACKBONES)}")
-    return BACKBONES[name](channels)
+        raise ConfigError(f"network.backbone: unknown backbone {name!r}; {near_miss(name, [*BACKBONES, 'timm:NAME'])}")
+    if pretrained:
+        raise ConfigError(f"network.pretrained: {name} has no pretrained weights; start from a run with --init")
+    return BACKBONES[name](channels, size)
+
+
+def near_timm(name: str, known: list[str]) -> str:
+    """The nearest of timm's thousand names, or where to find them."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else "see timm.list_models()"

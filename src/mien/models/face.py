@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.recipe import DetectorNetworkSection
+from mien.sections import DetectorNetworkSection
 
 __all__ = ["OUTPUTS", "FaceGraph", "FaceNetwork"]
 

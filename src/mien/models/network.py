@@ -1,62 +1,114 @@
-"""Network = backbone + head; and the graph as it is exported, with every number that could be got wrong inside."""
+"""Network = backbone + heads; and the graph as it is exported, with every number that could be got wrong inside."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mien.errors import ConfigError
 from mien.labels import LabelSet, affect_means
 from mien.models.backbones import build_backbone
-from mien.recipe import NetworkSection
+from mien.models.heads import hidden_layers, pooling
+from mien.sections import NetworkSection
 from mien.spec import CropSpec, ModelSpec
 
-__all__ = ["ExportGraph", "Network", "build_network"]
+__all__ = ["Answer", "ExportGraph", "Network", "build_network"]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
+class Answer(NamedTuple):
+    """logits (n, c), or None without an expression head; affect (n, 2) valence and arousal, or None without that head."""
+
+    logits: Tensor | None
+    affect: Tensor | None
+
+
 class Network(nn.Module):
-    """Chips (n, 3, h, w), RGB 0..255, to logits (n, c). Scaling, grey conversion and the mirror average happen inside."""
+    """Chips (n, 3, h, w), RGB 0..255, to an Answer. Scaling, grey conversion and the mirror average happen inside."""
 
     def __init__(self, section: NetworkSection, labels: LabelSet, crop: CropSpec) -> None:
         super().__init__()
         self.luma: Tensor
+        self.mean: Tensor
+        self.std: Tensor
         self.mirror = section.mirror
-        self.grey = crop.colour != "rgb"
+        ours = section.backbone.startswith("mien-") or section.backbone == "fcn"
+        self.grey = section.channels == 1 or (section.channels == 0 and ours and crop.colour != "rgb")
+        channels = 1 if self.grey else 3
+        self.backbone = build_backbone(
+            section.backbone, channels, (crop.height, crop.width), section.pretrained, section.pool == "own"
+        )
         self.register_buffer("luma", torch.tensor(_LUMA).reshape(1, 3, 1, 1), persistent=False)
-        self.backbone = build_backbone(section.backbone, 1 if self.grey else 3)
-        self.dropout = nn.Dropout(section.dropout)
-        self.expression = nn.Linear(self.backbone.features, len(labels))
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(self.backbone, name)).reshape(1, -1, 1, 1)
+            self.register_buffer(name, values.mean().reshape(1, 1, 1, 1) if self.grey else values, persistent=False)
+        self.pool = pooling(section.pool)
+        self.hidden, features = hidden_layers(section, self.backbone.features)
+        self.features = features
+        self.expression = nn.Linear(features, len(labels)) if section.expression else None
+        self.affect = nn.Linear(features, 2) if section.affect == "trained" else None
 
-    def forward(self, chips: Tensor) -> Tensor:
+    def forward(self, chips: Tensor) -> Answer:
         if self.grey:
             chips = (chips * self.luma).sum(dim=1, keepdim=True)
-        chips = (chips - 128.0) / 64.0
-        logits = self._logits(chips)
-        return (logits + self._logits(chips.flip(3))) / 2 if self.mirror and not self.training else logits
+        chips = (chips - self.mean) / self.std
+        answer = self._answer(chips)
+        if not self.mirror or self.training:
+            return answer
+        other = self._answer(chips.flip(3))
+        return Answer(*(None if a is None else (a + b) / 2 for a, b in zip(answer, other, strict=True)))  # type: ignore[operator]
 
-    def _logits(self, chips: Tensor) -> Tensor:
-        return self.expression(self.dropout(self.backbone(chips)))
+    def vector(self, chips: Tensor) -> Tensor:
+        """(n, features): what the heads see of scaled chips, before dropout's draw in training."""
+        return self.hidden(self.pool(self.backbone(chips)))
+
+    def _answer(self, chips: Tensor) -> Answer:
+        x = self.vector(chips)
+        return Answer(
+            self.expression(x) if self.expression is not None else None,
+            self.affect(x) if self.affect is not None else None,
+        )
 
 
 class ExportGraph(nn.Module):
-    """Chips to (probabilities (n, c), affect (n, 2)): temperature, softmax and the circumplex inside the graph."""
+    """Chips to (probabilities (n, c), affect (n, 2)): temperature, softmax and the circumplex inside the graph.
+
+    A network without an expression head answers with NaN probabilities.
+    """
 
     def __init__(self, network: Network, spec: ModelSpec) -> None:
         super().__init__()
         self.means: Tensor
         self.network = network
         self.temperature = spec.temperature
+        self.classes = len(spec.labels)
         means = affect_means(LabelSet(spec.labels))
         if spec.affect == "none":
             means = means * float("nan")
         self.register_buffer("means", torch.from_numpy(means))
 
     def forward(self, chips: Tensor) -> tuple[Tensor, Tensor]:
-        probabilities = torch.softmax(self.network(chips) / self.temperature, dim=1)
-        return probabilities, probabilities @ self.means
+        logits, affect = self.network(chips)
+        if logits is None:
+            probabilities = affect[:, :1].expand(-1, self.classes) * float("nan")
+        else:
+            probabilities = torch.softmax(logits / self.temperature, dim=1)
+        return probabilities, probabilities @ self.means if affect is None else affect.clamp(-1, 1)
 
 
 def build_network(section: NetworkSection, labels: LabelSet, crop: CropSpec) -> Network:
-    """A network with fresh weights. Raises ConfigError for an unknown backbone."""
-    return Network(section, labels, crop)
+    """A network with fresh (or timm's pretrained) weights. Raises ConfigError: an unknown backbone, sizes that do not fit."""
+    try:
+        network = Network(section, labels, crop)
+        with torch.inference_mode():
+            meta = next(network.parameters()).device
+            network.eval()(torch.zeros(2, 3, crop.height, crop.width, device=meta))
+        return network.train()
+    except (RuntimeError, AssertionError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"network: {section.backbone} with pool {section.pool} does not take chips of {crop.width}x{crop.height}: {why}"
+        ) from error

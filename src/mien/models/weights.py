@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mien.errors import ModelError, ModelNotFound
@@ -17,10 +18,18 @@ from mien.files import whole_file
 from mien.labels import LabelSet
 from mien.models.face import FaceNetwork
 from mien.models.network import ExportGraph, Network, build_network
-from mien.recipe import DetectorNetworkSection, NetworkSection
+from mien.sections import DetectorNetworkSection, NetworkSection
 from mien.spec import DetectorSpec, ModelSpec, decode_spec, encode, strict
 
-__all__ = ["TorchSession", "load_detector", "load_weights", "save_weights", "weights_kind"]
+__all__ = [
+    "TorchSession",
+    "load_detector",
+    "load_weights",
+    "save_weights",
+    "start_from",
+    "weights_file",
+    "weights_kind",
+]
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -76,6 +85,36 @@ def _filled(network: N, tensors: dict[str, torch.Tensor], path: str | PathLike[s
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise ModelError(f"{path}: weights and spec disagree: {wrong[0][:300] if wrong else error}{more}") from error
     return network.eval()
+
+
+def weights_file(path: str | PathLike[str]) -> tuple[Path, dict[str, str]]:
+    """The weights of a run folder or a file, and where they come from: path and sha256. Raises ModelNotFound."""
+    file = Path(path)
+    file = file / "weights.safetensors" if file.is_dir() else file
+    if not file.is_file():
+        raise ModelNotFound(f"{path}: no finished run and no weights file; a run ends with weights.safetensors")
+    return file, {"path": str(path), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def start_from(network: Network, path: str | PathLike[str]) -> dict[str, Any]:
+    """Take over every tensor of the same name and shape; returns the file's path and hash, and what was left fresh.
+
+    Raises ModelNotFound; ModelError if nothing fits or the file is no safetensors file.
+    """
+    file, origin = weights_file(path)
+    try:
+        theirs = load_file(file)
+    except SafetensorError as error:
+        raise ModelError(f"{file}: not a safetensors file ({error}); pickled checkpoints are never loaded") from error
+    ours = network.state_dict()
+    fits = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
+    if not any(name.startswith("backbone.") for name in fits):
+        differ = [f"{n} {tuple(t.shape)}" for n, t in ours.items() if n.startswith("backbone.") and n not in fits]
+        raise ModelError(
+            f"{file}: weights of another network: nothing fits the backbone, such as {'; '.join(differ[:3])}"
+        )
+    network.load_state_dict(fits, strict=False)
+    return {**origin, "fresh": sorted(set(ours) - set(fits))}
 
 
 class TorchSession:

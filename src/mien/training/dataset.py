@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,50 +12,83 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mien.data.manifest import Manifest
 from mien.data.prepare import chips
+from mien.sections import DataSection
 
-__all__ = ["ChipDataset", "EpochSampler", "loader"]
+__all__ = ["Batch", "ChipDataset", "EpochSampler", "loader"]
+
+#: Chips uint8 (n, k, H, W) with border; targets (n, c) and affect (n, 2), NaN where unknown.
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class ChipDataset(Dataset[tuple[Tensor, Tensor]]):
-    """The chips (uint8, (n, k, H, W) with border) and targets (n, c) of a prepared manifest."""
+class ChipDataset(Dataset[Batch]):
+    """The chips, targets and affect of a prepared manifest.
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.chips = torch.from_numpy(chips(manifest)).permute(0, 3, 1, 2).contiguous()
+    cache: a file for the decoded chips, which are then mapped into memory instead of held there.
+    """
+
+    def __init__(self, manifest: Manifest, cache: Path | None = None) -> None:
+        self.chips = torch.from_numpy(chips(manifest, cache)).permute(0, 3, 1, 2)
         self.targets = torch.from_numpy(manifest.targets())
+        self.affect = torch.from_numpy(manifest.affect())
 
     def __len__(self) -> int:
         return len(self.chips)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        return self.chips[row], self.targets[row]
+    def __getitem__(self, row: int) -> Batch:
+        return self.chips[row], self.targets[row], self.affect[row]
 
-    def __getitems__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, rows: list[int]) -> Batch:
         """A whole batch at once."""
-        return self.chips[rows], self.targets[rows]
+        return self.chips[rows], self.targets[rows], self.affect[rows]
 
 
 class EpochSampler(Sampler[int]):
-    """A new order each epoch that depends on seed and epoch alone, so that a resumed run sees the same batches."""
+    """A new order each epoch that depends on seed and epoch alone, so that a resumed run sees the same batches.
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    place: (rank, world) of this process: of several, each takes every world-th row of the one order.
+    """
+
+    def __init__(
+        self,
+        targets: Tensor,
+        section: DataSection,
+        seed: int,
+        place: Callable[[], tuple[int, int]] = lambda: (0, 1),
+    ) -> None:
+        self.section, self.seed, self.epoch, self.place = section, seed, 0, place
+        self.count = len(targets)
+        known = ~torch.isnan(targets).any(dim=1)
+        self.labels = torch.where(known, targets.nan_to_num().argmax(dim=1), targets.shape[1])
+        self.length = len(self._rows(torch.Generator().manual_seed(0)))
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.length // self.place()[1]
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.count, generator=order).tolist())
+        rows = self._rows(torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch))
+        rank, world = self.place()
+        rows = rows[: len(rows) // world * world]
+        return iter(rows[rank::world].tolist())
+
+    def _rows(self, order: torch.Generator) -> Tensor:
+        if self.section.sampler == "shuffle":
+            return torch.randperm(self.count, generator=order)
+        if self.section.sampler == "balanced":
+            sizes = torch.bincount(self.labels).clamp(min=1)
+            return torch.multinomial(1 / sizes[self.labels].double(), self.count, replacement=True, generator=order)
+        shuffled = torch.randperm(self.count, generator=order)
+        labels = self.labels[shuffled]
+        kept = [torch.nonzero(labels == label).squeeze(1)[: self.section.cap] for label in labels.unique()]
+        return shuffled[torch.cat(kept).sort().values]
 
 
-def loader(dataset: ChipDataset, batch: int, seed: int | None = None) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches in row order, or shuffled anew each epoch if a seed is given (the last short batch is left out)."""
-    sampler = None if seed is None else EpochSampler(len(dataset), seed)
-    drop = seed is not None and len(dataset) > batch
+def loader(dataset: ChipDataset, batch: int, sampler: EpochSampler | None = None) -> DataLoader[Batch]:
+    """Batches in row order, or as a sampler says (the last short batch is left out)."""
+    drop = sampler is not None and len(sampler) > batch
     return DataLoader(dataset, batch, sampler=sampler, drop_last=drop, collate_fn=_as_is)
 
 

@@ -31,9 +31,10 @@ from mien.data.scenes import Composer, Side, read_grounds, read_heads
 from mien.evaluation.detection import best_threshold
 from mien.models.face import FaceNetwork
 from mien.models.weights import save_weights
-from mien.recipe import AugmentSection, DetectorRecipe
+from mien.recipe import DetectorRecipe
 from mien.runtime.detect import GridDetector, as_faces
 from mien.runtime.sessions import open_onnx
+from mien.sections import AugmentSection
 from mien.spec import DetectorSpec
 from mien.training.augment import spoil
 from mien.training.loop import Learner, open_run, run_loop
@@ -180,6 +181,7 @@ class FaceLearner(Learner):
         self.register_buffer("alarm", torch.rand(count, generator=torch.Generator().manual_seed(recipe.seed)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.seed_step(batch_idx)
         images, scores, values, rows = batch
         x, scores, values = _changed(images.float(), scores, values, self.recipe.augment)
         answer = self.network(x.contiguous(memory_format=torch.channels_last)).float()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
-import math
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import lightning
+import msgspec
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -17,8 +22,10 @@ from torch.utils.data import DataLoader
 from mien.errors import ConfigError, OutputError, TrainingError
 from mien.files import whole_file
 from mien.recipe import DetectorRecipe, Recipe, load_recipe, recipe_text
+from mien.sections import NetworkSection
+from mien.training.optimizers import build_optimizer, rate_at
 
-__all__ = ["Learner", "open_run", "run_loop"]
+__all__ = ["Freezer", "Learner", "open_run", "run_loop", "write_environment"]
 
 
 class Learner(lightning.LightningModule):
@@ -37,13 +44,20 @@ class Learner(lightning.LightningModule):
         """The network to keep."""
         return self.averaged.module if self.averaged is not None else self.network
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Every random draw of a step depends on seed, epoch and step alone: a resumed run repeats it."""
-        torch.manual_seed((self.recipe.seed * 100_003 + self.current_epoch) * 1_000_003 + batch_idx)
+    def seed_step(self, step: int) -> None:
+        """Every random draw of a step depends on seed, epoch, step and process alone: a resumed run repeats it, and so does
+        the second pass of sharpness-aware minimisation."""
+        torch.manual_seed(
+            ((self.recipe.seed * 100_003 + self.current_epoch) * 1_000_003 + step) * 1009 + self.global_rank
+        )
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
+
+    def place(self) -> tuple[int, int]:
+        """(rank, world) of this process."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self._trainer is not None else (0, 1)
 
     def finite(self, loss: Tensor, step: int) -> Tensor:
         """The loss, logged. Raises TrainingError if it is not finite."""
@@ -52,45 +66,33 @@ class Learner(lightning.LightningModule):
                 f"epoch {self.current_epoch}, step {step}: the loss is {loss.item()}; lower optimizer.lr, "
                 "set trainer.clip=1, or train in 32-true"
             )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> Any:
-        chosen = self.recipe.optimizer
-        groups = _groups(self.network, chosen.decay)
-        if chosen.name == "sgd":
-            optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                groups, chosen.lr, chosen.momentum, nesterov=chosen.momentum > 0
+        optimizer = build_optimizer(self, self.recipe.optimizer)
+        schedule, steps = self.recipe.schedule, int(self.trainer.estimated_stepping_batches)
+        if schedule.name == "plateau":
+            least = schedule.monitor == "loss"
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, "min" if least else "max", schedule.factor, schedule.patience
             )
-        else:
-            optimizer = torch.optim.AdamW(groups, chosen.lr)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step, steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _rate(self, step: int, steps: int) -> float:
-        """The share of the largest learning rate at a step."""
-        schedule = self.recipe.schedule
-        warm = steps * schedule.warmup / schedule.epochs
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        if schedule.name == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, steps - warm))))
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": plateau, "monitor": f"val/{schedule.monitor}", "interval": "epoch"},
+            }
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(schedule, step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 
-def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels, none for biases and norms."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: int = 0) -> Path:
+    """A new run folder with its recipe, or an unfinished one with the same recipe. Raises OutputError, ConfigError.
 
-
-def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool) -> Path:
-    """A new run folder with its recipe, or an unfinished one with the same recipe. Raises OutputError, ConfigError."""
+    rank: of this process; only the first makes the folder.
+    """
     written = folder / "recipe.yaml"
+    if rank:
+        return folder
     if resume and not written.is_file():
         raise OutputError(f"{folder}: no run to resume here (no recipe.yaml)")
     if resume and load_recipe(written) != recipe:
@@ -104,27 +106,100 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool) -> Pat
     return folder
 
 
+def write_environment(folder: Path, origins: dict[str, Any]) -> None:
+    """environment.json: versions, machine, and what training started from."""
+    packages = ("mien", "torch", "lightning", "timm", "numpy", "opencv-python-headless")
+    facts = {
+        "versions": {name: _version(name) for name in packages},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        **origins,
+    }
+    with whole_file(folder / "environment.json", overwrite=True) as part:
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+class Freezer(Callback):
+    """Keeps the first stages of the backbone as they are, and releases one every `unfreeze` epochs, the last one first."""
+
+    def __init__(self, section: NetworkSection) -> None:
+        self.section = section
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if not self.section.freeze:
+            return
+        stages = pl_module.network.backbone.stages
+        frozen = len(stages) if self.section.freeze < 0 else min(self.section.freeze, len(stages))
+        if self.section.unfreeze:
+            frozen = max(0, frozen - trainer.current_epoch // self.section.unfreeze)
+        for number, stage in enumerate(stages):
+            stage.requires_grad_(number >= frozen)
+            stage.train(number >= frozen)  # norms keep their statistics too
+
+
 class _EpochLog(Callback):
-    """After each epoch, appends one line to metrics.csv and keeps the state in last.ckpt (whole: the old one stands until
-    the new one is written)."""
+    """After each epoch: a line in metrics.csv, the state in last.ckpt (whole: the old one stands until the new one is
+    written), and best.safetensors if the monitored figure is the best so far and the recipe keeps the best."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path, self.last = folder / "metrics.csv", folder / "last.ckpt"
+    def __init__(self, folder: Path, recipe: Recipe | DetectorRecipe) -> None:
+        self.folder, self.recipe = folder, recipe
+        self.best: float | None = None
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
-        self._log(trainer)
-        with whole_file(self.last, overwrite=True) as part:
-            trainer.save_checkpoint(part)
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self._log(trainer)
+            self._keep_best(trainer, pl_module)
+        place = self.folder / ".last.part.ckpt"
+        trainer.save_checkpoint(place)
+        if trainer.is_global_zero:
+            place.replace(self.folder / "last.ckpt")
 
     def _log(self, trainer: lightning.Trainer) -> None:
+        path = self.folder / "metrics.csv"
         row = {name: f"{float(value):.5f}" for name, value in sorted(trainer.callback_metrics.items())}
-        row = {"epoch": str(trainer.current_epoch), "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}", **row}
-        new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        row = {"epoch": str(trainer.current_epoch), "lr": f"{rate:.6g}", **row}
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(row))
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+    def _keep_best(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if self.recipe.trainer.keep != "best":
+            return
+        monitor = self.recipe.schedule.monitor
+        value = trainer.callback_metrics.get(f"val/{monitor}")
+        if value is None:
+            raise ConfigError(f"schedule.monitor: the held-out rows give no {monitor}; they give {known(trainer)}")
+        score = -float(value) if monitor == "loss" else float(value)
+        if self.best is None or score > self.best:
+            self.best = score
+            with whole_file(self.folder / "best.safetensors", overwrite=True) as part:
+                save_file(
+                    {name: t.detach().cpu().contiguous() for name, t in pl_module.kept.state_dict().items()}, part
+                )
+
+
+def known(trainer: lightning.Trainer) -> str:
+    """The held-out figures of a trainer, by name."""
+    return ", ".join(sorted(name.removeprefix("val/") for name in trainer.callback_metrics if name.startswith("val/")))
 
 
 def run_loop(
@@ -133,25 +208,48 @@ def run_loop(
     held: DataLoader[Any],
     folder: Path,
     bar: bool,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Any] = (),
 ) -> None:
-    """Train to the recipe's last epoch, from the folder's checkpoint if there is one. Raises TrainingError."""
+    """Train to the recipe's end, from the folder's checkpoint if there is one. Raises TrainingError.
+
+    Afterwards `learner.kept` holds the weights to keep: the last ones, or the best ones if the recipe says so.
+    """
     recipe, last = learner.recipe, folder / "last.ckpt"
+    chosen, schedule = recipe.trainer, recipe.schedule
+    stopper = [
+        EarlyStopping(
+            f"val/{schedule.monitor}", patience=schedule.stop, mode="min" if schedule.monitor == "loss" else "max"
+        )
+    ]
     trainer = lightning.Trainer(
-        max_epochs=recipe.schedule.epochs,
-        precision=recipe.trainer.precision,
-        gradient_clip_val=recipe.trainer.clip or None,
-        callbacks=[_EpochLog(folder)],
-        logger=False,
+        max_epochs=schedule.epochs,
+        precision=chosen.precision,
+        gradient_clip_val=chosen.clip or None,
+        accumulate_grad_batches=chosen.accumulate,
+        callbacks=[*callbacks, *(stopper if schedule.stop else []), _EpochLog(folder, recipe)],
+        logger=list(loggers) or False,
         enable_checkpointing=False,
         enable_progress_bar=bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         accelerator="auto",
-        devices=1,
+        devices=chosen.devices,
+        num_nodes=chosen.nodes,
+        strategy=chosen.strategy,
+        sync_batchnorm=chosen.devices * chosen.nodes > 1 and torch.cuda.is_available(),
+        use_distributed_sampler=False,
+        deterministic=chosen.deterministic or None,
     )
+    if chosen.compile:
+        learner.network.compile()
     try:
         trainer.fit(learner, train, held, ckpt_path=last if last.is_file() else None, weights_only=False)
     except torch.OutOfMemoryError as error:
-        raise TrainingError(f"memory ran out; lower trainer.batch (now {recipe.trainer.batch})") from error
+        raise TrainingError(
+            f"memory ran out; lower trainer.batch (now {chosen.batch}) or raise trainer.accumulate"
+        ) from error
     if trainer.interrupted:
         raise TrainingError(f"{folder}: interrupted; go on with --resume")
+    if chosen.keep == "best" and trainer.is_global_zero:
+        learner.kept.load_state_dict(load_file(folder / "best.safetensors"))

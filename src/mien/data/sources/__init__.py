@@ -1,4 +1,4 @@
-"""Dataset sources by name: each is a module with a CARD and `read(root, rule) -> Manifest`."""
+"""Dataset sources by name: each has a CARD, `read(root, rule) -> Manifest` and `matches(root) -> form`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mien.data.manifest import Manifest
-from mien.data.sources import fer2013, ferplus
+from mien.data.sources import (
+    abaw,
+    affectnet,
+    affectnet2021,
+    affectnet_hq,
+    affectnet_kaggle,
+    ckplus,
+    expw,
+    fer2013,
+    ferplus,
+    plain,
+    rafdb,
+    sfew,
+)
 from mien.data.sources.card import Card
 from mien.errors import DataError, DatasetNotFound, near_miss
 
@@ -16,15 +29,33 @@ __all__ = ["SOURCES", "Card", "Source", "read_source", "source"]
 
 
 class Source(NamedTuple):
-    """A dataset source: its card, and the function that reads a folder or file into a manifest."""
+    """A dataset source: its card, the function that reads a folder or file, and the one that recognises its form.
+
+    matches: the form's name, or '' for another dataset; it looks at names and headers only.
+    """
 
     card: Card
     read: Callable[[Path, str], Manifest]
+    matches: Callable[[Path], str]
 
 
+#: In the order in which they are tried when a folder is recognised: the particular before the plain.
 SOURCES: dict[str, Source] = {
-    "fer2013": Source(fer2013.CARD, fer2013.read),
-    "ferplus": Source(ferplus.CARD, ferplus.read),
+    "ferplus": Source(ferplus.CARD, ferplus.read, ferplus.matches),
+    "fer2013": Source(fer2013.CARD, fer2013.read, fer2013.matches),
+    "affectnet": Source(affectnet.CARD, affectnet.read, affectnet.matches),
+    "affectnet2021": Source(affectnet2021.CARD, affectnet2021.read, affectnet2021.matches),
+    "affectnet-kaggle": Source(affectnet_kaggle.CARD, affectnet_kaggle.read, affectnet_kaggle.matches),
+    "affectnet-hq": Source(affectnet_hq.CARD, affectnet_hq.read, affectnet_hq.matches),
+    "rafdb": Source(rafdb.CARD, rafdb.read, rafdb.matches),
+    "ckplus": Source(ckplus.CARD, ckplus.read, ckplus.matches),
+    "expw": Source(expw.CARD, expw.read, expw.matches),
+    "abaw-expr": Source(abaw.CARD_EXPR, abaw.read_expr, abaw.matches_expr),
+    "abaw-va": Source(abaw.CARD_VA, abaw.read_va, abaw.matches_va),
+    "sfew": Source(sfew.CARD, sfew.read, sfew.matches),
+    "huggingface": Source(plain.CARD_HUGGINGFACE, plain.read_huggingface, plain.matches_huggingface),
+    "table": Source(plain.CARD_TABLE, plain.read_table, plain.matches_table),
+    "folders": Source(plain.CARD_FOLDERS, plain.read_folders, plain.matches_folders),
 }
 
 

@@ -6,23 +6,26 @@ Crowd-Sourced Label Distribution", ICMI 2016, arXiv:1608.01041.
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from mien.data.manifest import Header, Manifest, Sample, make_manifest
+from mien.data.manifest import Manifest, Sample, make_manifest
 from mien.data.sources import fer2013
 from mien.data.sources.card import Card
+from mien.data.sources.fer2013_forms import VOTES, has_votes
+from mien.data.sources.notes import Notes
+from mien.data.sources.text import csv_rows
 from mien.errors import DataError, DatasetNotFound, near_miss
 from mien.labels import CODES, KNOWN_SETS, LabelSet
 
-__all__ = ["CARD", "RULES", "read", "targets"]
+__all__ = ["CARD", "RULES", "matches", "read", "targets"]
 
 _LABELS = LabelSet(KNOWN_SETS["affectnet8"])
 #: The column of `votes` for each label, in the order of the label set.
 _COLUMNS = [CODES["ferplus"].index(name) for name in _LABELS]
-_NAMES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 
 RULES = ("majority", "distribution", "plain")
 
@@ -55,16 +58,28 @@ def read(root: Path, rule: str = "majority") -> Manifest:
     """
     if rule not in RULES:
         raise DataError(f"ferplus: unknown rule {rule!r}; {near_miss(rule, RULES)}")
-    found = fer2013.rows(root)
-    votes = _votes(root, found)
-    wanted, kept = targets(votes, rule)
-    samples = [
-        Sample(f"fer2013:{row.number}", row.image, wanted[i], CARD.splits[row.usage])
-        for i, row in enumerate(found)
-        if kept[i]
-    ]
-    header = Header(source="ferplus", labels=_LABELS.names, rule=rule, licence=CARD.licence, framing=fer2013.FRAMING)
-    return make_manifest(samples, header)
+    notes = Notes()
+    return make_manifest(_samples(root, rule, notes), lambda: notes.header(CARD, rule=rule))
+
+
+def matches(root: Path) -> str:
+    """The form under a root, from names and headers only; '' if FER2013 or the votes are not there."""
+    found = fer2013.matches(root)
+    if found == "CSV":
+        return "CSV, votes in fer2013new.csv" if _find(root) else ""
+    return "Parquet with votes" if found and has_votes(root) else ""
+
+
+def _samples(root: Path, rule: str, notes: Notes) -> Iterator[Sample]:
+    rows, beside = fer2013.rows(root), _Beside(root)
+    while part := list(islice(rows, 1024)):
+        votes = [beside(row) if row.votes is None else row.votes for row in part]
+        wanted, kept = targets(np.array(votes), rule)
+        for row, target, keep in zip(part, wanted, kept, strict=True):
+            if keep:
+                yield Sample(f"fer2013:{row.key}", row.image, target, CARD.splits[row.usage])
+            else:
+                notes.leave(f"the votes give no target by the rule {rule!r}")
 
 
 def targets(votes: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
@@ -90,40 +105,44 @@ def targets(votes: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
     return (faces / np.maximum(known, 1)[:, None]).astype(np.float32), kept
 
 
-def _votes(root: Path, found: list[fer2013.Row]) -> np.ndarray:
-    """(n, 10) votes of the rows: from the rows themselves, or from fer2013new.csv beside fer2013.csv."""
-    if all(row.votes is not None for row in found):
-        return np.array([row.votes for row in found])
+def _find(root: Path) -> Path | None:
+    """fer2013new.csv beside fer2013.csv."""
     folder = root.parent if root.is_file() else root
     paths = [folder / "fer2013new.csv", folder / "fer2013" / "fer2013new.csv", folder / "ferplus" / "fer2013new.csv"]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        raise DatasetNotFound(f"{folder}: no fer2013new.csv with the FER+ votes here; {CARD.obtain}")
-    return _from_csv(path, found)
+    return next((path for path in paths if path.is_file()), None)
 
 
-def _from_csv(path: Path, found: list[fer2013.Row]) -> np.ndarray:
-    """The votes by row order: the number in an image's name is not the row."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = {"Usage", *_NAMES} - set(reader.fieldnames or [])
-        if missing:
-            raise DataError(f"{path}: no column {', '.join(sorted(missing))}; expected FER+'s fer2013new.csv")
-        lines = list(reader)
-    if found[-1].number >= len(lines):
-        raise DataError(
-            f"{path}: {len(lines)} rows of votes for {found[-1].number + 1} rows of FER2013; rows match by order"
-        )
-    votes = []
-    for row in found:
-        line, where = lines[row.number], f"{path}, row {row.number}"
-        if line["Usage"] != row.usage:
-            raise DataError(f"{where}: usage {line['Usage']!r}, FER2013 says {row.usage!r}; rows match by order")
-        votes.append([_count(line[name], where, name) for name in _NAMES])
-    return np.array(votes)
+class _Beside:
+    """The votes in fer2013new.csv, by row order: the number in an image's name is not the row."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._path = _find(root)
+        self._votes: list[tuple[str, tuple[int, ...]]] | None = None
+
+    def __call__(self, row: fer2013.Row) -> tuple[int, ...]:
+        """The ten votes of a row. Raises DatasetNotFound without the file, DataError if it does not fit."""
+        if self._path is None:
+            raise DatasetNotFound(f"{self.root}: no fer2013new.csv with the FER+ votes here; {CARD.obtain}")
+        if self._votes is None:
+            self._votes = list(_from_csv(self._path))
+        if row.number >= len(self._votes):
+            raise DataError(
+                f"{self._path}: {len(self._votes)} rows of votes, but FER2013 has a row {row.number}; rows match by order"
+            )
+        usage, votes = self._votes[row.number]
+        if usage != row.usage:
+            where = f"{self._path}, row {row.number}"
+            raise DataError(f"{where}: usage {usage!r}, FER2013 says {row.usage!r}; rows match by order")
+        return votes
 
 
-def _count(text: str | None, where: str, name: str) -> int:
-    if text is None or not text.strip().isdigit():
+def _from_csv(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for where, row in csv_rows(path, ("Usage", *VOTES)):
+        yield row["Usage"], tuple(_count(row[name], where, name) for name in VOTES)
+
+
+def _count(text: str, where: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit()):
         raise DataError(f"{where}: {name}: {text!r} is not a number of votes")
     return int(text)

@@ -32,7 +32,7 @@ TINY = [
     "scenes.size=64",
     "scenes.count=24",
     "scenes.held=8",
-    "network.widths=[4, 4, 8, 8]",
+    "network.widths=[4, 4, 4, 8, 8]",
     "network.depths=[1, 1, 1]",
     "schedule.epochs=3",
     "trainer.batch=8",
@@ -56,7 +56,7 @@ def composer() -> Composer:
 def teacher(tmp_path):
     """A file in YuNet's form with random weights: something to learn from."""
     torch.manual_seed(0)
-    section = DetectorNetworkSection(widths=(4, 4, 8, 8), depths=(1, 1, 1))
+    section = DetectorNetworkSection(widths=(4, 4, 4, 8, 8), depths=(1, 1, 1))
     network = FaceNetwork(section).eval()
     for head in network.heads:
         torch.nn.init.normal_(head.weight, std=0.3)

@@ -295,9 +295,9 @@ class ScenesSection(Section, frozen=True):
 class DetectorNetworkSection(Section, frozen=True):
     """See mien.models.face.FaceNetwork.  convolution: 'dense' 3x3, or 'depthwise' 3x3 and 1x1."""
 
-    widths: tuple[int, int, int, int] = (16, 32, 64, 64)
-    depths: tuple[int, int, int] = (2, 2, 3)
-    convolution: Literal["dense", "depthwise"] = "dense"
+    widths: tuple[int, int, int, int, int] = (16, 32, 64, 64, 64)
+    depths: tuple[int, int, int] = (3, 3, 2)
+    convolution: Literal["dense", "depthwise"] = "depthwise"
 
     def __post_init__(self) -> None:
         for width in self.widths:

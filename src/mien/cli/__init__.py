@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import mien
-from mien.cli import data, evaluate, export, models, predict, train, watch
+from mien.cli import data, evaluate, export, models, predict, show, train, watch
 from mien.errors import MienError
 
 __all__ = ["app", "main"]
@@ -22,6 +22,8 @@ app = typer.Typer(
 app.command()(predict.predict)
 app.command()(watch.watch)
 app.command()(train.train)
+app.command()(show.show)
+app.command()(show.runs)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
 app.add_typer(data.app, name="data")

@@ -47,13 +47,17 @@ def judge(model: str, data: Path, source: str, split: str, rule: str) -> Express
     if is_manifest(data):
         manifest = Manifest.read(data).split(split)
     else:
-        manifest = read_source(source, data, rule).split(find(source).card.split(split))
+        word = find(source).card.split(split)
+        manifest = read_source(source, data, rule).split(word)
     return score_expression(predictions_of(model, manifest), manifest)
 
 
 def predictions_of(model: str, manifest: Manifest) -> Predictions:
     """What a model says of the rows of a manifest: its chips, or its pictures cut as the model wants them."""
+    import msgspec
+
     from mien.data.prepare import prepare
+    from mien.errors import ConfigError
     from mien.evaluation.predictions import predict
     from mien.labels import LabelSet
     from mien.runtime.classify import Classifier
@@ -61,6 +65,12 @@ def predictions_of(model: str, manifest: Manifest) -> Predictions:
 
     classifier = Classifier(_session(model))
     spec = classifier.spec.crop
+    cut = manifest.header.crop
+    if cut is not None and msgspec.structs.replace(cut, border=0) != msgspec.structs.replace(spec, border=0):
+        raise ConfigError(
+            f"{manifest.header.source}: its chips are cut otherwise than {classifier.spec.name} wants ({cut}; {spec}); "
+            "give the manifest of pictures instead"
+        )
     finder = None if manifest.header.framing is not None else open_detector("auto", spec, threads=1)
     chips = manifest if manifest.header.crop is not None else prepare(manifest, spec, finder).chips
     return predict(classifier, LabelSet(classifier.spec.labels), chips)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sized
 from pathlib import Path
@@ -21,9 +22,18 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with an unfinished run.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
+    init: Annotated[Path | None, typer.Option(help="A run or weights file to start from.")] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="For a detector's recipe: the ONNX file to learn from; YuNet by default.")
+        list[Path] | None,
+        typer.Option(
+            help="A run to learn from (several allowed); for a detector's recipe an ONNX file, YuNet by default."
+        ),
     ] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's log into the run folder.")] = False,
+    wandb: Annotated[
+        bool,
+        typer.Option(help="Log to Weights & Biases, offline into the run folder unless WANDB_MODE says otherwise."),
+    ] = False,
 ) -> None:
     """Train a recipe. The run folder keeps the resolved recipe, checkpoints, metrics and weights."""
     from mien.errors import ConfigError
@@ -39,13 +49,31 @@ def train(
     if isinstance(chosen, DetectorRecipe):
         from mien.runtime.store import ENTRIES, fetch
 
-        teacher = teacher or fetch(ENTRIES["yunet"])
-        weights = fit_detector(chosen, data, out, teacher, resume, threads, _track, bar)
-    elif teacher:
-        raise ConfigError(f"--teacher: {chosen.name} learns from labels; only detectors' recipes take a teacher")
+        if init or len(teacher or ()) > 1:
+            raise ConfigError(f"{chosen.name}: a detector's recipe takes one --teacher and no --init")
+        source = teacher[0] if teacher else fetch(ENTRIES["yunet"])
+        weights = fit_detector(chosen, data, out, source, resume, threads, _track, bar)
     else:
-        weights = fit(chosen, data, out, resume, threads, _track, bar)
+        loggers = _loggers(out, chosen.name, tensorboard, wandb)
+        weights = fit(chosen, data, out, resume, threads, _track, bar, init, teacher or (), loggers=loggers)
     print(f"weights: {weights}\nnext: mien export {out} --out {chosen.name}.onnx")
+
+
+def _loggers(out: Path, name: str, tensorboard: bool, wandb: bool) -> list[Any]:
+    loggers: list[Any] = []
+    try:
+        if tensorboard:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
+        if wandb:
+            from lightning.pytorch.loggers import WandbLogger
+
+            os.environ.setdefault("WANDB_MODE", "offline")
+            loggers.append(WandbLogger(name=name, project="mien", save_dir=out))
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("These logs need tensorboard or wandb", "logs") from error
+    return loggers
 
 
 def _track(rows: Iterable[Any]) -> Iterable[Any]:

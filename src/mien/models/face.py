@@ -34,9 +34,9 @@ def _depthwise(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 
 
 class FaceNetwork(nn.Module):
-    """A 7x7 stem of stride 4, three stages, and a merge from coarse to fine before the last block of the finer two.
+    """A 3x3 stem, a halving block, three stages, and a merge from coarse to fine before the last block of the finer two.
 
-    widths: channels at strides 4, 8, 16, 32.  depths: blocks after the halving one, at strides 8, 16, 32.
+    widths: channels at strides 2, 4, 8, 16, 32.  depths: blocks after the halving one, at strides 8, 16, 32.
     Input: luminance (n, 1, h, w) 0..255, sides multiples of 32. Output: (n, cells, 15), the cells of stride 8 first, each
     row by row: the logit of the score, then dx, dy, log w, log h and five landmarks as `mien.runtime.detect.decode` reads.
     """
@@ -44,11 +44,12 @@ class FaceNetwork(nn.Module):
     def __init__(self, section: DetectorNetworkSection) -> None:
         super().__init__()
         block = _dense if section.convolution == "dense" else _depthwise
-        stem, a, b, c = section.widths
+        stem, early, a, b, c = section.widths
         fine, middle, coarse = section.depths
-        self.stem = nn.Conv2d(1, stem, 7, 4, 3, bias=False)
+        self.stem = nn.Conv2d(1, stem, 3, 2, 1, bias=False)
         self.norm = nn.BatchNorm2d(stem)
-        self.fine = nn.Sequential(block(stem, a, 2), *[block(a, a) for _ in range(fine - 1)])
+        self.early = block(stem, early, 2)
+        self.fine = nn.Sequential(block(early, a, 2), *[block(a, a) for _ in range(fine - 1)])
         self.middle = nn.Sequential(block(a, b, 2), *[block(b, b) for _ in range(middle - 1)])
         self.coarse = nn.Sequential(block(b, c, 2), *[block(c, c) for _ in range(coarse)])
         self.down = nn.ModuleList([nn.Conv2d(c, b, 1), nn.Conv2d(b, a, 1)])
@@ -66,7 +67,7 @@ class FaceNetwork(nn.Module):
 
     def grids(self, x: Tensor) -> list[Tensor]:
         """From the stem's features to the answer at each stride: (n, 15, h, w)."""
-        fine = self.fine(x)
+        fine = self.fine(self.early(x))
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         middle = self.last[0](torch.relu(middle + _double(self.down[0](coarse))))
@@ -91,7 +92,7 @@ class FaceGraph(nn.Module):
         assert norm.running_mean is not None
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         luma = torch.tensor(_LUMA_BGR).reshape(1, 3, 1, 1) / _SCALE
-        self.stem = nn.Conv2d(3, len(gain), 7, 4, 3)
+        self.stem = nn.Conv2d(3, len(gain), 3, 2, 1)
         self.stem.weight.data = network.stem.weight.data * luma * gain.data.reshape(-1, 1, 1, 1)
         self.stem.bias.data = norm.bias.data - norm.running_mean * gain.data  # type: ignore[union-attr]
         self.network = network

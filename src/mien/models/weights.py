@@ -108,10 +108,12 @@ def start_from(network: Network, path: str | PathLike[str]) -> dict[str, Any]:
         raise ModelError(f"{file}: not a safetensors file ({error}); pickled checkpoints are never loaded") from error
     ours = network.state_dict()
     fits = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
-    if not any(name.startswith("backbone.") for name in fits):
-        differ = [f"{n} {tuple(t.shape)}" for n, t in ours.items() if n.startswith("backbone.") and n not in fits]
+    kernels = [name for name, t in ours.items() if name.startswith("backbone.") and t.ndim > 1]
+    differ = [f"{name} {tuple(ours[name].shape)}" for name in kernels if name not in fits]
+    if 2 * len(differ) > len(kernels):
         raise ModelError(
-            f"{file}: weights of another network: nothing fits the backbone, such as {'; '.join(differ[:3])}"
+            f"{file}: weights of another network: of the backbone's {len(kernels)} kernels {len(differ)} do not fit, "
+            f"such as {'; '.join(differ[:3])}"
         )
     network.load_state_dict(fits, strict=False)
     return {**origin, "fresh": sorted(set(ours) - set(fits))}

@@ -161,17 +161,20 @@ class _EpochLog(Callback):
         self.best = state_dict["best"]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        figures = {
+            name: float(value) for name, value in sorted(trainer.callback_metrics.items())
+        }  # all processes at once
         if trainer.is_global_zero:
-            self._log(trainer)
-            self._keep_best(trainer, pl_module)
+            self._log(trainer, figures)
+            self._keep_best(figures, pl_module)
         place = self.folder / ".last.part.ckpt"
         trainer.save_checkpoint(place)
         if trainer.is_global_zero:
             place.replace(self.folder / "last.ckpt")
 
-    def _log(self, trainer: lightning.Trainer) -> None:
+    def _log(self, trainer: lightning.Trainer, figures: dict[str, float]) -> None:
         path = self.folder / "metrics.csv"
-        row = {name: f"{float(value):.5f}" for name, value in sorted(trainer.callback_metrics.items())}
+        row = {name: f"{value:.5f}" for name, value in figures.items()}
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         row = {"epoch": str(trainer.current_epoch), "lr": f"{rate:.6g}", **row}
         new = not path.exists()
@@ -181,25 +184,20 @@ class _EpochLog(Callback):
                 writer.writeheader()
             writer.writerow(row)
 
-    def _keep_best(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def _keep_best(self, figures: dict[str, float], pl_module: Any) -> None:
         if self.recipe.trainer.keep != "best":
             return
         monitor = self.recipe.schedule.monitor
-        value = trainer.callback_metrics.get(f"val/{monitor}")
-        if value is None:
-            raise ConfigError(f"schedule.monitor: the held-out rows give no {monitor}; they give {known(trainer)}")
-        score = -float(value) if monitor == "loss" else float(value)
+        if f"val/{monitor}" not in figures:
+            there = ", ".join(name.removeprefix("val/") for name in figures if name.startswith("val/"))
+            raise ConfigError(f"schedule.monitor: the held-out rows give no {monitor}; they give {there}")
+        score = figures[f"val/{monitor}"] * (-1 if monitor == "loss" else 1)
         if self.best is None or score > self.best:
             self.best = score
             with whole_file(self.folder / "best.safetensors", overwrite=True) as part:
                 save_file(
                     {name: t.detach().cpu().contiguous() for name, t in pl_module.kept.state_dict().items()}, part
                 )
-
-
-def known(trainer: lightning.Trainer) -> str:
-    """The held-out figures of a trainer, by name."""
-    return ", ".join(sorted(name.removeprefix("val/") for name in trainer.callback_metrics if name.startswith("val/")))
 
 
 def run_loop(

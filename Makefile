@@ -11,7 +11,7 @@ demo: .venv/light
 	@echo "the annotated picture: out/demo/eileen_collins.jpg"
 
 test: .venv/full lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: .venv/full
 	$(BIN)/ruff check src tests benchmarks

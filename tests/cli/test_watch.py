@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
 from builders import a_video, drawn_face
 from mien.cli import main
 from mien.faces import Frame
-from mien.vision.video import VideoInfo, frames
+from mien.vision.image import read_image
+from mien.vision.video import VideoInfo, VideoWriter, frames
 from test_runtime import a_model
 
 OPTIONS = ["--model", "tiny.onnx", "--detector", "whole", "--threads", "1"]
@@ -117,3 +119,25 @@ def test_a_real_ctrl_c_keeps_a_table_and_a_video_that_plays(folder):
     assert abs(len(list(frames("o.mp4"))) - len(kept)) <= 1
     assert "written: o.mp4" in out
     assert not list(folder.glob(".*part*"))
+
+
+def test_a_clip_of_real_people_is_read(test_data, tmp_path, monkeypatch, capsys):
+    """Zooms over the photographs: every frame of a portrait has its face, and the smile is seen."""
+    photo = cv2.resize(read_image(test_data / "photos" / "portrait_1.jpg"), (480, 600), interpolation=cv2.INTER_AREA)
+    with VideoWriter(tmp_path / "clip.mp4", 480, 480, rate=10) as writer:
+        for i in range(10):
+            side = 480 - 12 * i
+            part = photo[20 : 20 + side, 5 * i : 5 * i + side]
+            writer.write(cv2.resize(part, (480, 480), interpolation=cv2.INTER_AREA), i * 0.1 + (0.05 if i > 4 else 0))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["mien", "watch", "clip.mp4", "--table", "t.csv", "--save", "o.mp4", "--threads", "1"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code, capsys.readouterr().err
+    seen = rows(tmp_path / "t.csv")
+    assert {row["index"] for row in seen} == {str(i) for i in range(10)}
+    assert [row["label"] for row in seen].count("happiness") >= 8
+    assert np.isclose(float(seen[-1]["seconds"]), 0.95, atol=0.01)
+    assert len(list(frames(tmp_path / "o.mp4"))) == 10

@@ -76,7 +76,10 @@ def recognise(root: Annotated[Path, typer.Argument(help="A folder or file.")]) -
 def audit(
     manifest: _Manifest,
     out: Annotated[Path | None, typer.Option(help="A page with pictures (.html).")] = None,
-    model: Annotated[str | None, typer.Option(help="A model whose answers point at likely label errors.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model that did not learn from these rows: its answers point at likely label errors."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     overwrite: _Overwrite = False,
 ) -> None:
@@ -113,30 +116,41 @@ def _answers(model: str, rows: Manifest) -> Any:
 
 @app.command()
 def clean(
-    manifest: _Manifest,
-    out: _Out,
-    rules: Annotated[str, typer.Option(help="Rules by name, with commas; `mien data clean --help` names them.")],
+    manifest: Annotated[
+        Path | None, typer.Argument(help="A manifest; without one, the rules and what they do.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The manifest to write.")] = None,
+    rules: Annotated[str, typer.Option(help="Rules by name, with commas.")] = "",
+    model: Annotated[
+        str | None, typer.Option(help="For label-errors: a model that did not learn from these rows.")
+    ] = None,
     overwrite: _Overwrite = False,
 ) -> None:
-    """Write a new manifest without the rows that the rules drop, and a log of every one with its reason beside it.
-
-    Rules: undecodable, blank, duplicates, leaks, conflicts, near-duplicates, no-majority, affect-range.
-    """
+    """Write a new manifest without the rows that the rules drop, and a log of every one with its reason beside it."""
     _need()
+    from mien.data.audit import audit as look
+    from mien.data.clean import RULES
     from mien.data.clean import clean as work
     from mien.data.manifest import Manifest
     from mien.files import check_free
 
+    chosen = [rule.strip() for rule in rules.split(",") if rule.strip()]
+    if manifest is None or out is None or not chosen:
+        _table("rules", ((name, (rule.__doc__ or "").split("\n")[0]) for name, rule in RULES.items()))
+        if manifest is None and not chosen:
+            return
+        raise ConfigError("clean: expected a manifest, --rules with names from the table, and --out")
     log = out.with_name(f"{out.stem}.log.csv")
     for path in (out, log):
         check_free(path, overwrite)
     rows = Manifest.read(manifest)
-    done = work(rows, [rule.strip() for rule in rules.split(",") if rule.strip()])
+    told = _answers(model, rows) if model else None
+    done = work(rows, chosen, look(rows, told, progress=_track("auditing")))
     done.manifest.write(out, overwrite)
     done.write_log(log, overwrite)
     _show(done.manifest)
     print(
-        f"manifest: {out}\n{len(rows) - len(done.manifest):,} of {len(rows):,} rows dropped; each with its reason: {log}"
+        f"manifest: {out}\n{len(rows) - len(done.manifest):,} of {len(rows):,} rows dropped; each change with its reason: {log}"
     )
 
 

@@ -103,12 +103,16 @@ class Composer:
 
     def scene(self, seed: int, index: int) -> np.ndarray:
         """(size, size) uint8 luminance."""
+        return self.compose(seed, index)[0]
+
+    def compose(self, seed: int, index: int) -> tuple[np.ndarray, list[tuple[float, float, float]]]:
+        """The scene, and the discs (x, y, radius) on which heads were put, hidden, cut off or blurred as they may be."""
         rng = np.random.default_rng((seed, index))
         canvas, taken = self._ground(rng)
         if rng.random() > 0.12:
             for _ in range(int(rng.integers(1, 9))):
                 self._paste(canvas, taken, rng)
-        return _spoiled(canvas, rng)
+        return _spoiled(canvas, rng), taken
 
     def _ground(self, rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[float, float, float]]]:
         """The ground as float32, and the discs (x, y, radius) that are taken by a head already."""

@@ -33,7 +33,7 @@ def summarise(section: NetworkSection, labels: LabelSet, crop: CropSpec, depth: 
 
     with torch.device("meta"):
         network = build_network(msgspec.structs.replace(section, pretrained=False), labels, crop).eval()
-        counter = FlopCounterMode(display=False, depth=None)
+        counter = FlopCounterMode(display=False)
         shapes = _shapes(network, crop, counter)
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     layers = []

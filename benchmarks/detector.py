@@ -22,7 +22,7 @@ import numpy as np
 
 import mien
 from mien.data.scenes import Composer, read_grounds, read_heads
-from mien.evaluation.detection import match, score_detection
+from mien.evaluation.detection import match, on_disc, score_detection
 from mien.faces import Face
 from mien.report.card import detector_card
 from mien.runtime.detect import GridDetector
@@ -74,11 +74,8 @@ def false_alarms(found: Found, wanted: Found, heads: list[list[tuple[float, floa
     extra = on_heads = 0
     for ours, theirs, discs in zip(found, wanted, heads, strict=True):
         matched = {i for i, _ in match(ours, theirs).pairs}
-        for i, face in enumerate(ours):
-            if i not in matched:
-                x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
-                extra += 1
-                on_heads += any(math.hypot(x - a, y - b) < r for a, b, r in discs)
+        rest = [face for i, face in enumerate(ours) if i not in matched]
+        extra, on_heads = extra + len(rest), on_heads + sum(on_disc(face, discs) for face in rest)
     return extra, on_heads
 
 

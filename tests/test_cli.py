@@ -139,6 +139,7 @@ def test_the_shipped_model_scores_what_its_card_states(test_data):
     where = mien("models", "where", "ferplus-small").stdout.strip()
     spec = json.loads(Path(where).with_suffix(".json").read_text())
     card = Path(where).with_suffix(".md").read_text()
+    scores = scores["scores"]["expression"]
     assert scores["rows"] == 3199
     assert abs(scores["accuracy"] - spec["metrics"]["ferplus/PublicTest/majority/accuracy"]) < 1e-3
     assert f"{spec['metrics']['ferplus/PublicTest/majority/accuracy']:.2%}" in card

@@ -173,7 +173,7 @@ def test_flipped_targets_are_those_of_the_mirror_image():
 
 
 def test_the_loss_is_least_where_the_answer_is_the_teachers():
-    recipe = load_recipe("mien-face")
+    recipe = load_recipe("mien-face", ["loss.focus=2"])
     scores = torch.rand(2, 10)
     values = torch.randn(2, 10, VALUES)
     perfect = torch.cat([torch.logit(scores)[..., None], values], dim=2)

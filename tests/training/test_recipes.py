@@ -259,7 +259,7 @@ def test_losses_are_those_of_their_papers():
     assert torch.isclose(focal_loss(logits, targets, ones, 0.0), nn.CrossEntropyLoss()(logits, targets))
     p = torch.softmax(logits, 1)
     assert torch.isclose(focal_loss(logits, targets, ones, 2.0), -(targets * (1 - p) ** 2 * p.log()).sum(1).mean())
-    from mien.evaluation.metrics import concordance
+    from mien.evaluation.affect import concordance
 
     by_hand = np.mean([concordance(said[:, i].double().numpy(), affect[:, i].double().numpy()) for i in (0, 1)])
     assert abs(float(ccc_loss(said.double(), affect.double())) - (1 - by_hand)) < 1e-9

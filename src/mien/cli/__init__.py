@@ -26,6 +26,7 @@ app.command()(show.show)
 app.command()(show.runs)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
+app.command()(evaluate.compare)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 

@@ -37,11 +37,12 @@ def export(
             )
         return _said(out, export_detector(weights, out, overwrite=overwrite))
     if data:
-        from mien.cli.evaluate import judge
+        from mien.cli.evaluate import judged
 
-        scores = judge(str(weights), data, "ferplus", "PublicTest", "majority")
+        scores = judged(str(weights), data, "ferplus", "PublicTest", "majority", copies=True)[0]
+        assert scores.scores.expression is not None
         metrics = {
-            f"ferplus/PublicTest/majority/{name}": round(getattr(scores, name), 5)
+            f"ferplus/PublicTest/majority/{name}": round(getattr(scores.scores.expression, name), 5)
             for name in ("accuracy", "macro_f1", "macro_recall", "ece")
         }
     difference = export_onnx(weights, out, metrics, overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -9,7 +10,7 @@ import numpy as np
 
 from mien.faces import Face
 
-__all__ = ["DetectionScores", "Matches", "best_threshold", "match", "overlaps", "score_detection"]
+__all__ = ["DetectionScores", "Matches", "best_threshold", "match", "on_disc", "overlaps", "score_detection"]
 
 
 class Matches(msgspec.Struct, frozen=True):
@@ -50,6 +51,12 @@ def match(found: Sequence[Face], wanted: Sequence[Face], least: float = 0.5) -> 
             pairs.append((i, j))
             table[i, :], table[:, j] = -1, -1
     return Matches(tuple(pairs), len(found), len(wanted))
+
+
+def on_disc(face: Face, discs: Sequence[tuple[float, float, float]]) -> bool:
+    """Whether the middle of a face's box lies on one of some discs (x, y, radius)."""
+    x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
+    return any(math.hypot(x - a, y - b) < r for a, b, r in discs)
 
 
 def score_detection(

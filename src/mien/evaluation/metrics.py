@@ -1,79 +1,209 @@
-"""How right predictions are. Pure functions; scikit-learn where it defines the measure."""
+"""How right predicted expressions are. Pure functions; scikit-learn where it defines the measure.
+
+Conventions: the truth of a soft target is its largest entry (the first at a tie); macro means are over the classes that
+have rows; a class that is never said has precision 0.
+"""
 
 from __future__ import annotations
 
 import msgspec
 import numpy as np
-from sklearn.metrics import confusion_matrix, f1_score, recall_score
+from sklearn.metrics import (
+    average_precision_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from mien.data.manifest import Manifest
 from mien.errors import DataError
+from mien.evaluation.affect import AffectScores, score_affect
 from mien.evaluation.predictions import Predictions
 
-__all__ = ["ExpressionScores", "concordance", "expected_calibration_error", "macro_f1", "score_expression", "wilson"]
+__all__ = [
+    "BINS",
+    "ClassScores",
+    "ExpressionScores",
+    "Scores",
+    "expected_calibration_error",
+    "macro_f1",
+    "nominal_alpha",
+    "reliability",
+    "score",
+    "score_expression",
+    "wilson",
+]
+
+#: Equal-width bins of the top probability, for calibration.
+BINS = 15
+
+
+class ClassScores(msgspec.Struct, frozen=True):
+    """One class: rows that have it, precision, recall, F1."""
+
+    rows: int
+    precision: float
+    recall: float
+    f1: float
 
 
 class ExpressionScores(msgspec.Struct, frozen=True):
-    """rows judged; accuracy with its 95 % Wilson interval; macro means over the classes that have rows.
+    """What a set of predictions is worth.
 
-    recalls: per class, NaN-free (classes without rows are absent).  confusion: rows true, columns predicted.
+    interval: 95 % Wilson interval of accuracy.  macro_*: means over the classes that have rows; macro recall is what others
+    call balanced accuracy.  kappa: Cohen's.  alpha: Krippendorff's, nominal, model and truth as two raters.
+    auroc, aucpr: one class against the rest, macro mean; NaN with one class.  top2: the truth is among the two likeliest.
+    nll: mean -log probability of the truth.  brier: mean squared distance to the one-hot truth.
+    cross_entropy: mean against the target distributions as given (votes), in nats.
+    classes: per class with rows.  confusion: rows true, columns predicted, in the order of `labels`.
     """
 
     rows: int
     accuracy: float
     interval: tuple[float, float]
     macro_f1: float
+    weighted_f1: float
     macro_recall: float
+    macro_precision: float
+    kappa: float
+    alpha: float
+    auroc: float
+    aucpr: float
+    top2: float
     ece: float
-    recalls: dict[str, float]
+    nll: float
+    brier: float
+    cross_entropy: float
+    labels: tuple[str, ...]
+    classes: dict[str, ClassScores]
     confusion: list[list[int]]
+
+    @property
+    def recalls(self) -> dict[str, float]:
+        """Recall per class that has rows."""
+        return {name: found.recall for name, found in self.classes.items()}
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """Both judgements; either is None where the data or the model have nothing to compare."""
+
+    expression: ExpressionScores | None
+    affect: AffectScores | None
+
+
+def score(predictions: Predictions, manifest: Manifest) -> Scores:
+    """Judge expressions and affect against a manifest. Raises DataError: ids or labels differ, nothing can be judged."""
+    rows = aligned(predictions, manifest)
+    targets = manifest.targets()
+    expression = None
+    if not np.isnan(targets).all() and not np.isnan(rows.probabilities).all():
+        expression = score_expression(predictions, manifest)
+    affect = score_affect(rows.affect, manifest.affect())
+    if expression is None and affect is None:
+        raise DataError(f"{manifest.header.source}: no row has a label or affect that the model answers")
+    return Scores(expression, affect)
+
+
+def aligned(predictions: Predictions, manifest: Manifest) -> Predictions:
+    """The predictions in the manifest's order. Raises DataError if ids are missing or foreign."""
+    at = {name: row for row, name in enumerate(predictions.ids)}
+    wanted = manifest.ids
+    missing = [name for name in wanted if name not in at]
+    if missing or len(at) != len(wanted):
+        foreign = sorted(set(at) - set(wanted))
+        raise DataError(
+            f"predictions for {len(at)} rows, the data has {len(wanted)}: {len(missing)} rows have none"
+            f"{f' (such as {missing[0]})' if missing else ''}, {len(foreign)} are of other rows"
+            f"{f' (such as {foreign[0]})' if foreign else ''}"
+        )
+    rows = [at[name] for name in wanted]
+    return Predictions(predictions.labels, wanted, predictions.probabilities[rows], predictions.affect[rows])
 
 
 def score_expression(predictions: Predictions, manifest: Manifest) -> ExpressionScores:
-    """Judge predictions against a manifest whose targets are hard or soft (the largest entry counts).
+    """Judge predictions against a manifest whose targets are hard or soft; unlabelled rows are left out.
 
     The two must hold the same ids, in any order, and the same labels. Raises DataError.
     """
     if list(predictions.labels) != list(manifest.labels):
         raise DataError(
-            f"the model has the labels {', '.join(predictions.labels)}; the data {', '.join(manifest.labels)}"
+            f"the model has the labels {', '.join(predictions.labels)}; the data {', '.join(manifest.labels)}; "
+            "choose a common set with --labels"
         )
-    at = {name: row for row, name in enumerate(predictions.ids)}
-    if set(at) != set(manifest.ids):
-        raise DataError(f"predictions for {len(at)} rows, the data has {len(manifest)}: the ids differ")
-    probabilities = predictions.probabilities[[at[name] for name in manifest.ids]]
-    truth, said = manifest.targets().argmax(axis=1), probabilities.argmax(axis=1)
+    targets = manifest.targets()
+    known = ~np.isnan(targets).any(axis=1)
+    if not known.any():
+        raise DataError(f"{manifest.header.source}: no row has a label")
+    return judge_rows(aligned(predictions, manifest).probabilities[known], targets[known], tuple(manifest.labels))
+
+
+def judge_rows(probabilities: np.ndarray, targets: np.ndarray, labels: tuple[str, ...]) -> ExpressionScores:
+    """Judge (n, c) probabilities against (n, c) target distributions without NaN."""
+    probabilities = probabilities.astype(np.float64)
+    truth, said = targets.argmax(axis=1), probabilities.argmax(axis=1)
     there = sorted(set(truth.tolist()))
-    names = list(manifest.labels)
-    recalls = recall_score(truth, said, labels=there, average=None, zero_division=0)
-    hits = int((truth == said).sum())
+    precision, recall, f1, support = precision_recall_fscore_support(truth, said, labels=there, zero_division=0)
+    hits, count = int((truth == said).sum()), len(truth)
+    onehot = np.eye(len(labels))[truth]
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+    logs = np.log(np.clip(probabilities, 1e-12, 1))
     return ExpressionScores(
-        rows=len(truth),
-        accuracy=hits / len(truth),
-        interval=wilson(hits, len(truth)),
-        macro_f1=float(f1_score(truth, said, labels=there, average="macro", zero_division=0)),
-        macro_recall=float(np.mean(recalls)),
+        rows=count,
+        accuracy=hits / count,
+        interval=wilson(hits, count),
+        macro_f1=float(np.mean(f1)),
+        weighted_f1=float(np.average(f1, weights=support)),
+        macro_recall=float(np.mean(recall)),
+        macro_precision=float(np.mean(precision)),
+        kappa=_kappa(truth, said),
+        alpha=nominal_alpha(truth, said),
+        auroc=_one_against_rest(roc_auc_score, onehot, probabilities, there),
+        aucpr=_one_against_rest(average_precision_score, onehot, probabilities, there),
+        top2=float((order == truth[:, None]).any(axis=1).mean()),
         ece=expected_calibration_error(probabilities, truth),
-        recalls={names[i]: float(r) for i, r in zip(there, recalls, strict=True)},
-        confusion=confusion_matrix(truth, said, labels=range(len(names))).tolist(),
+        nll=float(-logs[np.arange(count), truth].mean()),
+        brier=float(((probabilities - onehot) ** 2).sum(axis=1).mean()),
+        cross_entropy=float(-(targets * logs).sum(axis=1).mean()),
+        labels=labels,
+        classes={
+            labels[i]: ClassScores(int(n), float(p), float(r), float(f))
+            for i, n, p, r, f in zip(there, support, precision, recall, f1, strict=True)
+        },
+        confusion=confusion_matrix(truth, said, labels=range(len(labels))).tolist(),
     )
+
+
+def _kappa(truth: np.ndarray, said: np.ndarray) -> float:
+    one = len(set(truth.tolist()) | set(said.tolist())) == 1
+    return float("nan") if one else float(cohen_kappa_score(truth, said))
+
+
+def _one_against_rest(measure, onehot: np.ndarray, probabilities: np.ndarray, there: list[int]) -> float:  # type: ignore[no-untyped-def]
+    if len(there) < 2:
+        return float("nan")
+    return float(np.mean([measure(onehot[:, i], probabilities[:, i]) for i in there]))
+
+
+def nominal_alpha(first: np.ndarray, second: np.ndarray) -> float:
+    """Krippendorff's alpha of two raters on nominal data without gaps: 1 - observed / expected disagreement.
+
+    K. Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011. With N = 2n values, of which n_c are c:
+    expected disagreement is 1 - sum n_c (n_c - 1) / (N (N - 1)). NaN if there is only one value.
+
+    >>> round(nominal_alpha(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0])), 4)
+    0.5333
+    """
+    counts = np.unique(np.concatenate([first, second]), return_counts=True)[1].astype(np.float64)
+    total = counts.sum()
+    expected = 1 - (counts * (counts - 1)).sum() / (total * (total - 1))
+    return float("nan") if expected == 0 else float(1 - np.mean(first != second) / expected)
 
 
 def macro_f1(truth: np.ndarray, said: np.ndarray) -> float:
     """Mean F1 over the classes that have rows, from (n,) class indices."""
     return float(f1_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0))
-
-
-def concordance(a: np.ndarray, b: np.ndarray) -> float:
-    """Lin's concordance of two (n,) series over the whole set: 2 cov / (var + var + (mean - mean)^2), population variance.
-
-    L. I. Lin, Biometrics 45(1), 1989. NaN if both are constant and equal.
-
-    >>> concordance(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-    1.0
-    """
-    spread = np.var(a) + np.var(b) + (np.mean(a) - np.mean(b)) ** 2
-    return float(2 * np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread else float("nan")
 
 
 def wilson(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
@@ -88,13 +218,21 @@ def wilson(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, 
     return middle - half, middle + half
 
 
-def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
+def reliability(probabilities: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
+    """(mean confidence, accuracy, rows) of each equal-width bin of the top probability that has rows, rising."""
+    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        (float(confidence[which == b].mean()), float(hit[which == b].mean()), int((which == b).sum()))
+        for b in np.unique(which)
+    ]
+
+
+def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
     """Mean |accuracy - confidence| over equal-width bins of the top probability, weighted by rows (Guo et al. 2017).
 
     >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
     """
-    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(hit[which == b].mean() - confidence[which == b].mean()) * (which == b).mean() for b in np.unique(which)]
-    return float(sum(gaps))
+    parts = reliability(probabilities, truth, bins)
+    return float(sum(abs(hit - said) * rows for said, hit, rows in parts) / len(truth))

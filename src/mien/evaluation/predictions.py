@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
 from mien.data.manifest import Manifest
 from mien.data.prepare import chips
 from mien.errors import DataError
-from mien.labels import LabelSet
+from mien.files import whole_file
+from mien.labels import KNOWN_SETS, LabelSet
 
-__all__ = ["ChipModel", "Predictions", "predict"]
+__all__ = ["ChipModel", "Predictions", "averaged", "predict", "projected", "read_predictions", "write_predictions"]
 
 
 class ChipModel(Protocol):
@@ -42,12 +49,18 @@ class Predictions:
             )
         if len(set(self.ids)) != n:
             raise DataError("predictions: an id stands on two rows")
-        if not np.allclose(self.probabilities.sum(axis=1), 1, atol=1e-3):
-            raise DataError("predictions: a row of probabilities does not sum to one; give probabilities, not logits")
+        silent = np.isnan(self.probabilities).all(axis=1)
+        if silent.any() and not silent.all():
+            raise DataError(f"predictions: row {int(silent.argmax())} has no probabilities, others have")
+        if n and not silent.all() and not np.allclose(self.probabilities.sum(axis=1), 1, atol=1e-3):
+            wrong = int(np.argmax(~np.isclose(self.probabilities.sum(axis=1), 1, atol=1e-3)))
+            raise DataError(
+                f"predictions: the probabilities of {self.ids[wrong]} do not sum to one; give probabilities, not logits"
+            )
 
 
-def predict(model: ChipModel, labels: LabelSet, manifest: Manifest) -> Predictions:
-    """What a model says about the chips of a prepared manifest."""
+def predict(model: ChipModel, labels: LabelSet, manifest: Manifest, flip: bool = False) -> Predictions:
+    """What a model says about the chips of a prepared manifest. flip: averaged with what it says of their mirror images."""
     pictures = chips(manifest)
     if pictures.shape[-1] == 1:
         pictures = np.repeat(pictures, 3, axis=-1)
@@ -55,4 +68,95 @@ def predict(model: ChipModel, labels: LabelSet, manifest: Manifest) -> Predictio
     assert crop is not None
     b = crop.border
     inner = pictures[:, b : pictures.shape[1] - b, b : pictures.shape[2] - b]
-    return Predictions(labels, manifest.ids, *model.run(inner))
+    said = model.run(inner)
+    if flip:
+        other = model.run(inner[:, :, ::-1])
+        said = (said[0] + other[0]) / 2, (said[1] + other[1]) / 2
+    return Predictions(labels, manifest.ids, *said)
+
+
+def projected(predictions: Predictions, labels: LabelSet) -> Predictions:
+    """Moved onto another label set: columns dropped or reordered, rows renormalised. Raises DataError: a row has nothing left."""
+    if predictions.labels == labels or np.isnan(predictions.probabilities).all():
+        return predictions
+    moved = predictions.labels.project(predictions.probabilities, labels)
+    lost = np.flatnonzero(np.isnan(moved).any(axis=1))
+    if len(lost):
+        raise DataError(f"predictions: {predictions.ids[lost[0]]} has nothing on {', '.join(labels)}")
+    return Predictions(labels, predictions.ids, moved, predictions.affect)
+
+
+def averaged(parts: Sequence[Predictions], weights: Sequence[float] | None = None, logits: bool = False) -> Predictions:
+    """An ensemble: the (weighted) mean of probabilities, or of their logarithms renormalised, and of affect.
+
+    All must have the same labels and ids; the order of rows is the first one's. Raises DataError.
+    """
+    first = parts[0]
+    at = [{name: row for row, name in enumerate(part.ids)} for part in parts]
+    for part, rows in zip(parts, at, strict=True):
+        if part.labels != first.labels or set(rows) != set(first.ids):
+            raise DataError("ensemble: the members answer other labels or other rows")
+    share = np.ones(len(parts)) if weights is None else np.asarray(weights, np.float64)
+    share = share / share.sum()
+    stacked = np.stack([p.probabilities[[rows[name] for name in first.ids]] for p, rows in zip(parts, at, strict=True)])
+    affect = np.stack([p.affect[[rows[name] for name in first.ids]] for p, rows in zip(parts, at, strict=True)])
+    if logits:
+        mean = np.exp(np.tensordot(share, np.log(np.clip(stacked, 1e-12, 1)), 1))
+        mean = mean / mean.sum(axis=1, keepdims=True)
+    else:
+        mean = np.tensordot(share, stacked, 1)
+    return Predictions(first.labels, first.ids, mean, np.tensordot(share, affect, 1))
+
+
+def write_predictions(predictions: Predictions, path: str | PathLike[str], overwrite: bool = False) -> None:
+    """Write id, p_LABEL for each label, valence, arousal: Parquet or CSV by the suffix. Raises OutputError, DataError."""
+    table = pa.table(
+        {
+            "id": pa.array(predictions.ids, pa.string()),
+            **{f"p_{name}": predictions.probabilities[:, i] for i, name in enumerate(predictions.labels)},
+            "valence": predictions.affect[:, 0],
+            "arousal": predictions.affect[:, 1],
+        }
+    )
+    suffix = Path(path).suffix
+    if suffix not in {".csv", ".parquet"}:
+        raise DataError(f"{path}: predictions are written as .csv or .parquet")
+    with whole_file(path, overwrite) as part:
+        (pq.write_table if suffix == ".parquet" else pa_csv.write_csv)(table, part)
+
+
+def read_predictions(path: str | PathLike[str]) -> Predictions:
+    """Read a table with `id` and either a column p_LABEL for each label or one column `label`; valence, arousal if known.
+
+    So another tool's answers come in. A `label` alone counts as certain. Raises DataError: file, column, row.
+    """
+    path = Path(path)
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable table of predictions ({error})") from error
+    columns = table.column_names
+    if "id" not in columns:
+        raise DataError(f"{path}: no column id; it has {', '.join(columns)}")
+    ids = [str(name) for name in table["id"].to_pylist()]
+    names = [name.removeprefix("p_") for name in columns if name.startswith("p_")]
+    if names:
+        labels = LabelSet(tuple(names))
+        probabilities = np.stack([_numbers(table, f"p_{name}", path) for name in names], axis=1)
+    elif "label" in columns:
+        said = [str(name) for name in table["label"].to_pylist()]
+        known = [name for name in KNOWN_SETS["affectnet8"] if name in said]
+        labels = LabelSet(tuple(known + sorted(set(said) - set(known))))
+        probabilities = np.stack([labels.onehot(name) for name in said])
+    else:
+        raise DataError(f"{path}: no columns p_LABEL and no column label; it has {', '.join(columns)}")
+    unknown = np.full(len(ids), np.nan)
+    affect = [_numbers(table, name, path) if name in columns else unknown for name in ("valence", "arousal")]
+    return Predictions(labels, ids, probabilities.astype(np.float64), np.stack(affect, axis=1))
+
+
+def _numbers(table: pa.Table, column: str, path: Path) -> np.ndarray:
+    try:
+        return np.asarray(table[column].to_numpy(zero_copy_only=False), np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}, column {column}: not numbers ({error})") from error

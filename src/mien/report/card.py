@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mien.evaluation.metrics import ExpressionScores
+from mien.evaluation.judgement import Judgement
 from mien.spec import DetectorSpec, ModelSpec
 
 __all__ = ["detector_card", "model_card"]
@@ -15,10 +15,20 @@ def _passes(spec: ModelSpec) -> str:
     return "the chip and its mirror image averaged inside the graph" if mirrored else "one pass, no averaging"
 
 
-def model_card(spec: ModelSpec, scores: ExpressionScores, file: Path) -> str:
+def model_card(spec: ModelSpec, judged: Judgement, file: Path) -> str:
     """The card of a model judged on FER+ PublicTest, as Markdown."""
+    scores = judged.scores.expression
+    assert scores is not None
+    clean = judged.without_copies.expression if judged.without_copies is not None else None
+    others = "none left" if clean is None else f"{clean.accuracy:.2%} of {clean.rows:,}"
     low, high = scores.interval
-    recalls = "\n".join(f"| {name} | {recall:.1%} |" for name, recall in scores.recalls.items())
+    recalls = "\n".join(
+        f"| {name} | {one.recall:.1%} | {one.precision:.1%} | {one.rows:,} |" for name, one in scores.classes.items()
+    )
+
+    def edges(name: str) -> str:
+        return " to ".join(f"{edge:.2%}" for edge in judged.intervals[name])
+
     return f"""# {spec.name}
 
 Reads the **apparent** expression of a face: {", ".join(spec.labels)}; and valence and arousal. Faces show; whether a
@@ -34,20 +44,21 @@ feeling stands behind what they show, this model does not know.
 FER+ PublicTest, majority rule, {scores.rows:,} faces, {_passes(spec)}. No weights were selected on these rows: they
 are those of the last epoch (averaged); the temperature ({spec.temperature}) was fitted on rows held out of Training.
 
-    mien evaluate {spec.name} --data FER2013 --source ferplus --split PublicTest
+    mien evaluate {spec.name} --data FER2013 --source ferplus --split PublicTest --without-copies
 
 | measure | value |
 |---|---|
 | accuracy | {scores.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}) |
-| macro F1 | {scores.macro_f1:.2%} |
-| macro recall | {scores.macro_recall:.2%} |
+| accuracy without the {judged.copies} rows that have an identical or near copy in Training | {others} |
+| macro F1 | {scores.macro_f1:.2%} ({edges("macro_f1")}) |
+| macro recall | {scores.macro_recall:.2%} ({edges("macro_recall")}) |
+| Cohen's kappa | {scores.kappa:.3f} |
+| AUROC, one against the rest | {scores.auroc:.3f} |
 | expected calibration error | {scores.ece:.2%} |
 
-| recall | |
-|---|---|
+| | recall | precision | faces |
+|---|---|---|---|
 {recalls}
-
-280 of the 3,589 PublicTest rows have an identical copy in Training; the figures include them.
 
 ## Valence and arousal
 

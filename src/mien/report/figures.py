@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from mien.faces import Box
 
-__all__ = ["PALETTE", "data_uri", "histogram", "label_colour", "montage", "plane", "tile"]
+__all__ = ["PALETTE", "curve", "data_uri", "histogram", "label_colour", "montage", "plane", "tile"]
 
 #: Colours by label: the set that the colour-blind can tell apart (M. Okabe, K. Ito, "Color Universal Design", 2008), with grey
 #: for neutral. A label that is not here gets one of the same colours by its letters; the name always stands beside it.
@@ -105,6 +105,34 @@ def histogram(counts: Sequence[int], low: float, high: float, axis: str, title: 
         _text((left + width) / 2, height - 6, axis, "middle"),
     ]
     return _svg(width, height, title, [*bars, *ticks, *frame])
+
+
+def curve(
+    series: Sequence[Sequence[tuple[float, float]]], across: str, up: str, title: str, diagonal: bool = False
+) -> Markup:
+    """Lines through (x, y) points in [0, 1] x [0, 1] as SVG; `across` and `up` name the axes. diagonal: the line x = y, dashed."""
+    side, left, foot = 360, 52, 44
+    width, height = side + left + 12, side + foot + 12
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + x * side, 12 + (1 - y) * side
+
+    content = [_tag("rect", "", x=left, y=12, width=side, height=side, fill="none", stroke="var(--line)")]
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        content += [
+            _text(*at(share, -0.05), f"{share:g}", "middle"),
+            _text(left - 6, at(0, share)[1] + 4, f"{share:g}", "end"),
+        ]
+    if diagonal:
+        (x1, y1), (x2, y2) = at(0, 0), at(1, 1)
+        content.append(_tag("line", "", x1=x1, y1=y1, x2=x2, y2=y2, stroke="var(--dim)", stroke_dasharray="4 4"))
+    for points, colour in zip(series, ("var(--mark)", "var(--bad)", "var(--good)"), strict=False):
+        places = [at(x, y) for x, y in points]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        content.append(_tag("polyline", "", points=line, fill="none", stroke=colour, stroke_width=2.5))
+        content += [_tag("circle", "", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3.5, fill=colour) for x, y in places]
+    content += [_text(left + side / 2, height - 4, across, "middle"), _text(left + 8, 28, up, "start")]
+    return _svg(width, height, title, content)
 
 
 def plane(affect: np.ndarray, labels: Sequence[str | None], title: str, seed: int = 0) -> Markup:

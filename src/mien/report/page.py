@@ -15,7 +15,7 @@ from mien.errors import DataError, ImageError
 from mien.report.figures import data_uri, histogram, label_colour, montage, plane, tile
 from mien.vision.image import read_image
 
-__all__ = ["audit_page", "page"]
+__all__ = ["Album", "audit_page", "page"]
 
 _SAMPLE, _COLUMNS, _SIDE = 24, 8, 72
 _GROUPS, _MEMBERS, _ODD = 24, 6, 12
@@ -70,7 +70,7 @@ def audit_page(audit: Audit, manifest: Manifest, seed: int = 0) -> str:
             f"audit: of {audit.rows:,} rows of {audit.source}, not of this manifest ({len(manifest):,} rows of "
             f"{manifest.header.source}); audit this manifest"
         )
-    album = _Album(manifest)
+    album = Album(manifest)
     labels = given_labels(manifest)
     facts: dict[str, Any] = {
         "audit": audit,
@@ -109,7 +109,7 @@ def _sections(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, words) for name, words, there in parts if there]
 
 
-class _Album:
+class Album:
     """Tiles of a manifest's pictures by id, read when they are asked for, each once."""
 
     def __init__(self, manifest: Manifest) -> None:
@@ -233,7 +233,7 @@ def _cell(counts: Mapping[str, int], label: str) -> dict[str, float]:
     return {"count": counts[label], "share": 100 * counts[label] / total, "width": 60 * counts[label] / most}
 
 
-def _sheets(album: _Album, manifest: Manifest, labels: list[str | None], seed: int) -> list[dict[str, Any]]:
+def _sheets(album: Album, manifest: Manifest, labels: list[str | None], seed: int) -> list[dict[str, Any]]:
     """One sheet of faces for each class that has rows."""
     rng, ids, given = np.random.default_rng(seed), manifest.ids, np.array(labels, object)
     sheets = []
@@ -247,7 +247,7 @@ def _sheets(album: _Album, manifest: Manifest, labels: list[str | None], seed: i
     return sheets
 
 
-def _copies(audit: Audit, album: _Album) -> list[dict[str, Any]]:
+def _copies(audit: Audit, album: Album) -> list[dict[str, Any]]:
     """The groups of copies, side by side."""
     plain = [group for group in audit.identical if len(group.labels) < 2]
     across = [group for group in plain if len(group.splits) > 1]
@@ -265,7 +265,7 @@ def _copies(audit: Audit, album: _Album) -> list[dict[str, Any]]:
     ]
 
 
-def _shown(groups: Sequence[Group], album: _Album) -> list[dict[str, Any]]:
+def _shown(groups: Sequence[Group], album: Album) -> list[dict[str, Any]]:
     """The groups that touch most splits and labels, then the largest."""
     first = sorted(groups, key=lambda group: (-len(group.splits), -len(group.labels), -len(group.rows)))[:_GROUPS]
     return [
@@ -285,11 +285,11 @@ def _spread(group: Group) -> list[Member]:
     return (first + rest)[:_MEMBERS]
 
 
-def _face(row: Member, album: _Album) -> dict[str, Any]:
+def _face(row: Member, album: Album) -> dict[str, Any]:
     return {"row": row, "picture": album.uri(row.id)}
 
 
-def _odd(audit: Audit, album: _Album) -> list[dict[str, Any]]:
+def _odd(audit: Audit, album: Album) -> list[dict[str, Any]]:
     """Pictures of rows with a flaw of their own, and of likely label errors."""
     kinds = [(FLAWS[kind], [(flaw.id, flaw.reason) for flaw in rows]) for kind, rows in audit.flaws.items()]
     if audit.label_errors:

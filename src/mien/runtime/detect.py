@@ -95,10 +95,11 @@ class GridDetector:
         resized copy."""
         height, width = seen.shape[:2]
         right, below = (-(width + 2 * border)) % 32, (-(height + 2 * border)) % 32
-        canvas = cv2.copyMakeBorder(
-            seen, border, border + below, border, border + right, cv2.BORDER_CONSTANT, value=(0, 0, 0)
-        )
-        blob = np.ascontiguousarray(canvas[..., ::-1].transpose(2, 0, 1)[None], np.float32)
+        canvas = seen
+        if border or right or below:
+            edges = (border, border + below, border, border + right)
+            canvas = cv2.copyMakeBorder(seen, *edges, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        blob = cv2.dnn.blobFromImage(canvas, swapRB=True)  # (1, 3, h, w) float32, BGR
         found = self._session.run(self._outputs, {self._input: blob})
         boxes, points, scores = decode(found, canvas.shape[1], self.threshold)
         step = np.array([shape[1] / width, shape[0] / height], np.float32)

@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from mien.evaluation.metrics import concordance, macro_f1
+from mien.evaluation.affect import concordance
+from mien.evaluation.metrics import macro_f1
 from mien.models.network import Answer, ExportGraph, Network
 from mien.recipe import Recipe
 from mien.training.augment import augment, centre

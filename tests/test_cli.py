@@ -50,7 +50,7 @@ def test_from_data_to_prediction(tmp_path, picture):
     judged = [
         mien("evaluate", m, "--data", tmp_path / "data", "--json") for m in (tmp_path / "run", tmp_path / "m.onnx")
     ]
-    scores = [json.loads(done.stdout) for done in judged]
+    scores = [json.loads(done.stdout)["scores"]["expression"] for done in judged]
     assert scores[0]["confusion"] == scores[1]["confusion"]
     assert spec["metrics"]["ferplus/PublicTest/majority/accuracy"] == round(scores[1]["accuracy"], 5)
     done = mien("predict", picture, "--model", tmp_path / "m.onnx", "--detector", "whole", "--json")

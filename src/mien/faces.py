@@ -23,7 +23,8 @@ class Expression:
     """What a face shows, as far as a model can tell: an apparent expression, not a feeling.
 
     labels: the names, in the order of `probabilities`.
-    probabilities: (c,) float32, each in [0, 1], sum 1 (softmax with the model's temperature applied).
+    probabilities: (c,) float32, each in [0, 1], sum 1 (softmax with the model's temperature applied); all NaN from a model
+        that answers valence and arousal alone: then the label is 'unknown' and nothing is certain.
     valence, arousal: in [-1, 1]; NaN if the model does not know.
     threshold: the confidence from which the model's makers call an answer certain.
     """
@@ -36,12 +37,14 @@ class Expression:
 
     @property
     def label(self) -> str:
-        """The most probable label."""
+        """The most probable label, or 'unknown'."""
+        if np.isnan(self.probabilities).any():
+            return "unknown"
         return self.labels[int(np.argmax(self.probabilities))]
 
     @property
     def confidence(self) -> float:
-        """The probability of `label`."""
+        """The probability of `label`; NaN if it is unknown."""
         return float(np.max(self.probabilities))
 
     @property
@@ -51,6 +54,8 @@ class Expression:
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """The k most probable (label, probability) pairs, most probable first."""
+        if np.isnan(self.probabilities).any():
+            return []
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.labels[i], float(self.probabilities[i])) for i in order]
 
@@ -88,10 +93,10 @@ class Frame:
 
 
 class ExpressionRecord(msgspec.Struct, frozen=True):
-    """The JSON form of an Expression; `null` stands for an affect the model does not know."""
+    """The JSON form of an Expression; `null` stands for what the model does not know."""
 
     label: str
-    confidence: float
+    confidence: float | None
     certain: bool
     probabilities: dict[str, float]
     valence: float | None
@@ -130,12 +135,17 @@ def face_record(face: Face) -> FaceRecord:
 def _expression_record(expression: Expression) -> ExpressionRecord:
     return ExpressionRecord(
         label=expression.label,
-        confidence=round(expression.confidence, 4),
+        confidence=_known(expression.confidence),
         certain=expression.certain,
-        probabilities={n: round(float(p), 4) for n, p in zip(expression.labels, expression.probabilities, strict=True)},
+        probabilities={name: round(share, 4) for name, share in _in_order(expression)},
         valence=_known(expression.valence),
         arousal=_known(expression.arousal),
     )
+
+
+def _in_order(expression: Expression) -> list[tuple[str, float]]:
+    pairs = zip(expression.labels, expression.probabilities, strict=True)
+    return [(name, float(share)) for name, share in pairs if not math.isnan(share)]
 
 
 def _known(value: float) -> float | None:

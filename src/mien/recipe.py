@@ -59,6 +59,20 @@ class Recipe(Section, frozen=True):
     schedule: ScheduleSection = ScheduleSection()
     trainer: TrainerSection = TrainerSection()
 
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+        monitor, network = self.schedule.monitor, self.network
+        used = self.schedule.stop or self.schedule.name == "plateau" or self.trainer.keep == "best"
+        if used and monitor == "ccc" and network.affect != "trained":
+            raise ValueError("schedule.monitor: 'ccc' needs network.affect: trained")
+        if used and monitor in {"accuracy", "macro_f1"} and not network.expression:
+            raise ValueError(f"schedule.monitor: {monitor!r} needs an expression head")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected a number from 0 to 4294967295, got {seed}")
+
 
 class DetectorRecipe(Section, frozen=True):
     """The whole truth about the training of a face detector by distillation: the section `scenes` tells it from a
@@ -77,6 +91,7 @@ class DetectorRecipe(Section, frozen=True):
     look: LookSection = LookSection()
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         for name in ("rotate", "scale", "shift", "colour", "erase", "randaugment", "mixup", "cutmix"):
             if getattr(self.augment, name):
                 raise ValueError(f"augment.{name}: not for detectors; scenes are composed with it")
@@ -153,7 +168,10 @@ def with_settings(plain: dict[str, Any], settings: Iterable[str]) -> dict[str, A
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 raise ConfigError(f"{address}: {part} is a value, not a section")
-        section[key] = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        try:
+            section[key] = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{address}: not YAML: {' '.join(str(error).split())}") from error
     return changed
 
 

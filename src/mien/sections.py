@@ -58,6 +58,8 @@ class DataSection(Section, frozen=True):
     cap: int = 1000
 
     def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("sources: is empty; name one of `mien data list`")
         label_set(self.labels)
         _within("validation", self.validation, 0, 0.5)
         _within("cap", self.cap, 1, 10_000_000)
@@ -97,6 +99,8 @@ class NetworkSection(Section, frozen=True):
         _within("dropout", self.dropout, 0, 0.95)
         _within("freeze", self.freeze, -1, 1000)
         _within("unfreeze", self.unfreeze, 0, 100_000)
+        for width in self.hidden:
+            _within("hidden", width, 1, 65_536)
         if not self.expression and self.affect != "trained":
             raise ValueError("affect: a network without an expression head needs affect: trained")
 

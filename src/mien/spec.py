@@ -71,6 +71,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     threshold: the confidence from which an answer counts as certain.
     metrics: figures by name; each name says data, split and measure, such as 'ferplus/PublicTest/accuracy'.
     network: the recipe's network section, as text, so that the torch network can be built again.
+    expression: False for a model that answers valence and arousal alone; its probabilities are NaN.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     metrics: dict[str, float] = {}
     made_by: str = ""
     network: dict[str, Any] = {}
+    expression: bool = True
 
     def __post_init__(self) -> None:
         LabelSet(self.labels)

@@ -209,6 +209,39 @@ def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path, monkeypatch):
         prepare_file(broken(), SPEC, tmp_path / "cut.parquet")
 
 
+def test_corrected_labels_and_left_overs_are_seen_on_resuming(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "_BLOCK", 4)
+    real = preparing._joined
+    monkeypatch.setattr(preparing, "_joined", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare_file(broken(), SPEC, tmp_path / "m.parquet")
+    monkeypatch.setattr(preparing, "_joined", real)
+    (tmp_path / ".m.parts" / ".000001.123.part.parquet").write_bytes(b"cut off")
+    rows = broken().table.to_pylist()
+    for row in rows:
+        row["target"] = LABELS.onehot("sadness").tolist()
+    import pyarrow as pa
+
+    corrected = Manifest(broken().header, pa.Table.from_pylist(rows, schema=broken().table.schema))
+    prepare_file(corrected, SPEC, tmp_path / "m.parquet")
+    assert Manifest.read(tmp_path / "m.parquet").counts()["sadness"] == 19
+
+
+def test_no_chip_at_all_writes_nothing(tmp_path):
+    samples = [Sample(f"r{i}", b"no picture") for i in range(3)]
+    nothing = make_manifest(samples, Header(source="drawn", labels=LABELS.names, framing=SPEC))
+    with pytest.raises(DataError, match="no row gave a chip, so it was not written"):
+        prepare_file(nothing, SPEC, tmp_path / "m.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_without_a_column_is_refused(tmp_path):
+    whole = rows(3)
+    Manifest(whole.header, whole.table.drop_columns(["subject"])).write(tmp_path / "m.parquet")
+    with pytest.raises(DataError, match="its column subject is missing"):
+        Manifest.read(tmp_path / "m.parquet")
+
+
 def test_blocks_of_another_crop_are_not_reused(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_BLOCK", 4)
     folder = tmp_path / ".m.parts"

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from mien.data.synthetic import synthetic
-from mien.errors import ConfigError, DataError, ModelError, TrainingError
+from mien.errors import ConfigError, DataError, ModelError, OutputError, TrainingError
 from mien.export.onnx import export_onnx
+from mien.faces import face_record
 from mien.labels import LabelSet, label_set
 from mien.models.network import Answer, build_network
 from mien.models.summary import summarise
@@ -121,8 +122,16 @@ def test_both_heads_learn_and_the_regressor_starts_from_the_classifier(drawn, tm
     assert '"sha256"' in text
     assert '"fresh": []' in text  # its affect head was there already
     _, spec = load_weights(chained)
-    assert spec.affect == "trained"
+    assert (spec.affect, spec.expression) == ("trained", False)
     export_onnx(chained, tmp_path / "m.onnx")
+    picture = next(iter(synthetic(1, labels=("anger", "fear")))).image
+    [face] = load(tmp_path / "m.onnx", detector="whole", threads=1)(picture)
+    assert face.expression.label == "unknown"
+    assert not face.expression.certain
+    assert -1 <= face.expression.valence <= 1
+    assert face_record(face).expression.probabilities == {}
+    with pytest.raises(ConfigError, match="a teacher needs an expression head"):
+        trained(drawn_recipe(), drawn, tmp_path / "taught", teachers=[chained])
     with pytest.raises(ModelError, match="weights of another network: of the backbone"):
         trained(drawn_recipe("network.backbone=mien-small"), drawn, tmp_path / "other", init=both)
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04pickle")
@@ -182,6 +191,11 @@ def test_the_best_epoch_is_kept_and_training_stops_early(drawn, tmp_path):
     [
         (["network.affect=trained", "network.expression=true"], DataError, "no row has valence and arousal"),
         (['data.labels=["happiness", "pain"]'], ConfigError, "synthetic has no pain"),
+        (["schedule.monitor=ccc", "schedule.stop=2"], ConfigError, "'ccc' needs network.affect: trained"),
+        (["network.hidden=[0]"], ConfigError, "network.hidden: expected a number from 1"),
+        (["seed=-1"], ConfigError, "seed: expected a number from 0"),
+        (["crop.points=[["], ConfigError, "crop.points: not YAML"),
+        (["data.sources=[]"], ConfigError, "data.sources: is empty"),
     ],
 )
 def test_what_cannot_work_says_so(settings, error, why, drawn, tmp_path):
@@ -197,6 +211,38 @@ def test_what_cannot_work_says_so(settings, error, why, drawn, tmp_path):
     Manifest(manifest.header, table).write(tmp_path / "plain.parquet")
     with pytest.raises(error, match=why):
         trained(drawn_recipe(*settings), tmp_path / "plain.parquet", tmp_path / "run")
+
+
+def test_a_failed_start_does_not_block_the_next_and_a_damaged_checkpoint_says_so(drawn, tmp_path):
+    with pytest.raises(DataError):
+        trained(drawn_recipe(), tmp_path / "nothing.parquet", tmp_path / "run")
+    trained(drawn_recipe("schedule.epochs=1", "schedule.warmup=0"), drawn, tmp_path / "run")
+    (tmp_path / "run" / "weights.safetensors").unlink()
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"cut off")
+    with pytest.raises(TrainingError, match="damaged .*; delete it to start the run again"):
+        trained(drawn_recipe("schedule.epochs=1", "schedule.warmup=0"), drawn, tmp_path / "run", resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a file; give a folder"):
+        trained(drawn_recipe(), drawn, tmp_path / "file")
+
+
+def test_too_few_rows_say_nothing_of_a_temperature(drawn, tmp_path):
+    weights = trained(drawn_recipe("schedule.epochs=1"), drawn, tmp_path / "run")
+    assert load_weights(weights)[1].temperature == 1.0
+
+
+def test_rows_without_a_chip_are_listed(tmp_path, capsys):
+    from mien.data.manifest import Manifest
+
+    whole = synthetic(60)
+    rows = whole.table.to_pylist()
+    rows[0]["image"]["bytes"] = b"no picture"
+    import pyarrow as pa
+
+    Manifest(whole.header, pa.Table.from_pylist(rows, schema=whole.table.schema)).write(tmp_path / "d.parquet")
+    trained(drawn_recipe("schedule.epochs=1", "trainer.batch=8"), tmp_path / "d.parquet", tmp_path / "run")
+    assert "1 of" in capsys.readouterr().out
+    assert "synthetic:0" in (tmp_path / "run" / "missed.csv").read_text()
 
 
 def test_a_loss_that_is_no_number_stops_with_advice():

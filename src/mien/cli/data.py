@@ -21,6 +21,7 @@ app = typer.Typer(
 _Manifest = Annotated[Path, typer.Argument(help="A manifest (Parquet) from `mien data read`.")]
 _Out = Annotated[Path, typer.Option(help="The manifest to write.")]
 _Overwrite = Annotated[bool, typer.Option(help="Replace files that exist.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Chooses rows.")]
 _Rule = Annotated[str, typer.Option(help="For votes: majority, distribution or plain.")]
 
 
@@ -140,6 +141,8 @@ def clean(
         if manifest is None and not chosen:
             return
         raise ConfigError("clean: expected a manifest, --rules with names from the table, and --out")
+    if out.resolve() == manifest.resolve():
+        raise ConfigError(f"{out}: is the manifest itself; the original is never touched: choose another --out")
     log = out.with_name(f"{out.stem}.log.csv")
     for path in (out, log):
         check_free(path, overwrite)
@@ -159,7 +162,7 @@ def split(
     manifest: _Manifest,
     out: _Out,
     shares: Annotated[str, typer.Option(help="Shares of the rows.")] = "train=0.8,validation=0.1,test=0.1",
-    seed: int = 0,
+    seed: _Seed = 0,
     near: Annotated[bool, typer.Option(help="Keep near copies together too (audits first).")] = True,
     overwrite: _Overwrite = False,
 ) -> None:
@@ -189,8 +192,8 @@ def select(
     manifest: _Manifest,
     out: _Out,
     labels: Annotated[str | None, typer.Option(help="A label set's name, or labels with commas.")] = None,
-    cap: Annotated[int | None, typer.Option(help="At most this many rows of each class in each split.")] = None,
-    seed: int = 0,
+    cap: Annotated[int | None, typer.Option(min=1, help="At most this many rows of each class in each split.")] = None,
+    seed: _Seed = 0,
     overwrite: _Overwrite = False,
 ) -> None:
     """Choose labels (a subset, another set) and cap classes."""
@@ -265,18 +268,20 @@ def prepare(
         lambda: open_detector(detector, chosen.crop, threads=1),
         workers,
         overwrite,
+        detector,
         lambda blocks, total: _track("preparing", total)(blocks),
     )
     print(f"chips: {out} ({count:,})")
     if missed:
         print(f"{len(missed):,} rows gave none; each with its reason: {out.with_name(out.stem + '.missed.csv')}")
+        raise typer.Exit(1)
 
 
 @app.command()
 def synthetic(
     out: _Out,
-    count: Annotated[int, typer.Option(help="Faces to draw.")] = 800,
-    seed: int = 0,
+    count: Annotated[int, typer.Option(min=1, help="Faces to draw.")] = 800,
+    seed: _Seed = 0,
     labels: Annotated[str, typer.Option(help="A label set's name, or labels with commas.")] = "affectnet8",
     overwrite: _Overwrite = False,
 ) -> None:
@@ -322,13 +327,14 @@ def _need() -> None:
 def _show(manifest: Manifest) -> None:
     """A table of rows per class and split, and what was left out."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     splits = [name for name in ("train", "validation", "test") if name in set(manifest.splits())]
     table = Table("label", *splits, title=f"{manifest.header.source}: {len(manifest):,} rows")
     counts = {name: manifest.split(name).counts() for name in splits}
     for label in manifest.labels:
-        table.add_row(label, *(f"{counts[name][label]:,}" for name in splits))
+        table.add_row(escape(label), *(f"{counts[name][label]:,}" for name in splits))
     Console().print(table)
     for reason, rows in manifest.header.left_out.items():
         print(f"left out: {rows:,} rows: {reason}")

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 _Data = Annotated[Path, typer.Option(help="The dataset's folder or file, or a manifest.")]
 _Source = Annotated[str, typer.Option(help="The dataset's source.")]
-_Split = Annotated[str, typer.Option(help="The dataset's word for the split, or train, validation, test.")]
+_Split = Annotated[
+    str,
+    typer.Option(
+        help="The dataset's own word for the split, or train, validation, test (a manifest knows only these)."
+    ),
+]
 _Rule = Annotated[str, typer.Option(help="For votes: majority, distribution or plain.")]
 _Labels = Annotated[
     str | None, typer.Option(help="Judge on this label set (a name, or labels with commas): other rows are left out.")

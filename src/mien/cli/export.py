@@ -25,10 +25,14 @@ def export(
         from mien.report.card import model_card
     except ModuleNotFoundError as error:
         raise MissingExtra.of("Exporting needs PyTorch and onnx", "train") from error
-    from mien.files import whole_file
+    from mien.files import check_free, whole_file
 
     weights = run / "weights.safetensors" if run.is_dir() else run
     out = out or weights.with_name("model.onnx")
+    if out.suffix != ".onnx":
+        raise ConfigError(f"{out}: a model's file ends in .onnx")
+    for suffix in (".onnx", ".json", ".md") if data else (".onnx", ".json"):
+        check_free(out.with_suffix(suffix), overwrite)
     metrics, scores = {}, None
     if weights_kind(weights) == "detector":
         if data:
@@ -40,7 +44,8 @@ def export(
         from mien.cli.evaluate import judged
 
         scores = judged(str(weights), data, "ferplus", "PublicTest", "majority", copies=True)[0]
-        assert scores.scores.expression is not None
+        if scores.scores.expression is None:
+            raise ConfigError(f"--data: {run} answers valence and arousal alone; FER+ has no such annotations")
         metrics = {
             f"ferplus/PublicTest/majority/{name}": round(getattr(scores.scores.expression, name), 5)
             for name in ("accuracy", "macro_f1", "macro_recall", "ece")

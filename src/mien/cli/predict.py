@@ -146,10 +146,17 @@ def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
             table.add_row(name, "none", "", "", "", "", "", "")
         for number, face in enumerate(faces):
             assert face.expression is not None
-            (label, share), (second, other) = face.expression.top(2)
+            best = [*face.expression.top(2), ("unknown", 0.0), ("", 0.0)]
+            (label, share), (second, other) = best[:2]
             box = " ".join(str(round(edge)) for edge in face.box)
             affect = (f"{face.expression.valence:+.2f}", f"{face.expression.arousal:+.2f}")
             table.add_row(
-                name, str(number), box, escape(label), f"{share:.0%}", escape(f"{second} {other:.0%}"), *affect
+                name,
+                str(number),
+                box,
+                escape(label),
+                f"{share:.0%}",
+                escape(f"{second} {other:.0%}" if second else ""),
+                *affect,
             )
     Console(width=None if sys.stdout.isatty() else 120).print(table)

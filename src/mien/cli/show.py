@@ -23,6 +23,7 @@ def show(
 ) -> None:
     """Show a recipe: every section with what its words mean, and the table of layers."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from mien.recipe import Recipe, load_recipe, recipe_names
@@ -30,11 +31,11 @@ def show(
     if recipe is None:
         table = Table("recipe", "about")
         for name in recipe_names():
-            table.add_row(name, load_recipe(name).about)
+            table.add_row(name, escape(load_recipe(name).about))
         Console().print(table)
         return
     chosen = load_recipe(recipe, settings or ())
-    Console().print(f"[bold]{chosen.name}[/]: {chosen.about}", highlight=False)
+    Console().print(f"[bold]{escape(chosen.name)}[/]: {escape(chosen.about)}", highlight=False)
     for name in chosen.__struct_fields__:
         section = getattr(chosen, name)
         if hasattr(section, "__struct_fields__"):
@@ -45,13 +46,14 @@ def show(
 
 def _section(name: str, section: Any) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False)
     console.print(f"\n[bold]{name}[/]")
     for key in section.__struct_fields__:
-        console.print(f"  {key}: {getattr(section, key)}")
+        console.print(escape(f"  {key}: {getattr(section, key)}"))
     text = " ".join((type(section).__doc__ or "").split())
-    console.print(f"  [dim]{text}[/]")
+    console.print(f"  [dim]{escape(text)}[/]")
 
 
 def _layers(recipe: Recipe, depth: int) -> None:
@@ -83,6 +85,7 @@ def runs(
 ) -> None:
     """List and compare runs: epochs done, the last held-out figures, whether each is finished."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     found = [run for folder in folders for run in _runs(folder)]
@@ -94,7 +97,7 @@ def runs(
     for run, row in rows:
         done = "yes" if (run / "weights.safetensors").is_file() else "no"
         epochs = str(int(row["epoch"]) + 1) if row else "0"
-        table.add_row(str(run), _name(run), epochs, *(row.get(name, "-") for name in names), done)
+        table.add_row(escape(str(run)), escape(_name(run)), epochs, *(row.get(name, "-") for name in names), done)
     Console().print(table)
 
 

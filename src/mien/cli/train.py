@@ -21,7 +21,7 @@ def train(
         list[str] | None, typer.Option("--set", help="section.key=value, on top of the recipe.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with an unfinished run.")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
     init: Annotated[Path | None, typer.Option(help="A run or weights file to start from.")] = None,
     teacher: Annotated[
         list[Path] | None,

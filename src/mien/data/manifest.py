@@ -96,7 +96,8 @@ class Manifest:
                 yield self._sample(row)
 
     def _sample(self, row: dict) -> Sample:  # type: ignore[type-arg]
-        image = row["image"]["bytes"] or (self.root or Path()) / row["image"]["path"]
+        stored = row["image"]["bytes"]
+        image = stored if stored is not None else (self.root or Path()) / row["image"]["path"]
         points = None if row["landmarks"] is None else np.asarray(row["landmarks"], np.float32).reshape(-1, 2)
         target = None if row["target"] is None else np.asarray(row["target"], np.float32)
         box = None if row["box"] is None else tuple(row["box"])
@@ -188,6 +189,12 @@ class Manifest:
             header = strict(msgspec.json.decode(text), Header)
         except (ConfigError, msgspec.DecodeError) as error:
             raise DataError(f"{path}: its header is malformed: {error}") from error
+        wanted = _batch([]).schema
+        for name in wanted.names:
+            if name not in table.column_names or table.schema.field(name).type != wanted.field(name).type:
+                raise DataError(
+                    f"{path}: its column {name} is missing or not {wanted.field(name).type}; read the dataset again"
+                )
         return cls(header, table, path.parent / header.root)
 
 
@@ -217,7 +224,7 @@ def _relative(root: Path | None, folder: Path) -> str:
     if root is None:
         return ""
     try:
-        return Path(os.path.relpath(root, folder)).as_posix()
+        return Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
     except ValueError:  # another drive
         return str(root.resolve())
 

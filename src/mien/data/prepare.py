@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 
 from mien.data.manifest import Manifest, Sample, join_manifests
 from mien.errors import ConfigError, DataError, ImageError, OutputError
@@ -78,20 +79,21 @@ def prepare_file(
     detector: Callable[[], Detect] | None = None,
     workers: int = 1,
     overwrite: bool = False,
+    made_by: str = "",
     progress: Callable[[Iterable[int], int], Iterable[int]] = lambda blocks, _: blocks,
 ) -> tuple[int, list[tuple[str, str]]]:
     """Prepare a large manifest into the file `out`, in blocks of 2,048 rows, each kept whole beside it until all are there.
 
     A killed run goes on with the blocks that are missing; a run with other rows or another crop starts afresh. The rows
     that gave no chip are listed in OUT.missed.csv. Memory holds a block a worker.
-    detector: makes the detector, once for each thread.  progress: wraps the finished blocks, given how many there are.
+    detector: makes the detector, once for each thread.  made_by: names it: blocks of another one are not reused.  progress: wraps the finished blocks, given how many there are.
     Returns the number of chips, and (id, reason) of each row that gave none. Raises OutputError, ConfigError, DataError.
     """
     out = check_free(out, overwrite)
     missed_file = check_free(out.with_name(f"{out.stem}.missed.csv"), overwrite)
     if manifest.header.framing is not None:
         _same_framing(manifest.header.framing, spec, manifest.header.source)
-    parts = _parts(out, manifest, spec)
+    parts = _parts(out, manifest, spec, made_by)
     own = threading.local()
 
     def work(number: int) -> int:
@@ -110,18 +112,32 @@ def prepare_file(
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for _ in progress(pool.map(work, range(count)), count):
             pass
-    return _joined(parts, out, missed_file)
+    return _joined(parts, count, out, missed_file)
 
 
-def _parts(out: Path, manifest: Manifest, spec: CropSpec) -> Path:
+def _content(manifest: Manifest) -> bytes:
+    """A hash of every column, and of size and time of the pictures that are files."""
+    digest = hashlib.sha256()
+    for batch in manifest.table.to_batches():
+        for row in batch.to_pylist():
+            path = row["image"]["path"] if row["image"]["bytes"] is None else None
+            place = (manifest.root or Path()) / path if path else None
+            stamp = place.stat() if place is not None and place.is_file() else None
+            digest.update(repr((row, stamp and (stamp.st_size, stamp.st_mtime_ns))).encode())
+    return digest.digest()
+
+
+def _parts(out: Path, manifest: Manifest, spec: CropSpec, made_by: str) -> Path:
     """The folder of finished blocks, emptied if it holds those of another work."""
     folder = out.with_name(f".{out.stem}.parts")
-    what = hashlib.sha256(encode(manifest.header) + encode(spec) + "\n".join(manifest.ids).encode()).hexdigest()
+    what = hashlib.sha256(encode(manifest.header) + encode(spec) + made_by.encode() + _content(manifest)).hexdigest()
     note = folder / "what.txt"
     if folder.is_dir() and (not note.is_file() or note.read_text() != what):
         shutil.rmtree(folder)
     try:
         folder.mkdir(exist_ok=True)
+        for left in folder.glob(".*"):
+            left.unlink()  # of a block that was being written when it was killed
         note.write_text(what)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
@@ -134,12 +150,16 @@ def _csv(missed: list[tuple[str, str]]) -> str:
     return text.getvalue()
 
 
-def _joined(parts: Path, out: Path, missed_file: Path) -> tuple[int, list[tuple[str, str]]]:
-    files = sorted(parts.glob("*.parquet"))
+def _joined(parts: Path, blocks: int, out: Path, missed_file: Path) -> tuple[int, list[tuple[str, str]]]:
+    files = [parts / f"{number:06d}.parquet" for number in range(blocks)]
     missed = []
     for file in files:
         with file.with_suffix(".csv").open(newline="", encoding="utf-8") as lines:
             missed += [(row[0], row[1]) for row in csv.reader(lines)]
+    if sum(pq.read_metadata(file).num_rows for file in files) == 0:
+        shutil.rmtree(parts)
+        name, why = missed[0] if missed else ("the manifest", "it has no rows")
+        raise DataError(f"{out}: no row gave a chip, so it was not written ({name}: {why})")
     count = join_manifests(files, out, overwrite=True)
     with whole_file(missed_file, overwrite=True) as part:
         part.write_text("id,reason\n" + _csv(missed), encoding="utf-8")

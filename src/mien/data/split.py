@@ -26,7 +26,9 @@ def hold_out(manifest: Manifest, share: float, seed: int) -> tuple[Manifest, Man
     keys = [_key(sample.subject, sample.image, seed) for sample in manifest]
     held = np.array([key < share for key in keys], bool)
     if not held.any() or held.all():
-        raise DataError(f"{manifest.header.source}: {len(manifest)} rows are too few to hold out {share:.1%} of them")
+        raise DataError(
+            f"{manifest.header.source}: {len(manifest)} rows are too few to hold out {share:.1%} of them; see data.validation"
+        )
     return manifest.take(np.flatnonzero(~held)), manifest.take(np.flatnonzero(held))
 
 
@@ -104,7 +106,7 @@ def _check_shares(shares: Mapping[str, float]) -> None:
     for name in shares:
         if name not in SPLITS:
             raise DataError(f"{name}: unknown split; {near_miss(name, SPLITS)}")
-    if not shares or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+    if not shares or min(shares.values()) < 0 or not abs(sum(shares.values()) - 1) <= 1e-6:
         raise DataError(f"shares: expected numbers that sum to 1, got {dict(shares)}")
 
 
@@ -168,14 +170,14 @@ def merge(manifests: Sequence[Manifest], labels: str | Sequence[str] | None = No
     """The rows of several manifests under one label set, one after another.
 
     labels: by default all labels that any of them has, mien's own first. Ids are prefixed with the source's name where two
-    manifests share one. Paths are made relative to the folder that holds all roots.
+    manifests share one. Paths become absolute where the rows have pictures in files.
     Raises DataError: chips that were cut in different ways, nothing to merge.
     """
     if not manifests:
         raise DataError("merge: nothing to merge")
     crops = {manifest.header.crop for manifest in manifests}
     framings = {manifest.header.framing for manifest in manifests}
-    if len(crops) > 1 or len(framings) > 1:
+    if len(crops) > 1 or (crops == {None} and len(framings) > 1):
         raise DataError("merge: the pictures are cropped in different ways; prepare them with one crop first")
     onto = label_set(labels) if labels is not None else _all_labels(manifests)
     parts = [project(manifest, onto.names) for manifest in manifests]
@@ -187,6 +189,7 @@ def merge(manifests: Sequence[Manifest], labels: str | Sequence[str] | None = No
         first,
         source=" + ".join(part.header.source for part in parts),
         rule=" + ".join(dict.fromkeys(part.header.rule for part in parts if part.header.rule)),
+        framing=first.framing if len(framings) == 1 else None,
         licence="; ".join(dict.fromkeys(part.header.licence for part in parts if part.header.licence)),
         left_out={f"{p.header.source}: {why}": n for p in parts for why, n in p.header.left_out.items()},
         warnings=tuple(word for part in parts for word in part.header.warnings),

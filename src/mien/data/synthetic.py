@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from mien.data.manifest import Header, Manifest, Sample, make_manifest
+from mien.errors import ConfigError, near_miss
 from mien.labels import AFFECT_MEANS, LabelSet, label_set
 from mien.spec import CropSpec
 
@@ -50,6 +51,9 @@ def synthetic(
     its box and landmarks.
     """
     chosen = label_set(labels)
+    for name in chosen:
+        if name not in _SHAPES:
+            raise ConfigError(f"labels: no drawing of {name!r}; {near_miss(name, _SHAPES)}")
     framing = FRAMING if plain else None
     header = Header(source="synthetic", labels=chosen.names, licence="none needed: drawn by mien", framing=framing)
     return make_manifest(_samples(count, seed, chosen, side, plain), header)

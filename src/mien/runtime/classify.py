@@ -43,7 +43,7 @@ class Classifier:
         if not probabilities:
             return np.zeros((0, len(self.spec.labels)), np.float32), np.zeros((0, 2), np.float32)
         result = np.concatenate(probabilities), np.concatenate(affect)
-        if not np.isfinite(result[0]).all():
+        if self.spec.expression and not np.isfinite(result[0]).all():
             raise ModelError(
                 f"{self.spec.name}: answered with probabilities that are not numbers; the file may be damaged"
             )

@@ -10,6 +10,7 @@ RUN/weights.safetensors   the network and its spec; there only when training end
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import time
@@ -30,13 +31,14 @@ from mien.data.prepare import prepare
 from mien.data.sources import read_source
 from mien.data.split import hold_out, project
 from mien.errors import ConfigError, DataError
+from mien.files import whole_file
 from mien.labels import LabelSet, label_set
 from mien.models.network import ExportGraph, Network, build_network
 from mien.models.weights import load_weights, save_weights, start_from, weights_file
 from mien.recipe import Recipe
 from mien.report.curves import write_curves
 from mien.runtime.detect import open_detector
-from mien.spec import ModelSpec
+from mien.spec import CropSpec, ModelSpec
 from mien.training.augment import centre
 from mien.training.dataset import ChipDataset, EpochSampler, loader
 from mien.training.loop import Freezer, open_run, run_loop, write_environment
@@ -47,6 +49,8 @@ __all__ = ["fit", "fit_temperature", "training_chips"]
 
 Progress = Callable[[Iterable[Sample]], Iterable[Sample]]
 _WAIT = 3600
+#: Fewer held-out rows than this say too little of a temperature.
+_ENOUGH = 100
 _IN_MEMORY = 4 << 30
 
 
@@ -132,9 +136,13 @@ def _teacher(path: str | PathLike[str], labels: LabelSet, recipe: Recipe) -> tup
     ):
         raise ConfigError(
             f"--teacher {path}: answers {', '.join(spec.labels)} on {spec.crop.width}x{spec.crop.height} chips; the recipe "
-            f"has {', '.join(labels)} on {recipe.crop.width}x{recipe.crop.height}"
+            f"has {', '.join(labels)} on {recipe.crop.width}x{recipe.crop.height}, framed {_plain(recipe.crop)}"
         )
     return ExportGraph(network, spec), origin
+
+
+def _plain(crop: CropSpec) -> CropSpec:
+    return msgspec.structs.replace(crop, border=0)
 
 
 def _check_rows(train: ChipDataset, recipe: Recipe) -> None:
@@ -185,6 +193,15 @@ def training_chips(recipe: Recipe, data: Path, folder: Path, progress: Progress 
         raise DataError(
             f"{data}: {len(prepared.missed)} of {len(manifest)} rows gave no chip ({first}); see `mien data prepare`"
         )
+    if prepared.missed:
+        with (
+            whole_file(folder / "missed.csv", overwrite=True) as part,
+            part.open("w", newline="", encoding="utf-8") as file,
+        ):
+            csv.writer(file).writerows([("id", "reason"), *prepared.missed])
+        print(
+            f"{len(prepared.missed):,} of {len(manifest):,} rows gave no chip; each with its reason: {folder / 'missed.csv'}"
+        )
     prepared.chips.write(stored)
     return prepared.chips
 
@@ -205,7 +222,7 @@ def fit_temperature(network: Network, held: ChipDataset, border: int) -> float:
     logits = torch.cat([logits for logits in answers if logits is not None]).double()
     grid = torch.exp(torch.linspace(-1.6, 1.6, 641, dtype=torch.float64))
     sure = held.targets.amax(dim=1) > 0.5
-    if not sure.any():
+    if int(sure.sum()) < _ENOUGH:
         return 1.0
     wanted = held.targets[sure].argmax(dim=1)
     losses = [F.cross_entropy(logits[sure] / t, wanted) for t in grid]
@@ -219,6 +236,7 @@ def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str)
         labels=labels.names,
         crop=msgspec.structs.replace(recipe.crop, border=0),
         affect=recipe.network.affect,
+        expression=recipe.network.expression,
         temperature=temperature,
         licence="Apache-2.0 as far as the weights are ours; trained on: " + chips.header.licence,
         trained_on=(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
 import platform
+import zipfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -98,10 +100,15 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: 
     if resume and load_recipe(written) != recipe:
         raise ConfigError(f"{written}: the run was started with another recipe; resume it with its own")
     if not resume:
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder}: is a file; give a folder")
+        if folder.exists() and any(path != written for path in folder.iterdir()):
             raise OutputError(f"{folder}: exists already; choose another folder or pass --resume")
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(written) as part:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be made ({error.strerror or error})") from error
+        with whole_file(written, overwrite=True) as part:  # of a start that failed before anything was done
             part.write_text(recipe_text(recipe), encoding="utf-8")
     return folder
 
@@ -159,6 +166,15 @@ class _EpochLog(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        """Lines of epochs that are done again go: a kill may fall between a line and its checkpoint."""
+        path = self.folder / "metrics.csv"
+        if trainer.is_global_zero and path.is_file():
+            head, *rows = path.read_text(encoding="utf-8").splitlines()
+            kept = [row for row in rows if int(row.split(",")[0]) < trainer.current_epoch]
+            with whole_file(path, overwrite=True) as part:
+                part.write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         figures = {
@@ -247,6 +263,8 @@ def run_loop(
         raise TrainingError(
             f"memory ran out; lower trainer.batch (now {chosen.batch}) or raise trainer.accumulate"
         ) from error
+    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"{last}: damaged ({error}); delete it to start the run again") from error
     if trainer.interrupted:
         raise TrainingError(f"{folder}: interrupted; go on with --resume")
     if chosen.keep == "best" and trainer.is_global_zero:

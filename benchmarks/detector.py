@@ -69,6 +69,16 @@ def by_band(found: Found, wanted: Found, value: Callable[[int, Face], float], ed
     return [f"{h / t:.1%} ({t})" if t else "-" for h, t in zip(hit, total, strict=True)]
 
 
+def mirrored(detector: GridDetector, scene: np.ndarray) -> list[Face]:
+    """What a detector finds in the mirror image, turned back: how far it agrees with itself."""
+    width, faces = scene.shape[1], []
+    for face in detector(rgb(np.ascontiguousarray(scene[:, ::-1]))):
+        x0, y0, x1, y1 = face.box
+        marks = np.stack([width - face.landmarks[:, 0], face.landmarks[:, 1]], axis=1)[[1, 0, 2, 4, 3]]
+        faces.append(Face((width - x1, y0, width - x0, y1), face.score, marks))
+    return faces
+
+
 def false_alarms(found: Found, wanted: Found, heads: list[list[tuple[float, float, float]]]) -> tuple[int, int]:
     """(found faces that match none of YuNet's, how many of them are centred on a composed head)."""
     extra = on_heads = 0
@@ -201,6 +211,7 @@ def main() -> None:
         row("mien-face", found, wanted),
         row("YuNet at its 0.7", [[f for f in faces if f.score >= 0.7] for faces in wanted], wanted),
     ]
+    lines.append(row("YuNet on the mirror image, turned back", [mirrored(theirs, scene) for scene in scenes], wanted))
     old = cascade()
     if old is not None:
         lines.append(row("OpenCV's cascade", [old(rgb(scene)) for scene in scenes], wanted))

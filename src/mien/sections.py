@@ -312,14 +312,18 @@ class DetectorNetworkSection(Section, frozen=True):
 
 class LookSection(Section, frozen=True):
     """How the detector's file asks to be used.  long_side: to which a picture's long side is shrunk by default, pixels.
-    largest: the largest face that one look finds, in pixels; longer looks are joined by a second, small one."""
+    largest: the largest face that one look finds, in pixels; longer looks are joined by a second, small one.
+    recall: share of the teacher's sure faces on held scenes that must be found: the highest threshold that does so is
+        taken."""
 
-    long_side: int = 320
-    largest: float = 320.0
+    long_side: int = 384
+    largest: float = 400.0
+    recall: float = 0.98
 
     def __post_init__(self) -> None:
         _within("long_side", self.long_side, 64, 8192)
         _within("largest", self.largest, 16, 8192)
+        _within("recall", self.recall, 0.5, 1)
 
 
 class DetectorLossSection(Section, frozen=True):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mien.faces import Face
 
-__all__ = ["DetectionScores", "Matches", "best_threshold", "match", "on_disc", "overlaps", "score_detection"]
+__all__ = ["DetectionScores", "Matches", "highest_threshold", "match", "on_disc", "overlaps", "score_detection"]
 
 
 class Matches(msgspec.Struct, frozen=True):
@@ -98,18 +98,15 @@ def _distance(ours: Face, theirs: Face) -> float | None:
     return float(np.linalg.norm(ours.landmarks - theirs.landmarks, axis=1).mean()) / max(eyes, 1e-9)
 
 
-def best_threshold(
-    found: Sequence[Sequence[Face]], wanted: Sequence[Sequence[Face]], choices: Sequence[float]
-) -> tuple[float, DetectionScores]:
-    """Of some thresholds, the one with the largest harmonic mean of recall and precision, and its scores.
+def highest_threshold(
+    found: Sequence[Sequence[Face]], wanted: Sequence[Sequence[Face]], choices: Sequence[float], recall: float
+) -> float:
+    """The highest of some thresholds at which this share of the sure wanted faces is found; else the lowest.
 
     found: faces with any score above the least choice; those below a threshold are left out for it.
     """
-    best: tuple[float, float, DetectionScores] | None = None
-    for choice in choices:
-        scores = score_detection([[f for f in faces if f.score >= choice] for faces in found], wanted)
-        harmonic = 2 * scores.recall * scores.precision / max(scores.recall + scores.precision, 1e-9)
-        if best is None or harmonic > best[0]:
-            best = (harmonic, choice, scores)
-    assert best is not None
-    return best[1], best[2]
+    for choice in sorted(choices, reverse=True):
+        kept = [[face for face in faces if face.score >= choice] for faces in found]
+        if score_detection(kept, wanted).recall >= recall:
+            return choice
+    return min(choices)

@@ -109,11 +109,12 @@ class GridDetector:
 
 
 def _resized(image: np.ndarray, scale: float) -> np.ndarray:
-    """The image at a scale, by area when it shrinks; sides of at least one pixel."""
+    """The image at a scale, by area when it shrinks to a half or less (bilinear is as good above that, and five times as
+    fast); sides of at least one pixel."""
     if scale == 1:
         return image
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR)
 
 
 def decode(outputs: list[np.ndarray], width: int, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 import mien
 from mien.data.distil import STRIDES, VALUES, Pool, write_pool
 from mien.data.scenes import Composer, Side, read_grounds, read_heads
-from mien.evaluation.detection import best_threshold, match, on_disc
+from mien.evaluation.detection import highest_threshold
 from mien.faces import Face
 from mien.models.face import FaceNetwork
 from mien.models.weights import save_weights
@@ -78,18 +78,12 @@ def fit_detector(
     held = DataLoader(SceneDataset(pools[1]), batch, collate_fn=_as_is)
     run_loop(learner, train, held, folder, bar)
     kept = cast(FaceNetwork, learner.kept.eval())
-    composer = _composer(recipe, Path(data), Path(teacher), "validation")
-    heads = [composer.compose(2 * recipe.seed + 1, index)[1] for index in range(len(pools[1]))]
-    save_weights(weights, kept, _spec(recipe, Path(teacher), fit_threshold(kept, pools[1], heads)))
+    save_weights(weights, kept, _spec(recipe, Path(teacher), fit_threshold(kept, pools[1], recipe.look.recall)))
     return weights
 
 
-def fit_threshold(network: FaceNetwork, pool: Pool, heads: Sequence[Sequence[tuple[float, float, float]]]) -> float:
-    """The threshold with the best harmonic mean of recall and precision against the teacher on held scenes.
-
-    heads: the discs on which each scene's heads were put: a face found there that the teacher does not have counts neither
-    as right nor as wrong.
-    """
+def fit_threshold(network: FaceNetwork, pool: Pool, recall: float) -> float:
+    """The highest threshold at which the network finds this share of the teacher's sure faces on held scenes."""
     found: list[list[Face]] = []
     wanted: list[list[Face]] = []
     for images, scores, values, _ in DataLoader(SceneDataset(pool), 32, collate_fn=_as_is):
@@ -98,15 +92,7 @@ def fit_threshold(network: FaceNetwork, pool: Pool, heads: Sequence[Sequence[tup
         size = images.shape[-1]
         found += [as_faces(torch.sigmoid(a[:, 0]).numpy(), a[:, 1:].numpy(), size, 0.2) for a in answer]
         wanted += [as_faces(s, v, size, 0.5) for s, v in zip(scores.numpy(), values.numpy(), strict=True)]
-    found = [
-        [
-            face
-            for i, face in enumerate(ours)
-            if not (on_disc(face, discs) and i not in {a for a, _ in match(ours, theirs).pairs})
-        ]
-        for ours, theirs, discs in zip(found, wanted, heads, strict=True)
-    ]
-    return best_threshold(found, wanted, [round(0.2 + 0.02 * i, 2) for i in range(36)])[0]
+    return highest_threshold(found, wanted, [round(0.2 + 0.02 * i, 2) for i in range(36)], recall)
 
 
 def _pool(
@@ -118,15 +104,11 @@ def _pool(
     progress: Callable[[Iterable[int]], Iterable[int]],
 ) -> Pool:
     scenes = recipe.scenes
-    composer = _composer(recipe, data, teacher, side)
+    heads = read_heads(data, GridDetector(teacher, threads=1), side)
+    composer = Composer(heads, read_grounds(data, side), scenes.size)
     held = side != "train"
     name, count = ("held", scenes.held) if held else ("scenes", scenes.count)
     return write_pool(folder / name, composer, open_onnx(teacher, 1), 2 * recipe.seed + held, count, progress)
-
-
-def _composer(recipe: DetectorRecipe, data: Path, teacher: Path, side: Side) -> Composer:
-    heads = read_heads(data, GridDetector(teacher, threads=1), side)
-    return Composer(heads, read_grounds(data, side), recipe.scenes.size)
 
 
 def _spec(recipe: DetectorRecipe, teacher: Path, threshold: float) -> DetectorSpec:

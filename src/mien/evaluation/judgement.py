@@ -135,10 +135,10 @@ def coverage(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[float, 
     """(least confidence, share of rows at least so sure, accuracy on them) from 0 to 0.95 in steps of 0.05."""
     confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     found = []
-    for least in np.arange(0, 1, 0.05):
+    for least in (round(0.05 * step, 2) for step in range(20)):
         sure = confidence >= least
         if sure.any():
-            found.append((round(float(least), 2), float(sure.mean()), float(hit[sure].mean())))
+            found.append((least, float(sure.mean()), float(hit[sure].mean())))
     return found
 
 

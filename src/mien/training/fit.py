@@ -130,10 +130,9 @@ def _wait_for(path: Path) -> None:
 def _teacher(path: str | PathLike[str], labels: LabelSet, recipe: Recipe) -> tuple[ExportGraph, dict[str, str]]:
     file, origin = weights_file(path)
     network, spec = load_weights(file)
-    if LabelSet(spec.labels) != labels or (spec.crop.width, spec.crop.height) != (
-        recipe.crop.width,
-        recipe.crop.height,
-    ):
+    if not spec.expression:
+        raise ConfigError(f"--teacher {path}: answers valence and arousal alone; a teacher needs an expression head")
+    if LabelSet(spec.labels) != labels or _plain(spec.crop) != _plain(recipe.crop):
         raise ConfigError(
             f"--teacher {path}: answers {', '.join(spec.labels)} on {spec.crop.width}x{spec.crop.height} chips; the recipe "
             f"has {', '.join(labels)} on {recipe.crop.width}x{recipe.crop.height}, framed {_plain(recipe.crop)}"

@@ -7,6 +7,7 @@ import pytest
 from builders import drawn_face
 from mien.errors import ModelError
 from mien.runtime.detect import GridDetector, WholeImage, decode
+from mien.runtime.store import ENTRIES, fetch
 from mien.spec import CropSpec
 from mien.vision.align import crop
 from mien.vision.image import read_image
@@ -129,3 +130,42 @@ def test_patterns_have_no_face(kind, yunet_file):
         "grey": np.full((480, 640), 128, np.uint8),
     }[kind]
     assert GridDetector(yunet_file, 1)(np.repeat(image[..., None], 3, axis=2)) == []
+
+
+@pytest.fixture
+def ours():
+    """The detector inside the package."""
+    return GridDetector(fetch(ENTRIES["mien-face"]), 1)
+
+
+def test_the_shipped_detector_on_odd_pictures(ours):
+    checkerboard = ((np.indices((480, 640)).sum(axis=0) // 16) % 2 * 255).astype(np.uint8)
+    for plain in (checkerboard, np.full((480, 640), 128, np.uint8), np.zeros((1, 1), np.uint8)):
+        assert ours(np.repeat(plain[..., None], 3, axis=2)) == []
+    for shape in [(10_000, 12_000), (500, 20_000), (1, 2_000_000)]:
+        assert shape[0] * shape[1] * ours._scale(shape) ** 2 <= 4096 * 3072
+
+
+def test_the_shipped_detector_finds_faces_of_all_sizes(ours, photo):
+    [face] = ours(photo)
+    x0, y0, x1, y1 = (round(edge) for edge in face.box)
+    assert len(ours(cv2.resize(photo[y0:y1, x0:x1], (900, 1200)))) == 1
+    small = cv2.resize(photo, None, fx=20 / face.size, fy=20 / face.size, interpolation=cv2.INTER_AREA)
+    canvas = np.full((480, 640, 3), 120, np.uint8)
+    canvas[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = small
+    assert len(GridDetector(fetch(ENTRIES["mien-face"]), 1, min_size=20)(canvas)) == 1
+    person = cv2.resize(photo, None, fx=200 / face.size, fy=200 / face.size, interpolation=cv2.INTER_AREA)[:500]
+    panorama = np.full((500, 20_000, 3), 120, np.uint8)
+    for start in range(500, 19_000, 2000):
+        panorama[: person.shape[0], start : start + person.shape[1]] = person
+    assert len(ours(panorama)) == 10
+    head = photo[max(0, y0 - 90) : y1 + 90, max(0, x0 - 90) : x1 + 90]
+    wall = np.tile(cv2.resize(head, (64, 64), interpolation=cv2.INTER_AREA), (15, 20, 1))
+    assert len(GridDetector(fetch(ENTRIES["mien-face"]), 1, min_size=30)(wall)) == 300
+
+
+@pytest.mark.parametrize("shade", [(1.0, 1.0, 1.0), (0.6, 1.0, 1.3), (0.4, 0.4, 0.4)])
+def test_colour_casts_and_dim_light_do_not_matter(shade, ours, photo):
+    [plain] = ours(photo)
+    [face] = ours(np.clip(photo * np.array(shade), 0, 255).astype(np.uint8))
+    assert np.allclose(face.box, plain.box, atol=0.08 * plain.size)

@@ -38,7 +38,7 @@ class GridDetector:
 
     W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector", MIR 2023. Such a network answers for every cell
     of three grids and sees faces of some sizes only, which its spec states; so the image is looked at with its long side
-    at most `long_side` (a panorama: with as many pixels as a 2:1 picture of that length), and, where a face could be
+    at most `long_side` (a panorama, thrice as long as high: with as many pixels as a 2:1 picture of 640 pixels or that length), and, where a face could be
     larger than the network sees, once more, small and with a border.
 
     long_side: in pixels; the spec's by default.
@@ -48,7 +48,7 @@ class GridDetector:
     Raises ModelNotFound, and ModelError for a file that is not in YuNet's form or has a fixed size.
     """
 
-    _SMALL, _BORDER, _SURE, _LONGEST, _PIXELS = 160, 32, 24, 16_384, 4096 * 3072
+    _SMALL, _BORDER, _SURE, _LONGEST, _PIXELS, _PANORAMA = 160, 32, 24, 16_384, 4096 * 3072, 640
 
     def __init__(
         self,
@@ -85,7 +85,8 @@ class GridDetector:
     def _scale(self, shape: tuple[int, ...]) -> float:
         """The scale of the first look."""
         longest, pixels = max(shape[:2]), shape[0] * shape[1]
-        scale = min(1.0, max(self.long_side / longest, self.long_side / math.sqrt(2 * pixels)))
+        side = max(self.long_side, self._PANORAMA) if longest > 3 * min(shape[:2]) else self.long_side
+        scale = min(1.0, max(self.long_side / longest, side / math.sqrt(2 * pixels)))
         if self.min_size is not None:
             scale = max(scale, min(2.0, self._SURE / self.min_size))
         return min(scale, self._LONGEST / longest, math.sqrt(self._PIXELS / pixels))

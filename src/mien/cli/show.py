@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,13 +93,13 @@ def runs(
     if not found:
         raise DataError(f"{folders[0]}: no runs here; a run holds recipe.yaml")
     rows = [(run, _last(run / "metrics.csv")) for run in found]
-    names = sorted({name for _, row in rows for name in row if name.startswith(("val/", "train/"))})
+    names = sorted({name for _, row in rows for name in row if name.startswith("val/") or name == "train/loss"})
     table = Table("run", "recipe", "epochs", *names, "finished")
     for run, row in rows:
         done = "yes" if (run / "weights.safetensors").is_file() else "no"
         epochs = str(int(row["epoch"]) + 1) if row else "0"
         table.add_row(escape(str(run)), escape(_name(run)), epochs, *(row.get(name, "-") for name in names), done)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _runs(folder: Path) -> list[Path]:

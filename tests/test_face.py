@@ -227,6 +227,18 @@ def test_a_killed_run_resumes_to_the_same_weights(data, tmp_path, teacher, monke
     assert epochs == ["epoch", "2"]  # the finished ones were not done again
 
 
+def test_a_run_starts_from_another_of_the_same_network(data, tmp_path, teacher):
+    first = run(data, tmp_path / "first", teacher)
+    again = load_recipe("mien-face", [*TINY, "optimizer.lr=0", "schedule.epochs=1", "schedule.warmup=0"])
+    second = fit_detector(again, data, tmp_path / "second", teacher, threads=1, bar=False, init=tmp_path / "first")
+    a, b = (load_detector(path)[0] for path in (first, second))
+    assert torch.equal(a.heads[0].weight, b.heads[0].weight)
+    assert '"init"' in (tmp_path / "second" / "environment.json").read_text()
+    other = load_recipe("mien-face", [*TINY, "network.convolution=dense"])
+    with pytest.raises(ConfigError, match="another network"):
+        fit_detector(other, data, tmp_path / "third", teacher, threads=1, bar=False, init=first)
+
+
 def test_the_file_answers_as_the_network_and_finds_what_it_says(data, tmp_path, teacher):
     weights = run(data, tmp_path / "run", teacher)
     assert weights_kind(weights) == "detector"

@@ -49,10 +49,10 @@ def train(
     if isinstance(chosen, DetectorRecipe):
         from mien.runtime.store import ENTRIES, fetch
 
-        if init or len(teacher or ()) > 1:
-            raise ConfigError(f"{chosen.name}: a detector's recipe takes one --teacher and no --init")
+        if len(teacher or ()) > 1:
+            raise ConfigError(f"{chosen.name}: a detector's recipe takes one --teacher")
         source = teacher[0] if teacher else fetch(ENTRIES["yunet"])
-        weights = fit_detector(chosen, data, out, source, resume, threads, _track, bar)
+        weights = fit_detector(chosen, data, out, source, resume, threads, _track, bar, init)
     else:
         loggers = _loggers(out, chosen.name, tensorboard, wandb)
         weights = fit(chosen, data, out, resume, threads, _track, bar, init, teacher or (), loggers=loggers)

@@ -88,7 +88,7 @@ class Layers(Backbone):
 
 
 def _cnn(channels: int, size: tuple[int, int]) -> Layers:
-    """Three 3x3 convolutions of 16, 32, 64 channels, each with ReLU and max-pooling; to be flattened (system C's CNN)."""
+    """Three 3x3 convolutions of 16, 32, 64 channels, each with ReLU and max-pooling; to be flattened."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((channels, 16), (16, 32), (32, 64)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
@@ -96,12 +96,12 @@ def _cnn(channels: int, size: tuple[int, int]) -> Layers:
 
 
 def _mlp(channels: int, size: tuple[int, int]) -> Layers:
-    """The pixels themselves; to be flattened (system C's MLP)."""
+    """The pixels themselves; to be flattened."""
     return Layers([nn.Identity()], channels * size[0] * size[1])
 
 
 def _fcn(channels: int, size: tuple[int, int]) -> Layers:  # noqa: ARG001 - any size
-    """Five convolutions with norm, max-pooling and dropout (system B): 16 (5x5), 32 (3x3), 64 (5x5), 128 (3x3), 256 (3x3)."""
+    """Five convolutions with norm, max-pooling and dropout: 16 (5x5), 32 (3x3), 64 (5x5), 128 (3x3), 256 (3x3)."""
     layers: list[nn.Module] = []
     plan = [(16, 5, 2, 0.05), (32, 3, 2, 0.10), (64, 5, 5, 0.05), (128, 3, 2, 0.10), (256, 3, 0, 0.35)]
     for width, kernel, pool, dropout in plan:

@@ -28,17 +28,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 import mien
 from mien.data.distil import STRIDES, VALUES, Pool, write_pool
 from mien.data.scenes import Composer, Side, read_grounds, read_heads
+from mien.errors import ConfigError
 from mien.evaluation.detection import highest_threshold
 from mien.faces import Face
 from mien.models.face import FaceNetwork
-from mien.models.weights import save_weights
+from mien.models.weights import load_detector, save_weights, weights_file
 from mien.recipe import DetectorRecipe
 from mien.runtime.detect import GridDetector, as_faces
 from mien.runtime.sessions import open_onnx
-from mien.sections import AugmentSection
-from mien.spec import DetectorSpec
+from mien.sections import AugmentSection, DetectorNetworkSection
+from mien.spec import DetectorSpec, strict
 from mien.training.augment import spoil
-from mien.training.loop import Learner, open_run, run_loop
+from mien.training.loop import Learner, open_run, run_loop, write_environment
 
 __all__ = ["FaceLearner", "detection_loss", "fit_detector", "fit_threshold", "flipped"]
 
@@ -55,11 +56,13 @@ def fit_detector(
     threads: int | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda rows: rows,
     bar: bool = True,
+    init: str | PathLike[str] | None = None,
 ) -> Path:
     """Train, and return the path of the weights.
 
     data: a folder with heads.parquet and backgrounds.parquet.  teacher: an ONNX file in YuNet's form.
     run: the run folder, made here; with `resume` an unfinished one.  threads: for torch on a CPU; all cores by default.
+    init: a run or weights of the same network to start from.
     Raises OutputError, DataError, ModelError, ConfigError, TrainingError.
     """
     folder = open_run(Path(run), recipe, resume)
@@ -71,6 +74,14 @@ def fit_detector(
     sides: tuple[Side, Side] = ("train", "validation")
     pools = [_pool(recipe, Path(data), Path(teacher), folder, side, progress) for side in sides]
     network = FaceNetwork(recipe.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    origins: dict[str, Any] = {"teacher": {"path": str(teacher), "sha256": _sha256(Path(teacher))}}
+    if init is not None:
+        file, origins["init"] = weights_file(init)
+        started, spec = load_detector(file)
+        if strict(spec.network, DetectorNetworkSection, "network") != recipe.network:
+            raise ConfigError(f"--init {init}: another network: {spec.network}; the recipe's is {recipe.network}")
+        network.load_state_dict(started.state_dict())
+    write_environment(folder, origins)
     learner = FaceLearner(network, recipe, len(pools[0]))
     shown = _HardSampler(learner, recipe.seed, recipe.scenes.hard)
     batch = recipe.trainer.batch
@@ -111,8 +122,12 @@ def _pool(
     return write_pool(folder / name, composer, open_onnx(teacher, 1), 2 * recipe.seed + held, count, progress)
 
 
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _spec(recipe: DetectorRecipe, teacher: Path, threshold: float) -> DetectorSpec:
-    told = hashlib.sha256(teacher.read_bytes()).hexdigest()[:16]
+    told = _sha256(teacher)[:16]
     return DetectorSpec(
         name=recipe.name,
         threshold=threshold,

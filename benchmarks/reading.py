@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -81,7 +80,6 @@ def main() -> None:
     for what, line in found.items():
         rate = f"{line['rows'] / line['seconds']:,.0f}" if line["rows"] else "-"
         print(f"| {what} | {line['rows']:,.0f} | {line['seconds']:.1f} | {rate} | {line['peak_mib']:,.0f} |")
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Shared fixtures. Real faces are read from the folder that MIEN_TEST_DATA names; without it those tests skip."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,20 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MIEN_OFFLINE", "1")
     monkeypatch.delenv("MIEN_YUNET", raising=False)
+
+
+@pytest.fixture
+def mien(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run `mien ...` in an empty folder, in this process: (exit code, stdout, stderr)."""
+    from mien.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "220")
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mien", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run

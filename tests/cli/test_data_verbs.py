@@ -1,31 +1,14 @@
 """mien data, show and runs: from a drawn dataset to chips, through the command line."""
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 
 from builders import drawn_face
-from mien.cli import main
 from mien.data.manifest import Manifest
 from mien.recipe import load_recipe, recipe_text
-
-
-@pytest.fixture
-def mien(tmp_path, monkeypatch, capsys):
-    """Run `mien ...` in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mien", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """Judgements: copies left out, the report as a person gets it, comparisons from the command line."""
 
 import json
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mien.cli import main
 from mien.data.manifest import Manifest
 from mien.data.split import project
 from mien.data.synthetic import synthetic
@@ -88,21 +86,6 @@ def test_the_page_is_whole_and_shows_the_faces(drawn):
     assert {"figures", "confusion", "classes", "sure", "affect", "mistakes", "doubts", "how"} <= set(page.titles)
     assert "&lt;model&gt;" in text
     assert "accuracy" in judgement_text(found, "mien evaluate m")
-
-
-@pytest.fixture
-def mien(tmp_path, monkeypatch, capsys):
-    """Run `mien ...` in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "220")
-
-    def run(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mien", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_rivals_are_judged_and_compared(mien, drawn):

@@ -110,7 +110,7 @@ class Composer:
         rng = np.random.default_rng((seed, index))
         canvas, taken = self._ground(rng)
         if rng.random() > 0.12:
-            for _ in range(int(rng.integers(1, 9))):
+            for _ in range(int(rng.integers(1, 12))):
                 self._paste(canvas, taken, rng)
         return _spoiled(canvas, rng), taken
 
@@ -122,7 +122,7 @@ class Composer:
             head = _pick(self.heads, rng)
             side = size * math.exp(rng.uniform(math.log(0.3), math.log(1.25)))
             middle = size * rng.uniform(0.35, 0.65, 2)
-            matrix = _place(head.face, side, _roll(rng), middle, bool(rng.integers(2)))
+            matrix = _place(head.face, side, _roll(rng), middle, bool(rng.integers(2)), _lean(rng))
             border = cv2.BORDER_REFLECT_101 if rng.random() < 0.7 else cv2.BORDER_REPLICATE
             canvas = _warped(head.picture, matrix, (size, size), border)
             return canvas, [(middle[0], middle[1], 0.65 * side)]
@@ -159,7 +159,7 @@ class Composer:
         else:
             return
         taken.append((x, y, 0.65 * side))
-        matrix = _place(head.face, side, _roll(rng), np.array([x, y]), bool(rng.integers(2)))
+        matrix = _place(head.face, side, _roll(rng), np.array([x, y]), bool(rng.integers(2)), _lean(rng))
         reach = 1.3 * side
         low = np.clip(np.floor([x - reach, y - reach]), 0, self.size).astype(int)
         high = np.clip(np.ceil([x + reach, y + reach]), 0, self.size).astype(int)
@@ -184,12 +184,20 @@ def _roll(rng: np.random.Generator) -> float:
     return float(rng.normal(0, 10) if rng.random() < 0.75 else rng.uniform(-50, 50))
 
 
-def _place(face: Face, side: float, roll: float, middle: np.ndarray, mirror: bool) -> np.ndarray:
-    """(2, 3): from the head's picture to the canvas, its face `side` pixels high and centred at `middle`."""
+def _lean(rng: np.random.Generator) -> np.ndarray:
+    """(2, 2): mostly none; else a stretch and a slant, as heads show that look down, up or aside."""
+    if rng.random() < 0.6:
+        return np.eye(2)
+    stretch = math.exp(rng.normal(0, 0.12))
+    return np.array([[stretch, rng.normal(0, 0.1)], [rng.normal(0, 0.06), 1 / stretch]])
+
+
+def _place(face: Face, side: float, roll: float, middle: np.ndarray, mirror: bool, lean: np.ndarray) -> np.ndarray:
+    """(2, 3): from the head's picture to the canvas, its face about `side` pixels high and centred at `middle`."""
     x0, y0, x1, y1 = face.box
     scale, angle = side / (y1 - y0), math.radians(roll)
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
-    turn = np.array([[cos * (-1 if mirror else 1), -sin], [sin * (-1 if mirror else 1), cos]])
+    turn = np.array([[cos, -sin], [sin, cos]]) @ lean @ np.diag([-1.0 if mirror else 1.0, 1.0])
     centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
     return np.hstack([turn, (middle - turn @ centre)[:, None]])
 
@@ -223,13 +231,16 @@ def _mask(head: Head, rng: np.random.Generator) -> np.ndarray:
 
 
 def _lit(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gain, contrast and a slope of light."""
+    """Gain, contrast, and a shadow with a soft edge that falls from any side."""
     mean = float(face.mean())
-    face = (face - mean) * rng.uniform(0.6, 1.3) + mean * (rng.uniform(0.35, 1.3) if rng.random() < 0.6 else 1.0)
-    if rng.random() < 0.3:
-        slope = np.linspace(rng.uniform(0.4, 1), rng.uniform(0.8, 1.3), face.shape[1], dtype=np.float32)
-        face = face * (slope if rng.random() < 0.5 else slope[::-1])
-    return np.clip(face, 0, 255)
+    face = (face - mean) * rng.uniform(0.6, 1.3) + mean * (rng.uniform(0.25, 1.3) if rng.random() < 0.6 else 1.0)
+    if rng.random() < 0.35:
+        turn, edge = rng.uniform(0, 2 * math.pi), rng.uniform(-0.4, 0.4)
+        y, x = np.mgrid[-1 : 1 : face.shape[0] * 1j, -1 : 1 : face.shape[1] * 1j].astype(np.float32)
+        along = (x * math.cos(turn) + y * math.sin(turn) - edge) * rng.uniform(1.5, 8)
+        dark = rng.uniform(0.15, 0.9)
+        face = face * (dark + (rng.uniform(0.9, 1.25) - dark) / (1 + np.exp(-along)))
+    return np.clip(face, 0, 255).astype(np.float32)
 
 
 def _hide(face: np.ndarray, middle: np.ndarray, side: float, rng: np.random.Generator) -> None:

@@ -26,7 +26,6 @@ def _dense(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 def _depthwise(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
-        nn.BatchNorm2d(inputs),
         nn.Conv2d(inputs, outputs, 1, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),

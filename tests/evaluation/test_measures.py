@@ -8,9 +8,10 @@ from sklearn import metrics as sk
 from mien.data.manifest import Header, Sample, make_manifest
 from mien.errors import DataError
 from mien.evaluation.affect import concordance, correlation, mae, quadrants, rmse, sagr, score_affect
+from mien.evaluation.ensemble import averaged
 from mien.evaluation.intervals import bootstrap, compare_rows, mcnemar
 from mien.evaluation.metrics import judge_rows, nominal_alpha, reliability, score, wilson
-from mien.evaluation.predictions import Predictions, averaged, projected, read_predictions, write_predictions
+from mien.evaluation.predictions import Predictions, projected, read_predictions, write_predictions
 from mien.labels import LabelSet, label_set
 
 #: A published confusion matrix (MobileNetV2 on AffectNet's validation images): rows true, columns predicted, in the
@@ -230,5 +231,5 @@ def test_projection_and_ensembles():
     assert np.allclose(averaged([a, c], [1, 3]).probabilities, 0.25 * a.probabilities + 0.75 * c.probabilities)
     geometric = np.sqrt(a.probabilities * c.probabilities)
     assert np.allclose(averaged([a, c], logits=True).probabilities, geometric / geometric.sum(1, keepdims=True))
-    with pytest.raises(DataError, match="other labels or other rows"):
+    with pytest.raises(DataError, match="answers other rows"):
         averaged([a, predictions(5)])

@@ -27,7 +27,10 @@ _Rule = Annotated[str, typer.Option(help="For votes: majority, distribution or p
 _Labels = Annotated[
     str | None, typer.Option(help="Judge on this label set (a name, or labels with commas): other rows are left out.")
 ]
-_Flip = Annotated[bool, typer.Option(help="Average every answer with that for the mirror image.")]
+_Tta = Annotated[
+    str | None,
+    typer.Option(help="Average every answer over other views of the face: flip, shift, multicrop, with commas."),
+]
 
 
 def evaluate(
@@ -42,7 +45,7 @@ def evaluate(
     split: _Split = "validation",
     rule: _Rule = "majority",
     labels: _Labels = None,
-    flip: _Flip = False,
+    tta: _Tta = None,
     copies: Annotated[
         bool, typer.Option("--without-copies", help="Judge also without rows that have a copy in the train split.")
     ] = False,
@@ -60,7 +63,7 @@ def evaluate(
     for path in (out, predictions):
         if path is not None:
             check_free(path, overwrite)
-    found, told, manifest = judged(model, data, source, split, rule, labels, flip, copies)
+    found, told, manifest = judged(model, data, source, split, rule, labels, tta, copies)
     if predictions is not None:
         from mien.evaluation.predictions import write_predictions
 
@@ -84,7 +87,7 @@ def compare(
     split: _Split = "validation",
     rule: _Rule = "majority",
     labels: _Labels = None,
-    flip: _Flip = False,
+    tta: _Tta = None,
 ) -> None:
     """Judge several models on the same rows, the best first, and say which differences are real (McNemar, bootstrap)."""
     _need()
@@ -96,7 +99,7 @@ def compare(
 
     if len(models) < 2:
         raise ConfigError("compare: expected two or more models")
-    found = [judged(model, data, source, split, rule, labels, flip) for model in models]
+    found = [judged(model, data, source, split, rule, labels, tta) for model in models]
     hits = []
     for judgement, told, manifest in found:
         if judgement.scores.expression is None:
@@ -128,28 +131,46 @@ def judged(
     split: str,
     rule: str,
     labels: str | None = None,
-    flip: bool = False,
+    tta: str | None = None,
     copies: bool = False,
 ) -> tuple[Judgement, Predictions, Manifest]:
     """A model judged on a split of a dataset or of a manifest file; with what it said and the rows judged."""
-    from mien.data.split import project
+    from mien.evaluation.averaging import averaging_kinds
     from mien.evaluation.judgement import copies_in_training, judge
-    from mien.evaluation.predictions import projected
-    from mien.labels import LabelSet, label_set
 
-    whole = _open(data, source, split, rule)
-    manifest = whole.split(_word(data, source, split))
-    told = _predictions(model, manifest, flip)
-    if labels is not None:
-        onto = label_set(tuple(part.strip() for part in labels.split(",")) if "," in labels else labels)
-        manifest = project(manifest, onto.names)
-        told = projected(_of(told, manifest), LabelSet(onto.names))
+    averaging_kinds(tta)
+    whole, manifest = rows(data, source, split, rule, labels)
+    told = answers(model, manifest, tta, labels is not None)
     left = None
     if copies:
         left = copies_in_training(manifest, whole.split("train"))
-    name = Path(model).name if Path(model).exists() else model
+    name = (Path(model).name if Path(model).exists() else model) + (f" --tta {tta}" if tta else "")
     judgement = judge(name, told, manifest, left)
     return judgement, told, manifest
+
+
+def rows(data: Path, source: str, split: str, rule: str, labels: str | None = None) -> tuple[Manifest, Manifest]:
+    """The whole dataset, and the rows of a split; `labels`: of these alone (a set's name, or names with commas)."""
+    from mien.data.split import project
+    from mien.labels import label_set
+
+    whole = _open(data, source, split, rule)
+    manifest = whole.split(_word(data, source, split))
+    if labels is not None:
+        onto = label_set(tuple(part.strip() for part in labels.split(",")) if "," in labels else labels)
+        manifest = project(manifest, onto.names)
+    return whole, manifest
+
+
+def answers(model: str, manifest: Manifest, tta: str | None = None, projecting: bool = False) -> Predictions:
+    """What a model, a run or a table of predictions says of a manifest's rows.
+
+    projecting: moved onto the manifest's labels. Raises DataError: an answer has nothing on these.
+    """
+    from mien.evaluation.predictions import projected
+
+    told = _of(_predictions(model, manifest, tta), manifest)
+    return projected(told, manifest.labels) if projecting else told
 
 
 def _open(data: Path, source: str, split: str, rule: str) -> Manifest:
@@ -169,12 +190,14 @@ def _word(data: Path, source: str, split: str) -> str:
     return split if is_manifest(data) else find(source).card.split(split)
 
 
-def _predictions(model: str, manifest: Manifest, flip: bool) -> Predictions:
+def _predictions(model: str, manifest: Manifest, tta: str | None) -> Predictions:
     from mien.evaluation.predictions import read_predictions
 
     if Path(model).suffix in {".csv", ".parquet"}:
-        return _of(read_predictions(model), manifest)
-    return predictions_of(model, manifest, flip)
+        if tta:
+            raise ConfigError(f"--tta: {model} is a table of answers; only a model can be asked again")
+        return read_predictions(model)
+    return predictions_of(model, manifest, tta)
 
 
 def _of(told: Predictions, manifest: Manifest) -> Predictions:
@@ -187,7 +210,7 @@ def _of(told: Predictions, manifest: Manifest) -> Predictions:
     return Predictions(told.labels, ids, told.probabilities[rows], told.affect[rows])
 
 
-def predictions_of(model: str, manifest: Manifest, flip: bool = False) -> Predictions:
+def predictions_of(model: str, manifest: Manifest, tta: str | None = None) -> Predictions:
     """What a model says of the rows of a manifest: its chips, or its pictures cut as the model wants them.
 
     Raises ConfigError if the manifest's chips are cut otherwise.
@@ -195,6 +218,7 @@ def predictions_of(model: str, manifest: Manifest, flip: bool = False) -> Predic
     import msgspec
 
     from mien.data.prepare import prepare
+    from mien.evaluation.averaging import averaging_kinds
     from mien.evaluation.predictions import predict
     from mien.labels import LabelSet
     from mien.runtime.classify import Classifier
@@ -220,7 +244,7 @@ def predictions_of(model: str, manifest: Manifest, flip: bool = False) -> Predic
                 "prepare them with `mien data prepare` and judge the chips, or clean the manifest"
             )
         chips = prepared.chips
-    return predict(classifier, LabelSet(classifier.spec.labels), chips, flip)
+    return predict(classifier, LabelSet(classifier.spec.labels), chips, averaging_kinds(tta))
 
 
 def _session(model: str) -> Any:

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from mien.data.manifest import Manifest
 from mien.data.prepare import chips
 from mien.errors import DataError
+from mien.evaluation.averaging import views
 from mien.files import whole_file
 from mien.labels import KNOWN_SETS, LabelSet
 
-__all__ = ["ChipModel", "Predictions", "averaged", "predict", "projected", "read_predictions", "write_predictions"]
+__all__ = ["ChipModel", "Predictions", "predict", "projected", "read_predictions", "write_predictions"]
 
 
 class ChipModel(Protocol):
@@ -59,20 +60,20 @@ class Predictions:
             )
 
 
-def predict(model: ChipModel, labels: LabelSet, manifest: Manifest, flip: bool = False) -> Predictions:
-    """What a model says about the chips of a prepared manifest. flip: averaged with what it says of their mirror images."""
+def predict(model: ChipModel, labels: LabelSet, manifest: Manifest, tta: Sequence[str] = ()) -> Predictions:
+    """What a model says about the chips of a prepared manifest.
+
+    tta: kinds of mien.evaluation.averaging.KINDS: averaged with what it says of these other views of each chip.
+    Raises ConfigError: a kind that does not exist.
+    """
     pictures = chips(manifest)
     if pictures.shape[-1] == 1:
         pictures = np.repeat(pictures, 3, axis=-1)
     crop = manifest.header.crop
     assert crop is not None
-    b = crop.border
-    inner = pictures[:, b : pictures.shape[1] - b, b : pictures.shape[2] - b]
-    said = model.run(inner)
-    if flip:
-        other = model.run(inner[:, :, ::-1])
-        said = (said[0] + other[0]) / 2, (said[1] + other[1]) / 2
-    return Predictions(labels, manifest.ids, *said)
+    said = [model.run(view) for view in views(pictures, crop.border, tta)]
+    probabilities, affect = (np.mean([answer[i] for answer in said], axis=0) for i in (0, 1))
+    return Predictions(labels, manifest.ids, probabilities, affect)
 
 
 def projected(predictions: Predictions, labels: LabelSet) -> Predictions:
@@ -84,28 +85,6 @@ def projected(predictions: Predictions, labels: LabelSet) -> Predictions:
     if len(lost):
         raise DataError(f"predictions: {predictions.ids[lost[0]]} has nothing on {', '.join(labels)}")
     return Predictions(labels, predictions.ids, moved, predictions.affect)
-
-
-def averaged(parts: Sequence[Predictions], weights: Sequence[float] | None = None, logits: bool = False) -> Predictions:
-    """An ensemble: the (weighted) mean of probabilities, or of their logarithms renormalised, and of affect.
-
-    All must have the same labels and ids; the order of rows is the first one's. Raises DataError.
-    """
-    first = parts[0]
-    at = [{name: row for row, name in enumerate(part.ids)} for part in parts]
-    for part, rows in zip(parts, at, strict=True):
-        if part.labels != first.labels or set(rows) != set(first.ids):
-            raise DataError("ensemble: the members answer other labels or other rows")
-    share = np.ones(len(parts)) if weights is None else np.asarray(weights, np.float64)
-    share = share / share.sum()
-    stacked = np.stack([p.probabilities[[rows[name] for name in first.ids]] for p, rows in zip(parts, at, strict=True)])
-    affect = np.stack([p.affect[[rows[name] for name in first.ids]] for p, rows in zip(parts, at, strict=True)])
-    if logits:
-        mean = np.exp(np.tensordot(share, np.log(np.clip(stacked, 1e-12, 1)), 1))
-        mean = mean / mean.sum(axis=1, keepdims=True)
-    else:
-        mean = np.tensordot(share, stacked, 1)
-    return Predictions(first.labels, first.ids, mean, np.tensordot(share, affect, 1))
 
 
 def write_predictions(predictions: Predictions, path: str | PathLike[str], overwrite: bool = False) -> None:

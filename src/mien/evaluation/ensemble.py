@@ -1,0 +1,117 @@
+"""Ensembles: the mean of several models' answers, and how much each of them counts.
+
+Weights are chosen on rows that the caller names; a figure on these same rows is optimistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mien.errors import DataError
+from mien.evaluation.predictions import Predictions
+
+__all__ = ["averaged", "fitted_weights", "greedy_weights", "mean_answer", "stacked"]
+
+#: What a probability is at least before its logarithm is taken.
+LEAST = 1e-12
+
+
+def mean_answer(answers: np.ndarray, weights: np.ndarray, logits: bool = False) -> np.ndarray:
+    """(members, n, c) probabilities and (members,) weights of sum 1 to the (n, c) answer of the ensemble.
+
+    The mean of probabilities, or the softmax of the mean of their logarithms: as a softmax does not change when all of a
+    row's logits do, that is the mean of the members' logits, each over its own temperature.
+
+    >>> mean_answer(np.array([[[0.9, 0.1]], [[0.1, 0.9]]]), np.array([0.5, 0.5]), logits=True).round(3).tolist()
+    [[0.5, 0.5]]
+    """
+    if not logits:
+        return np.tensordot(weights, answers, 1)
+    logs = np.tensordot(weights, np.log(np.clip(answers, LEAST, 1)), 1)
+    mean = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return mean / mean.sum(axis=1, keepdims=True)
+
+
+def stacked(parts: Sequence[Predictions], names: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """(members, n, c) probabilities and (members, n, 2) affect, rows as in the first part.
+
+    names: of the members, for messages. Raises DataError: other labels, other rows, no probabilities.
+    """
+    first, names = parts[0], names or [f"member {number}" for number in range(1, len(parts) + 1)]
+    probabilities, affect = [], []
+    for part, name in zip(parts, names, strict=True):
+        if part.labels != first.labels:
+            raise DataError(
+                f"ensemble: {name} answers other labels ({', '.join(part.labels)}) than {names[0]} ({', '.join(first.labels)})"
+            )
+        at = {row: number for number, row in enumerate(part.ids)}
+        if set(at) != set(first.ids):
+            raise DataError(f"ensemble: {name} answers other rows ({len(at):,}) than {names[0]} ({len(first.ids):,})")
+        if np.isnan(part.probabilities).any():
+            raise DataError(f"ensemble: {name} answers valence and arousal alone; members need probabilities")
+        order = [at[row] for row in first.ids]
+        probabilities.append(part.probabilities[order])
+        affect.append(part.affect[order])
+    return np.stack(probabilities).astype(np.float64), np.stack(affect).astype(np.float64)
+
+
+def averaged(
+    parts: Sequence[Predictions],
+    weights: Sequence[float] | np.ndarray | None = None,
+    logits: bool = False,
+    names: Sequence[str] = (),
+) -> Predictions:
+    """An ensemble: the (weighted) mean of probabilities or of logits (see mean_answer), and of affect.
+
+    Rows are in the order of the first part; members of weight 0 do not count. Raises DataError: see stacked.
+    """
+    probabilities, affect = stacked(parts, names)
+    share = np.ones(len(parts)) if weights is None else np.asarray(weights, np.float64)
+    share = share / share.sum()
+    there = share > 0
+    mean = mean_answer(probabilities[there], share[there], logits)
+    return Predictions(parts[0].labels, parts[0].ids, mean, np.tensordot(share[there], affect[there], 1))
+
+
+def fitted_weights(answers: np.ndarray, truth: np.ndarray, logits: bool = False) -> np.ndarray:
+    """The (members,) weights, none negative, of sum 1, with the least mean -log probability of the (n,) true classes.
+
+    Convex for either mean, so this is the least there is, as far as the solver (SciPy's SLSQP) goes.
+    """
+    from scipy.optimize import minimize
+
+    count = len(answers)
+    found = minimize(
+        lambda share: _loss(answers, share, truth, logits),
+        np.full(count, 1 / count),
+        method="SLSQP",
+        bounds=[(0, 1)] * count,
+        constraints={"type": "eq", "fun": lambda share: share.sum() - 1},
+        options={"ftol": 1e-9, "maxiter": 500},
+    )
+    share = np.where(found.x < 1e-3, 0, found.x)
+    return share / share.sum()
+
+
+def greedy_weights(answers: np.ndarray, truth: np.ndarray, logits: bool = False, rounds: int = 50) -> np.ndarray:
+    """The (members,) weights of sum 1 by greedy selection with replacement.
+
+    R. Caruana et al., "Ensemble selection from libraries of models", ICML 2004: from nothing, again and again the member is
+    added (a second time, too) that brings the mean answer nearest to the truth, here by the mean -log probability of the
+    true class; the best of the `rounds` bags is kept, the smallest of equal ones. Weights are counts.
+    """
+    counts = np.zeros(len(answers))
+    best, kept = np.inf, counts
+    for number in range(1, rounds + 1):
+        tried = [_loss(answers, (counts + one) / number, truth, logits) for one in np.eye(len(answers))]
+        counts = counts + np.eye(len(answers))[int(np.argmin(tried))]
+        if min(tried) < best - 1e-12:
+            best, kept = min(tried), counts
+    return kept / kept.sum()
+
+
+def _loss(answers: np.ndarray, share: np.ndarray, truth: np.ndarray, logits: bool) -> float:
+    mean = mean_answer(answers, share, logits)
+    return float(-np.log(np.clip(mean[np.arange(len(truth)), truth], LEAST, 1)).mean())

@@ -159,7 +159,8 @@ def _timm() -> Any:
 
 BACKBONES: dict[str, Callable[[int, tuple[int, int]], Backbone]] = {
     "mien-small": lambda channels, _: ResidualNet(channels, (24, 48, 96, 192), (0, 1, 1, 2)),
-    "mien-nano": lambda channels, _: ResidualNet(channels, (8, 16, 32, 48), (0, 0, 1, 1)),
+    "mien-nano": lambda channels, _: ResidualNet(channels, (16, 32, 48, 96), (0, 1, 1, 1)),
+    "mien-pico": lambda channels, _: ResidualNet(channels, (8, 16, 32, 48), (0, 0, 1, 1)),
     "cnn": _cnn,
     "mlp": _mlp,
     "fcn": _fcn,

@@ -51,11 +51,11 @@ VOTES = (
 REGRESSOR = (*VOTES, "trainer.batch=64", "schedule.name=cosine")
 
 RUNS = {
-    "cnn": Trained("fer2013-cnn", ("schedule.epochs=4", "trainer.batch=128"), "50 % (7 epochs)"),
+    "cnn": Trained("fer2013-cnn", ("schedule.epochs=3", "trainer.batch=128"), "50 % (7 epochs)"),
     "mlp": Trained(
         "fer2013-mlp", ("trainer.batch=512", "optimizer.lr=0.0003", "schedule.epochs=8"), "43.75 % (10 epochs)"
     ),
-    "fcn": Trained("fer2013-fcn", ("schedule.epochs=12", "schedule.patience=2"), "none given (on AffectNet)"),
+    "fcn": Trained("fer2013-fcn", ("schedule.epochs=10", "schedule.patience=2"), "none given (on AffectNet)"),
     "efficientnet3": Trained(
         "fer2013-3-efficientnet_b0",
         (
@@ -63,7 +63,7 @@ RUNS = {
             "crop.width=64",
             "crop.height=64",
             "crop.border=3",
-            "schedule.epochs=8",
+            "schedule.epochs=5",
             "optimizer.lr=0.001",
             "trainer.batch=64",
             "trainer.precision=32-true",
@@ -84,23 +84,23 @@ RUNS = {
         ),
         "55.84 % (50 epochs, 224 px)",
     ),
-    "small": Trained("fer2013-small", ("schedule.epochs=30",), "70.14 % (R50+ViT-B, the best of the systems)"),
+    "small": Trained("fer2013-small", ("schedule.epochs=24",), "70.14 % (R50+ViT-B, the best of the systems)"),
     "classifier": Trained(
         "affectnet8-mobilenetv2",
-        (*VOTES, "schedule.epochs=6", "schedule.name=cosine"),
+        (*VOTES, "schedule.epochs=4", "schedule.name=cosine"),
         "accuracy .5992 (AffectNet)",
         source="ferplus",
     ),
     "regressor": Trained(
         "affectnet-affect-mobilenetv2",
-        (*REGRESSOR, "schedule.epochs=6"),
+        (*REGRESSOR, "schedule.epochs=4"),
         "CCC .582/.463 (AffectNet)",
         "votes",
         "ferplus",
     ),
     "regressor-from-classifier": Trained(
         "affectnet-affect-mobilenetv2-from-classifier",
-        (*REGRESSOR, "optimizer.lr=0.0005", "schedule.epochs=3"),
+        (*REGRESSOR, "optimizer.lr=0.0005", "schedule.epochs=2"),
         "not said apart",
         "votes",
         "ferplus",

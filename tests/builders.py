@@ -50,3 +50,43 @@ def a_video(path, count: int = 12, size=(96, 64), gaps=None) -> list[float]:
             image[:, : 4 * i + 1] = (200, 50, 50)
             writer.write(image, seconds)
     return times
+
+
+def a_run(folder, seed: int = 0, labels=LABELS, crop=None, name: str = "tiny", **section):
+    """A run folder with the weights of a tiny network that was never trained; returns the folder.
+
+    Its chips are 32 pixels wide, framed as mien.data.synthetic draws faces.
+    """
+    import msgspec
+    import torch
+
+    from mien.data.synthetic import FRAMING
+    from mien.labels import LabelSet
+    from mien.models.network import build_network
+    from mien.models.weights import save_weights
+    from mien.sections import NetworkSection
+    from mien.spec import ModelSpec
+
+    torch.manual_seed(seed)
+    chosen = NetworkSection(**{"backbone": "mien-nano", **section})
+    crop = crop or msgspec.structs.replace(FRAMING, width=32, height=32)
+    network = build_network(chosen, LabelSet(tuple(labels)), crop)
+    with torch.no_grad():
+        for parameter in network.parameters():  # so that answers differ from face to face
+            parameter.mul_(1.5)
+    spec = ModelSpec(
+        name=name,
+        labels=tuple(labels),
+        crop=crop,
+        affect=chosen.affect,
+        expression=chosen.expression,
+        temperature=1.3,
+        licence="none",
+        trained_on=("nothing",),
+        metrics={"drawn/test/accuracy": 0.5, "drawn/test/ece": 0.1},
+        made_by=f"seed {seed}",
+        network=msgspec.to_builtins(chosen),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / "weights.safetensors", network, spec)
+    return folder

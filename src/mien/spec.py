@@ -14,7 +14,19 @@ import msgspec
 from mien.errors import ConfigError, ModelError, near_miss
 from mien.labels import LabelSet
 
-__all__ = ["FORMAT", "CropSpec", "DetectorSpec", "ModelSpec", "decode_spec", "encode", "strict"]
+__all__ = [
+    "FORMAT",
+    "CropSpec",
+    "DetectorSpec",
+    "EnsembleSpec",
+    "Mean",
+    "MemberSpec",
+    "ModelSpec",
+    "Output",
+    "decode_spec",
+    "encode",
+    "strict",
+]
 
 #: The version of the model file's form. A file with a higher number needs a newer mien.
 FORMAT = 1
@@ -23,6 +35,8 @@ Align = Literal["box", "eyes", "five"]
 Colour = Literal["rgb", "grey", "lightness"]
 Mask = Literal["none", "hull"]
 Affect = Literal["none", "circumplex", "trained"]
+Mean = Literal["probabilities", "logits"]
+Output = Literal["maps", "features"]
 Point = tuple[float, float]
 T = TypeVar("T")
 
@@ -61,6 +75,27 @@ class CropSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             raise ValueError(f"align: {self.align!r} needs points: five (x, y) fractions of the chip")
 
 
+class MemberSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One of the models inside an ensemble's file: its name, how much it counts, and what made it."""
+
+    name: str
+    weight: float
+    made_by: str = ""
+
+
+class EnsembleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an ensemble's file answers.
+
+    mean: of the members' probabilities, or of their logits (each over its own temperature).
+    members: those inside; their weights add up to 1.
+    chosen_on: the rows by which the weights were chosen; empty if by none.
+    """
+
+    mean: Mean
+    members: tuple[MemberSpec, ...]
+    chosen_on: str = ""
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a model file states about itself; stored in the ONNX file and beside it as JSON.
 
@@ -69,9 +104,14 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         expectation of the class means under the probabilities, mien.labels.AFFECT_MEANS) or 'none' (NaN).
     temperature: what the logits are divided by inside the graph; stated, not applied again.
     threshold: the confidence from which an answer counts as certain.
+    calibrated_on: the rows by which temperature and threshold were chosen after training, and for what; empty if they
+        were not.
     metrics: figures by name; each name says data, split and measure, such as 'ferplus/PublicTest/accuracy'.
     network: the recipe's network section, as text, so that the torch network can be built again.
     expression: False for a model that answers valence and arousal alone; its probabilities are NaN.
+    outputs: what the graph gives besides `probabilities` and `affect`, in this order after them: 'maps' (n, c, h', w'),
+        the logits that each place of the chip alone would give; 'features' (n, d), the vector before the heads.
+    ensemble: for a file that holds several models.
     """
 
     name: str
@@ -87,11 +127,15 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     made_by: str = ""
     network: dict[str, Any] = {}
     expression: bool = True
+    outputs: tuple[Output, ...] = ()
+    calibrated_on: str = ""
+    ensemble: EnsembleSpec | None = None
 
     def __post_init__(self) -> None:
         LabelSet(self.labels)
         _require(self.temperature > 0, "temperature", "above 0", self.temperature)
         _require(0 <= self.threshold <= 1, "threshold", "between 0 and 1", self.threshold)
+        _require(len(set(self.outputs)) == len(self.outputs), "outputs", "each name once", list(self.outputs))
 
 
 class DetectorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import mien
-from mien.cli import data, evaluate, export, models, predict, show, train, watch
+from mien.cli import calibrate, data, ensemble, evaluate, export, models, predict, show, train, watch
 from mien.errors import MienError
 
 __all__ = ["app", "main"]
@@ -27,6 +27,8 @@ app.command()(show.runs)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
 app.command()(evaluate.compare)
+app.command()(ensemble.ensemble)
+app.command()(calibrate.calibrate)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mien.errors import ConfigError, MissingExtra
+
+if TYPE_CHECKING:
+    from mien.spec import Output
 
 
 def export(
@@ -16,6 +19,10 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Measure on this FER+ folder's PublicTest; write figures and card.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option(help="Give the file an output `maps`: where in the face it sees each expression.")
+    ] = False,
+    features: Annotated[bool, typer.Option(help="Give it an output `features`: the vector before the heads.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
 ) -> None:
     """Write the model as ONNX. The file must answer as the network does, or it is not written."""
@@ -35,6 +42,8 @@ def export(
         check_free(out.with_suffix(suffix), overwrite)
     metrics, scores = {}, None
     if weights_kind(weights) == "detector":
+        if explain or features:
+            raise ConfigError("--explain, --features: outputs of an expression model; this is a face detector")
         if data:
             raise ConfigError(
                 "--data: judges expressions; benchmarks/detector.py judges a detector and writes its card"
@@ -50,7 +59,8 @@ def export(
             f"ferplus/PublicTest/majority/{name}": round(getattr(scores.scores.expression, name), 5)
             for name in ("accuracy", "macro_f1", "macro_recall", "ece")
         }
-    difference = export_onnx(weights, out, metrics, overwrite)
+    outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
+    difference = export_onnx(weights, out, metrics, overwrite, outputs)
     if scores is not None:
         with whole_file(out.with_suffix(".md"), overwrite) as part:
             part.write_text(model_card(load_weights(weights)[1], scores, out), encoding="utf-8")

@@ -7,12 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
+from mien.data.manifest import Manifest
 from mien.errors import DataError
+from mien.evaluation.intervals import Difference, compare_rows
+from mien.evaluation.metrics import ExpressionScores, score_expression
 from mien.evaluation.predictions import Predictions
+from mien.spec import Mean
 
-__all__ = ["averaged", "fitted_weights", "greedy_weights", "mean_answer", "stacked"]
+__all__ = [
+    "EnsembleScores",
+    "MemberScores",
+    "averaged",
+    "choose_weights",
+    "fitted_weights",
+    "greedy_weights",
+    "judge_ensemble",
+    "mean_answer",
+    "stacked",
+]
 
 #: What a probability is at least before its logarithm is taken.
 LEAST = 1e-12
@@ -115,3 +130,102 @@ def greedy_weights(answers: np.ndarray, truth: np.ndarray, logits: bool = False,
 def _loss(answers: np.ndarray, share: np.ndarray, truth: np.ndarray, logits: bool) -> float:
     mean = mean_answer(answers, share, logits)
     return float(-np.log(np.clip(mean[np.arange(len(truth)), truth], LEAST, 1)).mean())
+
+
+class MemberScores(msgspec.Struct, frozen=True):
+    """A member, or the ensemble itself: its weight, and the figures of mien.evaluation.metrics.ExpressionScores."""
+
+    name: str
+    weight: float
+    accuracy: float
+    interval: tuple[float, float]
+    macro_f1: float
+    macro_recall: float
+    nll: float
+    ece: float
+
+
+class EnsembleScores(msgspec.Struct, frozen=True):
+    """What an ensemble is worth beside its members, on the same rows.
+
+    mean: 'probabilities' or 'logits'.  chosen_on: the rows by which weights were chosen; empty if by none.
+    optimistic: these are the rows that judge.  best: the member with the highest accuracy on the rows that judge.
+    gain: the ensemble against that member (see mien.evaluation.intervals.Difference).  real: whether both tests say so.
+    """
+
+    data: str
+    rows: int
+    mean: Mean
+    chosen_on: str
+    optimistic: bool
+    members: list[MemberScores]
+    ensemble: MemberScores
+    best: str
+    gain: Difference
+    real: bool
+
+
+def choose_weights(
+    how: str, told: Sequence[Predictions], manifest: Manifest, names: Sequence[str], logits: bool
+) -> np.ndarray:
+    """Weights 'fitted' or 'greedy' by the labelled rows of a manifest. Raises DataError: see stacked; no labelled row."""
+    truth, known = _truth(manifest)
+    said = stacked(told, names)[0][:, known]
+    return (fitted_weights if how == "fitted" else greedy_weights)(said, truth, logits)
+
+
+def _truth(manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
+    """(k,) true classes of the k labelled rows, and (n,) which rows these are. Raises DataError."""
+    targets = manifest.targets()
+    known = ~np.isnan(targets).any(axis=1)
+    if not known.any():
+        raise DataError(f"{manifest.header.source}: no row has a label")
+    return targets[known].argmax(axis=1), known
+
+
+def judge_ensemble(
+    told: Sequence[Predictions],
+    names: Sequence[str],
+    weights: np.ndarray,
+    manifest: Manifest,
+    logits: bool = False,
+    chosen_on: str = "",
+    optimistic: bool = False,
+) -> tuple[EnsembleScores, Predictions]:
+    """The figures, and the ensemble's answers. told: rows in the manifest's order (mien.evaluation.metrics.aligned).
+
+    Raises DataError: labels differ, no row has a label.
+    """
+    mean = averaged(told, weights, logits, names)
+    truth, known = _truth(manifest)
+    scores = [score_expression(part, manifest) for part in (*told, mean)]
+    best = int(np.argmax([one.accuracy for one in scores[:-1]]))
+    right = [part.probabilities[known].argmax(axis=1) == truth for part in (mean, told[best])]
+    subjects = [name for name, k in zip(manifest.table["subject"].to_pylist(), known, strict=True) if k]
+    gain = compare_rows(right[0], right[1], subjects)
+    found = EnsembleScores(
+        data=manifest.header.source,
+        rows=len(truth),
+        mean="logits" if logits else "probabilities",
+        chosen_on=chosen_on,
+        optimistic=optimistic,
+        members=[_figures(*three) for three in zip(names, weights, scores[:-1], strict=True)],
+        ensemble=_figures("ensemble", 1.0, scores[-1]),
+        best=names[best],
+        gain=gain,
+        real=gain.real,
+    )
+    return found, mean
+
+
+def _figures(name: str, weight: float, scores: ExpressionScores) -> MemberScores:
+    return MemberScores(
+        name,
+        round(float(weight), 4),
+        scores.accuracy,
+        scores.interval,
+        scores.macro_f1,
+        scores.macro_recall,
+        scores.nll,
+        scores.ece,
+    )

@@ -14,7 +14,7 @@ from mien.models.heads import hidden_layers, pooling
 from mien.sections import NetworkSection
 from mien.spec import CropSpec, ModelSpec
 
-__all__ = ["Answer", "ExportGraph", "Network", "build_network"]
+__all__ = ["Answer", "ExportGraph", "Full", "Network", "build_network"]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -24,6 +24,15 @@ class Answer(NamedTuple):
 
     logits: Tensor | None
     affect: Tensor | None
+
+
+class Full(NamedTuple):
+    """An Answer's two; maps (n, c, h', w'), or None where not asked for; features (n, d), the vector before the heads."""
+
+    logits: Tensor | None
+    affect: Tensor | None
+    maps: Tensor | None
+    features: Tensor
 
 
 class Network(nn.Module):
@@ -47,26 +56,62 @@ class Network(nn.Module):
             self.register_buffer(name, values.mean().reshape(1, 1, 1, 1) if self.grey else values, persistent=False)
         self.pool = pooling(section.pool)
         self.hidden, features = hidden_layers(section, self.backbone.features)
-        self.features = features
+        self.features, self.classes = features, len(labels)
         self.expression = nn.Linear(features, len(labels)) if section.expression else None
         self.affect = nn.Linear(features, 2) if section.affect == "trained" else None
 
     def forward(self, chips: Tensor) -> Answer:
-        if self.grey:
-            chips = (chips * self.luma).sum(dim=1, keepdim=True)
-        chips = (chips - self.mean) / self.std
+        chips = self._scaled(chips)
         answer = self._answer(chips)
         if not self.mirror or self.training:
             return answer
         other = self._answer(chips.flip(3))
         return Answer(*(None if a is None else (a + b) / 2 for a, b in zip(answer, other, strict=True)))  # type: ignore[operator]
 
+    def full(self, chips: Tensor, maps: bool = False) -> Full:
+        """The answer and what led to it; as `forward`, averaged with the mirror image where the network does so.
+
+        maps: also the logits of each place of the feature map: what the expression head says where the pooled vector is that
+        place's. With average pooling and no hidden layers these are class activation maps (B. Zhou et al. 2016,
+        arXiv:1512.04150) with the bias, and their mean over the places is the logits.
+        Raises ConfigError: the network has no map (it pools itself or is flattened) or no expression head.
+        """
+        chips = self._scaled(chips)
+        full = self._full(chips, maps)
+        if not self.mirror or self.training:
+            return full
+        other = self._full(chips.flip(3), maps)
+        turned = other if other.maps is None else other._replace(maps=other.maps.flip(3))
+        return Full(*(None if a is None else (a + b) / 2 for a, b in zip(full, turned, strict=True)))  # type: ignore[arg-type,operator]
+
+    def _full(self, chips: Tensor, maps: bool) -> Full:
+        seen = self.backbone(chips)
+        x = self.hidden(self.pool(seen))
+        return Full(*self._heads(x), self._maps(seen) if maps else None, x)
+
+    def _maps(self, seen: Tensor) -> Tensor:
+        if self.expression is None or seen.ndim != 4 or isinstance(self.pool, nn.Flatten | nn.Identity):
+            raise ConfigError(
+                "network: no class maps in it: they need an expression head over a pooled feature map (network.pool is "
+                "average, max, average-max or gem); `mien predict --explain` covers parts of the face instead"
+            )
+        _, c, h, w = seen.shape
+        places = seen.permute(0, 2, 3, 1).reshape(-1, c, 1, 1)
+        return self.expression(self.hidden(self.pool(places))).reshape(-1, h, w, self.classes).permute(0, 3, 1, 2)
+
+    def _scaled(self, chips: Tensor) -> Tensor:
+        if self.grey:
+            chips = (chips * self.luma).sum(dim=1, keepdim=True)
+        return (chips - self.mean) / self.std
+
     def vector(self, chips: Tensor) -> Tensor:
         """(n, features): what the heads see of scaled chips, before dropout's draw in training."""
         return self.hidden(self.pool(self.backbone(chips)))
 
     def _answer(self, chips: Tensor) -> Answer:
-        x = self.vector(chips)
+        return self._heads(self.vector(chips))
+
+    def _heads(self, x: Tensor) -> Answer:
         return Answer(
             self.expression(x) if self.expression is not None else None,
             self.affect(x) if self.affect is not None else None,
@@ -74,7 +119,8 @@ class Network(nn.Module):
 
 
 class ExportGraph(nn.Module):
-    """Chips to (probabilities (n, c), affect (n, 2)): temperature, softmax and the circumplex inside the graph.
+    """Chips to (probabilities (n, c), affect (n, 2)): temperature, softmax and the circumplex inside the graph; then the
+    outputs that the spec names.
 
     A network without an expression head answers with NaN probabilities.
     """
@@ -82,17 +128,24 @@ class ExportGraph(nn.Module):
     def __init__(self, network: Network, spec: ModelSpec) -> None:
         super().__init__()
         self.means: Tensor
-        self.network = network
-        self.temperature = spec.temperature
+        self.temperature: Tensor
+        self.network, self.outputs = network, spec.outputs
         self.classes = len(spec.labels)
         means = affect_means(LabelSet(spec.labels))
         if spec.affect == "none":
             means = means * float("nan")
         self.register_buffer("means", torch.from_numpy(means))
+        self.register_buffer("temperature", torch.tensor(spec.temperature))
 
-    def forward(self, chips: Tensor) -> tuple[Tensor, Tensor]:
-        logits, affect = self.network(chips)
+    def forward(self, chips: Tensor) -> tuple[Tensor, ...]:
+        if not self.outputs:
+            return self._answer(*self.network(chips))
+        full = self.network.full(chips, "maps" in self.outputs)
+        return (*self._answer(full.logits, full.affect), *(getattr(full, name) for name in self.outputs))
+
+    def _answer(self, logits: Tensor | None, affect: Tensor | None) -> tuple[Tensor, Tensor]:
         if logits is None:
+            assert affect is not None
             probabilities = affect[:, :1].expand(-1, self.classes) * float("nan")
         else:
             probabilities = torch.softmax(logits / self.temperature, dim=1)

@@ -128,6 +128,12 @@ class TorchSession:
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, 3, h, w) float32 RGB 0..255 to (n, c) probabilities and (n, 2) affect."""
+        probabilities, affect = self.run_all(chips)[:2]
+        return probabilities, affect
+
+    def run_all(self, chips: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Probabilities, affect, and the outputs that the spec names, in its order."""
         with torch.inference_mode():
-            probabilities, affect = self._graph(torch.from_numpy(np.ascontiguousarray(chips, np.float32)))
-        return probabilities.numpy(), affect.numpy()
+            return tuple(
+                part.numpy() for part in self._graph(torch.from_numpy(np.ascontiguousarray(chips, np.float32)))
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import onnxruntime as ort
@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from mien.errors import ModelError, ModelNotFound
 from mien.spec import ModelSpec, decode_spec
 
-__all__ = ["OnnxSession", "Session", "open_onnx", "open_session", "read_spec"]
+__all__ = ["FullSession", "OnnxSession", "Session", "open_onnx", "open_session", "read_spec"]
 
 _ORT_ERRORS = (
     ort_errors.Fail,
@@ -33,6 +33,14 @@ class Session(Protocol):
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, 3, h, w) float32 RGB 0..255 -> (n, c) probabilities, (n, 2) affect as (valence, arousal) or NaN."""
+
+
+@runtime_checkable
+class FullSession(Session, Protocol):
+    """A Session that also gives the optional outputs that its spec names."""
+
+    def run_all(self, chips: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Probabilities, affect, then each of `spec.outputs`, in that order."""
 
 
 def open_onnx(path: str | PathLike[str], threads: int | None = None) -> ort.InferenceSession:
@@ -76,19 +84,28 @@ class OnnxSession:
             raise ModelError(
                 f"{where}: altered: its input is {inputs}, its spec says chips 3x{crop.height}x{crop.width}"
             )
-        widths = {name: shape[-1] for name, shape in outputs.items() if shape}
-        if widths != {"probabilities": len(self.spec.labels), "affect": 2}:
+        more = self.spec.outputs
+        widths = {name: shape[-1] for name, shape in outputs.items() if shape and name not in more}
+        if widths != {"probabilities": len(self.spec.labels), "affect": 2} or set(more) - set(outputs):
             raise ModelError(
                 f"{where}: altered: its outputs are {outputs}, its spec names {len(self.spec.labels)} labels"
+                f"{' and ' + ', '.join(more) if more else ''}"
             )
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See Session."""
+        probabilities, affect = self._run(chips, ["probabilities", "affect"])
+        return probabilities, affect
+
+    def run_all(self, chips: np.ndarray) -> tuple[np.ndarray, ...]:
+        """See FullSession."""
+        return tuple(self._run(chips, ["probabilities", "affect", *self.spec.outputs]))
+
+    def _run(self, chips: np.ndarray, names: list[str]) -> list[np.ndarray]:
         try:
-            probabilities, affect = self._session.run(["probabilities", "affect"], {"chips": chips})
+            return self._session.run(names, {"chips": chips})
         except _ORT_ERRORS as error:
             raise ModelError(f"{self._where}: fails on {chips.shape[0]} chips ({_first_line(error)})") from error
-        return probabilities, affect
 
 
 def open_session(path: str | PathLike[str], threads: int | None = None) -> Session:

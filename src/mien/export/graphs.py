@@ -1,0 +1,80 @@
+"""What every writing of a model file shares: the spec inside and beside it, the comparison before it gets its name. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from mien.errors import ExportError, ModelError
+from mien.files import check_free, whole_file
+from mien.spec import CropSpec, DetectorSpec, ModelSpec, decode_spec, encode
+
+__all__ = ["TOLERANCE", "agree", "open_graph", "store", "trial_chips", "write_model"]
+
+#: Largest difference of a probability between what a file should answer and what it does.
+TOLERANCE = 1e-4
+
+
+def open_graph(path: str | PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
+    """A model file's graph and spec. Raises ModelError (no ONNX file, no mien model, a detector)."""
+    try:
+        model = onnx.load(str(path))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{path}: not a readable ONNX file ({error})") from error
+    text = next((entry.value for entry in model.metadata_props if entry.key == "mien"), None)
+    if text is None:
+        raise ModelError(f"{path}: an ONNX file, but no mien model: it carries no 'mien' metadata; see `mien export`")
+    return model, decode_spec(text, str(path))
+
+
+def store(model: onnx.ModelProto, spec: ModelSpec | DetectorSpec, path: Path) -> None:
+    """Put the spec into a graph, check the graph's form, write it."""
+    onnx.helper.set_model_props(model, {"mien": encode(spec).decode()})
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def write_model(
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    out: str | PathLike[str],
+    check: Callable[[Path], float],
+    overwrite: bool = False,
+) -> float:
+    """Write `out` (.onnx) and its spec beside it (.json), if `check` of the written file raises nothing; returns its figure.
+
+    Raises OutputError, ExportError.
+    """
+    out = Path(out)
+    beside = check_free(out.with_suffix(".json"), overwrite)
+    with whole_file(out, overwrite) as part:
+        store(model, spec, part)
+        figure = check(part)
+    with whole_file(beside, overwrite=True) as part:
+        part.write_bytes(encode(spec) + b"\n")
+    return figure
+
+
+def trial_chips(crop: CropSpec, count: int = 64, seed: int = 0) -> Iterator[np.ndarray]:
+    """Chips to compare two models on: noise, then gradients; float32 (count, 3, h, w) from 0 to 255."""
+    rng = np.random.default_rng(seed)
+    noise = rng.uniform(0, 255, (count, 3, crop.height, crop.width))
+    slope = np.linspace(0, 255, crop.width)[None, None, None, :] * rng.uniform(0, 1, (count, 3, 1, 1))
+    yield noise.astype(np.float32)
+    yield np.ascontiguousarray(np.broadcast_to(slope, noise.shape), np.float32)
+
+
+def agree(wanted: np.ndarray, got: np.ndarray, scale: float = 1.0, of: str = "the network's") -> float:
+    """The largest difference in units of `scale`. Raises ExportError beyond TOLERANCE, or if one is NaN where the other is not."""
+    if (np.isnan(wanted) != np.isnan(got)).any():
+        raise ExportError("the file answers NaN where it should not, or the other way round; nothing was written")
+    worst = float(np.nanmax(np.abs(wanted - got) / scale, initial=0))
+    if not worst <= TOLERANCE:
+        raise ExportError(
+            f"the file's answers differ from {of} by {worst:.2g} (allowed {TOLERANCE}); nothing was written"
+        )
+    return worst

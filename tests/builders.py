@@ -68,7 +68,7 @@ def a_run(folder, seed: int = 0, labels=LABELS, crop=None, name: str = "tiny", *
     from mien.spec import ModelSpec
 
     torch.manual_seed(seed)
-    chosen = NetworkSection(**{"backbone": "mien-nano", **section})
+    chosen = NetworkSection(**{"backbone": "mien-pico", **section})
     crop = crop or msgspec.structs.replace(FRAMING, width=32, height=32)
     network = build_network(chosen, LabelSet(tuple(labels)), crop)
     with torch.no_grad():

@@ -96,7 +96,7 @@ def test_rivals_are_judged_and_compared(mien, drawn):
     code, out, _ = mien("evaluate", "good.csv", "--data", "d.parquet", "--split", "test", "--out", "r.html")
     assert code == 0
     assert "macro recall" in out
-    assert "valence CCC" in out
+    assert "Valence and arousal" in out
     assert "<html" in Path("r.html").read_text()
     code, out, _ = mien("evaluate", "bad.parquet", "--data", "d.parquet", "--split", "test", "--json")
     assert json.loads(out)["scores"]["expression"]["rows"] == len(test)

@@ -11,7 +11,8 @@ from mien.evaluation.affect import concordance, correlation, mae, quadrants, rms
 from mien.evaluation.ensemble import averaged
 from mien.evaluation.intervals import bootstrap, compare_rows, mcnemar
 from mien.evaluation.metrics import judge_rows, nominal_alpha, reliability, score, wilson
-from mien.evaluation.predictions import Predictions, projected, read_predictions, write_predictions
+from mien.evaluation.predictions import Predictions, projected, write_predictions
+from mien.evaluation.tables import read_predictions
 from mien.labels import LabelSet, label_set
 
 #: A published confusion matrix (MobileNetV2 on AffectNet's validation images): rows true, columns predicted, in the

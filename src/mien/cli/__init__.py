@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import mien
-from mien.cli import calibrate, data, ensemble, evaluate, export, models, predict, show, train, watch
+from mien.cli import calibrate, compare, data, ensemble, evaluate, export, models, predict, show, train, watch
 from mien.errors import MienError
 
 __all__ = ["app", "main"]
@@ -26,7 +26,7 @@ app.command()(show.show)
 app.command()(show.runs)
 app.command()(export.export)
 app.command()(evaluate.evaluate)
-app.command()(evaluate.compare)
+app.command()(compare.compare)
 app.command()(ensemble.ensemble)
 app.command()(calibrate.calibrate)
 app.add_typer(data.app, name="data")

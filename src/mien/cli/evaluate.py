@@ -1,8 +1,11 @@
-"""mien evaluate: how right a model is on a dataset. mien compare: which of several is better, and whether that is real."""
+"""mien evaluate: how right a model is on a dataset."""
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from mien.data.manifest import Manifest
     from mien.evaluation.judgement import Judgement
     from mien.evaluation.predictions import Predictions
+    from mien.evaluation.robustness import Robustness
+    from mien.report.tables import Table
+    from mien.runtime.classify import Classifier
 
 _Data = Annotated[Path, typer.Option(help="The dataset's folder or file, or a manifest.")]
 _Source = Annotated[str, typer.Option(help="The dataset's source.")]
@@ -32,6 +38,28 @@ _Tta = Annotated[
     typer.Option(help="Average every answer over other views of the face: flip, shift, multicrop, with commas."),
 ]
 
+_Copies = Annotated[
+    bool,
+    typer.Option(
+        "--without-copies", help="Judge also without rows that have a copy in the train split (or in --train)."
+    ),
+]
+_Train = Annotated[
+    Path | None, typer.Option(help="The manifest (or dataset of the same source) a model learned from; for copies.")
+]
+_Slices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slice",
+        help="Judge groups by a column of the data (subject, age, ...), the label, or what is measured: size, brightness, contrast, "
+        "sharpness, roll, turn. May be given several times.",
+    ),
+]
+_Robust = Annotated[
+    bool, typer.Option("--robustness", help="Judge also under eight corruptions at five strengths: 41 times the work.")
+]
+_Out = Annotated[Path | None, typer.Option(help="A report: .html, .md or .json.")]
+
 
 def evaluate(
     model: Annotated[
@@ -46,10 +74,15 @@ def evaluate(
     rule: _Rule = "majority",
     labels: _Labels = None,
     tta: _Tta = None,
-    copies: Annotated[
-        bool, typer.Option("--without-copies", help="Judge also without rows that have a copy in the train split.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="A report: .html, .md or .json.")] = None,
+    copies: _Copies = False,
+    train: _Train = None,
+    slices: _Slices = None,
+    robust: _Robust = False,
+    out: _Out = None,
+    faces: Annotated[
+        bool, typer.Option("--faces/--no-faces", help="Whether the page shows judged faces; they are personal data.")
+    ] = True,
+    card: Annotated[Path | None, typer.Option(help="Write the model's card (.md) from these figures.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Keep the answers as .csv or .parquet.")] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
@@ -60,68 +93,41 @@ def evaluate(
     _need()
     from mien.files import check_free
 
-    for path in (out, predictions):
+    report_kind(out)
+    for path in (out, card, predictions):
         if path is not None:
             check_free(path, overwrite)
-    found, told, manifest = judged(model, data, source, split, rule, labels, tta, copies)
+    asked = Extras(copies, train, tuple(slices or ()), robust, quiet=json)
+    found, told, manifest = judged(model, data, source, split, rule, labels, tta, extras=asked)
+    command = typed()
     if predictions is not None:
         from mien.evaluation.predictions import write_predictions
 
         write_predictions(told, predictions, overwrite)
-    command = " ".join(["mien", *sys.argv[1:]])
     if out is not None:
-        _report(out, found, told, manifest, command, overwrite)
+        _report(out, found, told, manifest, command, faces, overwrite)
+    if card is not None:
+        _card(card, model, found, command, overwrite)
     if json:
         print(msgspec.json.encode(found).decode())
-    else:
-        _show(found)
-    for path in (out, predictions):
-        if path is not None and not json:
+        return
+    from mien.report.tables import judgement_tables
+
+    show_tables(judgement_tables(found), f"{found.model} on {found.data}", found.notes)
+    for path in (out, card, predictions):
+        if path is not None:
             print(f"written: {path}")
 
 
-def compare(
-    models: Annotated[list[str], typer.Argument(help="Two or more models, runs or tables of predictions.")],
-    data: _Data,
-    source: _Source = "ferplus",
-    split: _Split = "validation",
-    rule: _Rule = "majority",
-    labels: _Labels = None,
-    tta: _Tta = None,
-) -> None:
-    """Judge several models on the same rows, the best first, and say which differences are real (McNemar, bootstrap)."""
-    _need()
-    from rich.console import Console
-    from rich.table import Table
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What to judge beyond the plain scores; see the options of the same names."""
 
-    from mien.evaluation.intervals import compare_rows
-    from mien.evaluation.metrics import aligned
-
-    if len(models) < 2:
-        raise ConfigError("compare: expected two or more models")
-    found = [judged(model, data, source, split, rule, labels, tta) for model in models]
-    hits = []
-    for judgement, told, manifest in found:
-        if judgement.scores.expression is None:
-            raise DataError(f"{judgement.model}: answers no labels; compare judges expressions")
-        truth = manifest.targets().argmax(axis=1)
-        hits.append(aligned(told, manifest).probabilities.argmax(axis=1) == truth)
-    order = sorted(range(len(models)), key=lambda i: -hits[i].mean())
-    best = order[0]
-    table = Table("model", "accuracy", "95 %", "macro F1", "behind the best", "95 %", "McNemar's p", "real")
-    subjects = found[best][2].table["subject"].to_pylist()
-    for i in order:
-        scores = found[i][0].scores.expression
-        assert scores is not None
-        low, high = scores.interval
-        words = [found[i][0].model, f"{scores.accuracy:.2%}", f"{low:.2%} to {high:.2%}", f"{scores.macro_f1:.2%}"]
-        if i == best:
-            table.add_row(*words, "", "", "", "")
-            continue
-        gap = compare_rows(hits[best], hits[i], subjects)
-        edges = f"{gap.interval[0]:+.2%} to {gap.interval[1]:+.2%}"
-        table.add_row(*words, f"{gap.difference:.2%}", edges, f"{gap.p:.2g}", "yes" if gap.real else "no")
-    Console().print(table)
+    copies: bool = False
+    train: Path | None = None
+    slices: tuple[str, ...] = ()
+    robust: bool = False
+    quiet: bool = True
 
 
 def judged(
@@ -133,20 +139,75 @@ def judged(
     labels: str | None = None,
     tta: str | None = None,
     copies: bool = False,
+    extras: Extras | None = None,
 ) -> tuple[Judgement, Predictions, Manifest]:
     """A model judged on a split of a dataset or of a manifest file; with what it said and the rows judged."""
-    from mien.evaluation.averaging import averaging_kinds
-    from mien.evaluation.judgement import copies_in_training, judge
+    import msgspec
 
-    averaging_kinds(tta)
+    from mien.evaluation.averaging import averaging_kinds
+    from mien.evaluation.judgement import judge
+    from mien.evaluation.metrics import aligned
+    from mien.evaluation.origin import data_facts, software_facts
+    from mien.evaluation.slices import column, slice_rows
+
+    kinds = averaging_kinds(tta)
+    extras = extras or Extras(copies)
     whole, manifest = rows(data, source, split, rule, labels)
+    for name in extras.slices:
+        column(manifest, name)  # a misspelt column is told before the work
     told = answers(model, manifest, tta, labels is not None)
-    left = None
-    if copies:
-        left = copies_in_training(manifest, whole.split("train"))
+    left = _copied(manifest, whole, source, rule, extras)
     name = (Path(model).name if Path(model).exists() else model) + (f" --tta {tta}" if tta else "")
-    judgement = judge(name, told, manifest, left)
-    return judgement, told, manifest
+    made = data_facts(manifest) | _model_facts(model) | software_facts()
+    found = judge(name, told, manifest, left, made=made)
+    if extras.slices:
+        found = msgspec.structs.replace(found, slices=slice_rows(aligned(told, manifest), manifest, extras.slices))
+    if extras.robust:
+        found = msgspec.structs.replace(found, robustness=_robustness(model, manifest, kinds, extras.quiet))
+    return found, told, manifest
+
+
+def _copied(manifest: Manifest, whole: Manifest, source: str, rule: str, extras: Extras) -> set[str] | None:
+    """Ids of judged rows with a copy in training; None if that was not asked for."""
+    from mien.evaluation.judgement import copies_in_training
+
+    if not (extras.copies or extras.train):
+        return None
+    learned = whole if extras.train is None else _open(extras.train, source, "train", rule)
+    return copies_in_training(manifest, learned.split("train"))
+
+
+def _model_facts(model: str) -> dict[str, str]:
+    from mien.evaluation.origin import model_facts
+
+    if Path(model).suffix in {".csv", ".parquet"}:
+        return model_facts(Path(model), None)
+    return model_facts(_file(model), _session(model).spec)
+
+
+def _robustness(model: str, manifest: Manifest, kinds: Sequence[str], quiet: bool) -> Robustness:
+    from mien.evaluation.averaging import AveragedModel
+    from mien.evaluation.corruptions import border_for
+    from mien.evaluation.robustness import robustness
+    from mien.labels import LabelSet
+    from mien.runtime.classify import Classifier
+
+    if Path(model).suffix in {".csv", ".parquet"}:
+        raise ConfigError(f"--robustness: {model} is a table of answers; only a model can be shown corrupted faces")
+    classifier = Classifier(_session(model))
+    spec = classifier.spec
+    chips = chips_of(manifest, classifier, border_for(min(spec.crop.width, spec.crop.height)))
+    asked = AveragedModel(classifier, kinds) if kinds else classifier
+    return robustness(asked, LabelSet(spec.labels), chips, progress=lambda steps: _tracked(steps, quiet))
+
+
+def _tracked(steps: Iterable[Any], quiet: bool) -> Iterable[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(
+        steps, "corruptions", console=Console(stderr=True), disable=quiet or not sys.stderr.isatty(), transient=True
+    )
 
 
 def rows(data: Path, source: str, split: str, rule: str, labels: str | None = None) -> tuple[Manifest, Manifest]:
@@ -191,7 +252,7 @@ def _word(data: Path, source: str, split: str) -> str:
 
 
 def _predictions(model: str, manifest: Manifest, tta: str | None) -> Predictions:
-    from mien.evaluation.predictions import read_predictions
+    from mien.evaluation.tables import read_predictions
 
     if Path(model).suffix in {".csv", ".parquet"}:
         if tta:
@@ -202,12 +263,8 @@ def _predictions(model: str, manifest: Manifest, tta: str | None) -> Predictions
 
 def _of(told: Predictions, manifest: Manifest) -> Predictions:
     """The predictions for the manifest's rows, if all are there; foreign rows are left out."""
-    from mien.evaluation.predictions import Predictions
-
     wanted = set(manifest.ids)
-    rows = [row for row, name in enumerate(told.ids) if name in wanted]
-    ids = [told.ids[row] for row in rows]
-    return Predictions(told.labels, ids, told.probabilities[rows], told.affect[rows])
+    return told.take([row for row, name in enumerate(told.ids) if name in wanted])
 
 
 def predictions_of(model: str, manifest: Manifest, tta: str | None = None) -> Predictions:
@@ -215,41 +272,58 @@ def predictions_of(model: str, manifest: Manifest, tta: str | None = None) -> Pr
 
     Raises ConfigError if the manifest's chips are cut otherwise.
     """
-    import msgspec
-
-    from mien.data.prepare import prepare
     from mien.evaluation.averaging import averaging_kinds
     from mien.evaluation.predictions import predict
     from mien.labels import LabelSet
     from mien.runtime.classify import Classifier
-    from mien.runtime.detect import open_detector
 
     classifier = Classifier(_session(model))
-    spec = classifier.spec.crop
-    cut = manifest.header.crop
+    chips = chips_of(manifest, classifier)
+    return predict(classifier, LabelSet(classifier.spec.labels), chips, averaging_kinds(tta))
+
+
+def chips_of(manifest: Manifest, classifier: Classifier, border: int = 0) -> Manifest:
+    """The chips that a model wants of a manifest's rows; with a border where they are cut anew.
+
+    Raises ConfigError if the manifest's own chips are cut otherwise, DataError if a row gives none.
+    """
+    import msgspec
+
+    from mien.data.prepare import prepare
+    from mien.runtime.detect import open_detector
+
+    spec, cut = classifier.spec.crop, manifest.header.crop
     if cut is not None and msgspec.structs.replace(cut, border=0) != msgspec.structs.replace(spec, border=0):
         raise ConfigError(
             f"{manifest.header.source}: its chips are cut otherwise than {classifier.spec.name} wants ({cut}; {spec}); "
             "give the manifest of pictures instead"
         )
-    finder = None if manifest.header.framing is not None else open_detector("auto", spec, threads=1)
     if cut is not None:
-        chips = manifest
-    else:
-        prepared = prepare(manifest, spec, finder)
-        if prepared.missed:
-            name, why = prepared.missed[0]
-            raise DataError(
-                f"{manifest.header.source}: {len(prepared.missed)} of {len(manifest)} rows gave no chip ({name}: {why}); "
-                "prepare them with `mien data prepare` and judge the chips, or clean the manifest"
-            )
-        chips = prepared.chips
-    return predict(classifier, LabelSet(classifier.spec.labels), chips, averaging_kinds(tta))
+        return manifest
+    finder = None if manifest.header.framing is not None else open_detector("auto", spec, threads=1)
+    prepared = prepare(manifest, msgspec.structs.replace(spec, border=max(border, spec.border)), finder)
+    if prepared.missed:
+        name, why = prepared.missed[0]
+        raise DataError(
+            f"{manifest.header.source}: {len(prepared.missed)} of {len(manifest)} rows gave no chip ({name}: {why}); "
+            "prepare them with `mien data prepare` and judge the chips, or clean the manifest"
+        )
+    return prepared.chips
+
+
+def _file(model: str) -> Path:
+    """The file of a model or a run."""
+    path = Path(model)
+    path = path / "weights.safetensors" if path.is_dir() else path
+    if path.suffix == ".safetensors":
+        return path
+    from mien.runtime.store import model_file
+
+    return model_file(model)
 
 
 def _session(model: str) -> Any:
-    path = Path(model)
-    path = path / "weights.safetensors" if path.is_dir() else path
+    path = _file(model)
     if path.suffix == ".safetensors":
         try:
             from mien.models.weights import TorchSession, load_weights
@@ -257,45 +331,73 @@ def _session(model: str) -> Any:
             raise MissingExtra.of("Judging a checkpoint needs PyTorch", "train") from error
         return TorchSession(*load_weights(path))
     from mien.runtime.sessions import open_session
-    from mien.runtime.store import model_file
 
-    return open_session(model_file(model))
+    return open_session(path)
 
 
-def _report(out: Path, found: Judgement, told: Predictions, manifest: Manifest, command: str, overwrite: bool) -> None:
+def typed() -> str:
+    """The command as it was typed."""
+    return shlex.join(["mien", *sys.argv[1:]])
+
+
+def report_kind(out: Path | None) -> str:
+    """The kind of a report. Raises ConfigError for a suffix that is none."""
+    if out is not None and out.suffix not in (".html", ".md", ".json"):
+        raise ConfigError(f"{out}: a report is .html, .md or .json")
+    return "" if out is None else out.suffix
+
+
+def _report(
+    out: Path, found: Judgement, told: Predictions, manifest: Manifest, command: str, faces: bool, overwrite: bool
+) -> None:
     import msgspec
 
     from mien.files import whole_file
     from mien.report.judged import judgement_page, judgement_text
 
     made = {
-        ".html": lambda: judgement_page(found, told, manifest, command).encode(),
+        ".html": lambda: judgement_page(found, told, manifest, command, faces).encode(),
         ".md": lambda: judgement_text(found, command).encode(),
         ".json": lambda: msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n",
     }
-    if out.suffix not in made:
-        raise ConfigError(f"{out}: a report is .html, .md or .json")
     with whole_file(out, overwrite) as part:
-        part.write_bytes(made[out.suffix]())
+        part.write_bytes(made[report_kind(out)]())
 
 
-def _show(found: Judgement) -> None:
+def _card(out: Path, model: str, found: Judgement, command: str, overwrite: bool) -> None:
+    from mien.files import whole_file
+    from mien.report.card import model_card
+    from mien.runtime.sessions import read_spec
+
+    file = _file(model)
+    if file.suffix != ".onnx":
+        raise ConfigError(f"--card: {model} is no .onnx model; a card is of the file that is shipped (mien export)")
+    with whole_file(out, overwrite) as part:
+        part.write_text(model_card(read_spec(file), found, file, command), encoding="utf-8")
+
+
+def show_tables(tables: Iterable[Table], title: str, notes: Sequence[str] = ()) -> None:
+    """Print tables and notes."""
+    from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as Printed
 
-    from mien.report.judged import lines
-
-    table = Table("measure", "value", "95 % interval", title=f"{found.model} on {found.data}")
-    for row in lines(found):
-        table.add_row(*row)
-    expression = found.scores.expression
-    if expression is not None:
-        for name, one in expression.classes.items():
-            table.add_row(f"recall {name}", f"{one.recall:.1%}", f"precision {one.precision:.1%}")
-    if found.without_copies is not None and found.without_copies.expression is not None:
-        clean = found.without_copies.expression
-        table.add_row(f"accuracy without {found.copies:,} copies", f"{clean.accuracy:.2%}", f"{clean.rows:,} faces")
-    Console().print(table)
+    console = Console()
+    console.print(title, style="bold", highlight=False)
+    for note in notes:
+        console.print(f"Note: {note}.", highlight=False)
+    for table in tables:
+        printed = Printed(
+            *table.head,
+            title=table.title,
+            caption=table.caption,
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            caption_justify="left",
+        )
+        for row in table.rows:
+            printed.add_row(*row)
+        console.print(printed)
 
 
 def _need() -> None:

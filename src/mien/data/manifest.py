@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -36,6 +36,8 @@ __all__ = ["SPLITS", "Header", "Manifest", "Sample", "is_manifest", "join_manife
 SPLITS = ("train", "validation", "test")
 _KEY = b"mien"
 _PART = 4096
+#: What columns mean to mien; all others hold facts.
+_COLUMNS = frozenset({"id", "image", "target", "split", "box", "landmarks", "valence", "arousal", "subject", "votes"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +48,7 @@ class Sample:
     box, landmarks ((5, 2) or (68, 2)): pixels of the picture, or None.
     target: (c,) float32 distribution over the header's labels (a hard label is one-hot), or None if unlabelled.
     valence, arousal: in [-1, 1]; NaN where nobody annotated them.  subject: who, where known.
+    votes: (c,) how many raters said each label, or None.  facts: anything else that is known (age, gender, site), by name.
     """
 
     id: str
@@ -57,6 +60,8 @@ class Sample:
     valence: float = math.nan
     arousal: float = math.nan
     subject: str | None = None
+    votes: np.ndarray | None = None
+    facts: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,7 +107,16 @@ class Manifest:
         target = None if row["target"] is None else np.asarray(row["target"], np.float32)
         box = None if row["box"] is None else tuple(row["box"])
         valence, arousal = (math.nan if row[name] is None else row[name] for name in ("valence", "arousal"))
-        return Sample(row["id"], image, target, row["split"], box, points, valence, arousal, row["subject"])  # type: ignore[arg-type]
+        votes = None if row.get("votes") is None else np.asarray(row["votes"], np.int32)
+        facts = {name: row[name] for name in self.facts}
+        return Sample(
+            row["id"], image, target, row["split"], box, points, valence, arousal, row["subject"], votes, facts
+        )  # type: ignore[arg-type]
+
+    @property
+    def facts(self) -> list[str]:
+        """The names of the columns that hold further facts."""
+        return [name for name in self.table.column_names if name not in _COLUMNS]
 
     @property
     def labels(self) -> LabelSet:
@@ -119,6 +133,14 @@ class Manifest:
         unlabelled = [math.nan] * len(self.labels)
         rows = [unlabelled if row is None else row for row in self.table["target"].to_pylist()]
         return np.asarray(rows, np.float32).reshape(len(self), len(self.labels))
+
+    def votes(self) -> np.ndarray | None:
+        """(n, c) int64 raters a label; 0 throughout a row without votes; None if no row has any."""
+        if "votes" not in self.table.column_names:
+            return None
+        none = [0] * len(self.labels)
+        rows = [none if row is None else row for row in self.table["votes"].to_pylist()]
+        return np.asarray(rows, np.int64).reshape(len(self), len(self.labels))
 
     def affect(self) -> np.ndarray:
         """(n, 2) float32 (valence, arousal); NaN where nobody annotated them."""
@@ -244,7 +266,8 @@ def make_manifest(
         batches.append(_batch(part))
         start += len(part)
     known = header() if callable(header) else header
-    table = pa.Table.from_batches(batches) if batches else pa.Table.from_batches([_batch([])])
+    parts = [pa.Table.from_batches([batch]) for batch in batches or [_batch([])]]
+    table = pa.concat_tables(parts, promote_options="default")
     _check_targets(table, known)
     return Manifest(known, table, root)
 
@@ -266,6 +289,11 @@ def _batch(samples: Sequence[Sample]) -> pa.RecordBatch:
         "arousal": pa.array([s.arousal for s in samples], pa.float32()),
         "subject": pa.array([s.subject for s in samples], pa.string()),
     }
+    if any(s.votes is not None for s in samples):
+        votes = [None if s.votes is None else s.votes.tolist() for s in samples]
+        columns["votes"] = pa.array(votes, pa.list_(pa.int32()))
+    for name in dict.fromkeys(name for s in samples for name in s.facts):
+        columns[name] = pa.array([s.facts.get(name) for s in samples], pa.string())
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -282,6 +310,9 @@ def _check(samples: Sequence[Sample], seen: set[str], start: int) -> None:
         seen.add(sample.id)
         if sample.split not in SPLITS:
             raise DataError(f"{where}: unknown split {sample.split!r}; expected one of {', '.join(SPLITS)}")
+        clash = sorted(_COLUMNS & set(sample.facts))
+        if clash:
+            raise DataError(f"{where}: a fact may not be called {clash[0]!r}; that column has a meaning already")
         if not isinstance(sample.image, bytes) and (sample.image.is_absolute() or ".." in sample.image.parts):
             raise DataError(f"{where}: the path {sample.image} leaves the dataset's folder")
 

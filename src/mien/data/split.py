@@ -148,9 +148,20 @@ def project(manifest: Manifest, labels: str | Sequence[str]) -> Manifest:
     columns = [None if not known[row] else moved[row].tolist() for row in rows]
     table = manifest.take(rows).table
     index = table.schema.get_field_index("target")
-    return Manifest(
-        header, table.set_column(index, "target", pa.array(columns, table.schema.field("target").type)), manifest.root
-    )
+    table = table.set_column(index, "target", pa.array(columns, table.schema.field("target").type))
+    return Manifest(header, _moved_votes(table, manifest.labels, onto), manifest.root)
+
+
+def _moved_votes(table: pa.Table, labels: LabelSet, onto: LabelSet) -> pa.Table:
+    """The votes under other labels; those for labels that are gone are dropped."""
+    index = table.schema.get_field_index("votes")
+    if index < 0:
+        return table
+    places = [labels.index(name) if name in labels else None for name in onto]
+    moved = [
+        None if row is None else [0 if at is None else row[at] for at in places] for row in table["votes"].to_pylist()
+    ]
+    return table.set_column(index, "votes", pa.array(moved, table.schema.field("votes").type))
 
 
 def cap(manifest: Manifest, per_class: int, seed: int) -> Manifest:
@@ -194,7 +205,7 @@ def merge(manifests: Sequence[Manifest], labels: str | Sequence[str] | None = No
         left_out={f"{p.header.source}: {why}": n for p in parts for why, n in p.header.left_out.items()},
         warnings=tuple(word for part in parts for word in part.header.warnings),
     )
-    return Manifest(header, pa.concat_tables(tables), None)
+    return Manifest(header, pa.concat_tables(tables, promote_options="default"), None)
 
 
 def _all_labels(manifests: Sequence[Manifest]) -> LabelSet:

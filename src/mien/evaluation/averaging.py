@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from mien.errors import ConfigError, near_miss
 
-__all__ = ["KINDS", "averaging_kinds", "view_count", "views"]
+__all__ = ["KINDS", "AveragedModel", "averaging_kinds", "view_count", "views"]
+
+
+class Answers(Protocol):
+    """Anything that answers chips."""
+
+    def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (n, h, w, 3) -> (n, c) probabilities, (n, 2) affect."""
+
 
 #: Each kind, and what it adds to the chip as it is.
 KINDS = {
@@ -71,3 +80,15 @@ def _upright(pictures: np.ndarray, border: int, kinds: Sequence[str]) -> Iterato
         for y, x in ((down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)):
             part = inner[:, y : y + high, x : x + long]
             yield np.stack([cv2.resize(chip, (width, height), interpolation=cv2.INTER_LINEAR) for chip in part])
+
+
+class AveragedModel:
+    """A model that answers chips without a border with the mean of its answers to their views."""
+
+    def __init__(self, model: Answers, kinds: Sequence[str]) -> None:
+        self._model, self._kinds = model, kinds
+
+    def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (n, h, w, 3) -> (n, c) probabilities, (n, 2) affect."""
+        said = [self._model.run(view) for view in views(chips, 0, self._kinds)]
+        return np.mean([answer[0] for answer in said], axis=0), np.mean([answer[1] for answer in said], axis=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,124 +11,152 @@ import numpy as np
 from mien.data.audit import audit
 from mien.data.manifest import Manifest
 from mien.data.split import merge
-from mien.evaluation.affect import concordance, rmse
-from mien.evaluation.intervals import bootstrap
-from mien.evaluation.metrics import Scores, aligned, reliability, score
+from mien.evaluation.agreement import per_row
+from mien.evaluation.metrics import ExpressionScores, Scores, aligned, reliability, score, truths, wilson
 from mien.evaluation.predictions import Predictions
+from mien.evaluation.resample import DRAWS, intervals
+from mien.evaluation.robustness import Robustness
+from mien.evaluation.slices import FEW, Slicing
+from mien.evaluation.weighted import affect_figures, expression_figures, mean_figures
 
 __all__ = ["Judgement", "copies_in_training", "coverage", "judge"]
 
 
-class Judgement(msgspec.Struct, frozen=True):
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is worth on a set of rows.
 
-    intervals: 95 % bootstrap intervals (1,000 draws, by subject where known; accuracy's is in the scores, Wilson's).
-    without_copies: the scores without rows that have an identical or near copy in training; None if that was not asked for.
-    copies: how many such rows there are.  reliability: (mean confidence, accuracy, rows) per bin.
+    made: the facts of its making, by name: rows and fingerprint of the data, the model's file and licence, versions.
+    notes: conventions that took hold (a class without rows, a constant answer, very few rows).
+    intervals: 95 % intervals by the names of the measures; 'happiness recall' and 'valence ccc' where there are several.
+        Wilson's for accuracy, recall and precision where no subjects are known; else the bootstrap, by subject.
+    copies: judged rows that have an identical or near copy in training; without_copies: the scores without them; both None
+        if that was not asked for (the scores also if nothing is left).
+    reliability: (mean confidence, accuracy, rows) per bin.
     coverage: (least confidence, share of rows at least so sure, accuracy on them).
+    slices: by columns; robustness: under corruptions; where they were asked for.
     """
 
     model: str
     data: str
     scores: Scores
+    made: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
     intervals: dict[str, tuple[float, float]]
     copies: int | None = None
     without_copies: Scores | None = None
+    without_intervals: dict[str, tuple[float, float]] = {}
     reliability: list[tuple[float, float, int]] = []
     coverage: list[tuple[float, float, float]] = []
+    slices: tuple[Slicing, ...] = ()
+    robustness: Robustness | None = None
 
 
 def judge(
-    model: str, predictions: Predictions, manifest: Manifest, copies: set[str] | None = None, draws: int = 1000
+    model: str,
+    predictions: Predictions,
+    manifest: Manifest,
+    copies: set[str] | None = None,
+    draws: int = DRAWS,
+    made: Mapping[str, str] | None = None,
 ) -> Judgement:
-    """Judge predictions; copies: ids of judged rows that have a copy in training. Raises DataError."""
-    scores = score(predictions, manifest)
+    """Judge predictions. copies: ids of judged rows that have a copy in training. made: see Judgement. Raises DataError."""
     rows = aligned(predictions, manifest)
-    intervals: dict[str, tuple[float, float]] = {}
+    scores, intervals = _scored(rows, manifest, draws)
     calibration: list[tuple[float, float, int]] = []
     covered: list[tuple[float, float, float]] = []
     if scores.expression is not None:
-        targets = manifest.targets()
-        known = ~np.isnan(targets).any(axis=1)
-        truth, probabilities = targets[known].argmax(axis=1), rows.probabilities[known]
-        subjects = [s for s, k in zip(manifest.table["subject"].to_pylist(), known, strict=True) if k]
-        intervals |= _expression_intervals(truth, probabilities.argmax(axis=1), subjects, draws)
-        calibration, covered = reliability(probabilities, truth), coverage(probabilities, truth)
-    if scores.affect is not None:
-        intervals |= _affect_intervals(rows.affect, manifest.affect(), manifest.table["subject"].to_pylist(), draws)
-    left = None
-    if copies is not None:
-        keep = [row for row, name in enumerate(manifest.ids) if name not in copies]
-        left = score(_only(rows, keep), manifest.take(keep)) if keep else None
+        truth = truths(manifest)
+        known = truth >= 0
+        calibration = reliability(rows.probabilities[known], truth[known])
+        covered = coverage(rows.probabilities[known], truth[known])
+    left = None if copies is None else [row for row, name in enumerate(manifest.ids) if name not in copies]
+    clean = _scored(rows.take(left), manifest.take(left), draws) if left else (None, {})
     return Judgement(
         model=model,
         data=manifest.header.source,
         scores=scores,
+        made=dict(made or {}),
+        notes=tuple(_notes(rows, manifest)),
         intervals=intervals,
-        copies=None if copies is None else sum(name in copies for name in manifest.ids),
-        without_copies=left,
+        copies=None if left is None else len(manifest) - len(left),
+        without_copies=clean[0],
+        without_intervals=clean[1],
         reliability=calibration,
         coverage=covered,
     )
 
 
-def _only(predictions: Predictions, rows: list[int]) -> Predictions:
-    ids = [predictions.ids[row] for row in rows]
-    return Predictions(predictions.labels, ids, predictions.probabilities[rows], predictions.affect[rows])
+def _scored(rows: Predictions, manifest: Manifest, draws: int) -> tuple[Scores, dict[str, tuple[float, float]]]:
+    """The scores of rows that stand in the manifest's order, and the interval of each figure."""
+    scores = score(rows, manifest)
+    subjects = manifest.table["subject"].to_pylist()
+    found: dict[str, tuple[float, float]] = {}
+    if scores.expression is not None:
+        known = truths(manifest) >= 0
+        found |= _expression_intervals(rows, manifest, known, subjects, draws)
+        if not any(subjects):
+            found |= _wilsons(scores.expression)
+    if scores.agreement is not None:
+        found |= _agreement_intervals(rows, manifest, subjects, draws)
+    if scores.affect is not None:
+        true = manifest.affect()
+        known = ~np.isnan(true).any(axis=1)
+        figures = affect_figures(rows.affect[known], true[known])
+        found |= intervals(figures, int(known.sum()), _those(subjects, known), draws)
+    return scores, found
+
+
+def _those(names: Sequence[str | None], kept: np.ndarray) -> list[str | None]:
+    return [name for name, keep in zip(names, kept, strict=True) if keep]
 
 
 def _expression_intervals(
-    truth: np.ndarray, said: np.ndarray, subjects: list[str | None], draws: int
+    rows: Predictions, manifest: Manifest, known: np.ndarray, subjects: list[str | None], draws: int
 ) -> dict[str, tuple[float, float]]:
-    classes = int(max(truth.max(), said.max())) + 1
-
-    def from_confusion(figure: Callable[[np.ndarray], float]) -> tuple[float, float]:
-        def of(rows: np.ndarray) -> float:
-            return figure(
-                np.bincount(truth[rows] * classes + said[rows], minlength=classes**2).reshape(classes, classes)
-            )
-
-        return bootstrap(of, len(truth), subjects, draws)
-
-    return {
-        "macro_recall": from_confusion(_macro_recall),
-        "macro_f1": from_confusion(_macro_f1),
-        "kappa": from_confusion(_kappa),
-    }
+    figures = expression_figures(rows.probabilities[known], manifest.targets()[known], tuple(manifest.labels))
+    found = intervals(figures, int(known.sum()), _those(subjects, known), draws)
+    return {name: edges for name, edges in found.items() if not np.isnan(edges[0])}
 
 
-def _macro_recall(confusion: np.ndarray) -> float:
-    totals = confusion.sum(axis=1)
-    return float((np.diag(confusion)[totals > 0] / totals[totals > 0]).mean())
-
-
-def _macro_f1(confusion: np.ndarray) -> float:
-    there = confusion.sum(axis=1) > 0
-    f1 = 2 * np.diag(confusion) / np.maximum(confusion.sum(axis=0) + confusion.sum(axis=1), 1)
-    return float(f1[there].mean())
-
-
-def _kappa(confusion: np.ndarray) -> float:
-    total = confusion.sum()
-    by_chance = float((confusion.sum(axis=0) * confusion.sum(axis=1)).sum() / total**2)
-    return float("nan") if by_chance == 1 else float((np.trace(confusion) / total - by_chance) / (1 - by_chance))
-
-
-def _affect_intervals(
-    said: np.ndarray, true: np.ndarray, subjects: list[str | None], draws: int
-) -> dict[str, tuple[float, float]]:
-    known = ~np.isnan(true).any(axis=1)
-    said, true = said[known], true[known]
-    names = [name for name, k in zip(subjects, known, strict=True) if k]
-    found = {}
-    for column, what in enumerate(("valence", "arousal")):
-        for name, measure in (("rmse", rmse), ("ccc", concordance)):
-
-            def figure(rows: np.ndarray, c: int = column, of: Any = measure) -> float:
-                return float(of(said[rows, c], true[rows, c]))
-
-            found[f"{what} {name}"] = bootstrap(figure, len(true), names, draws)
+def _wilsons(scores: ExpressionScores) -> dict[str, tuple[float, float]]:
+    """Wilson's intervals of the proportions: accuracy, and recall and precision of each class."""
+    found = {"accuracy": scores.interval}
+    confusion = np.array(scores.confusion)
+    for i, name in enumerate(scores.labels):
+        hits, true, said = (int(n) for n in (confusion[i, i], confusion[i].sum(), confusion[:, i].sum()))
+        if true:
+            found[f"{name} recall"] = wilson(hits, true)
+        if true and said:
+            found[f"{name} precision"] = wilson(hits, said)
     return found
+
+
+def _agreement_intervals(
+    rows: Predictions, manifest: Manifest, subjects: list[str | None], draws: int
+) -> dict[str, tuple[float, float]]:
+    votes = manifest.votes()
+    assert votes is not None
+    known = votes.sum(axis=1) >= 2
+    shares = per_row(rows.probabilities[known].argmax(axis=1), votes[known].astype(np.float64))
+    found = intervals(lambda w: mean_figures(w, shares), int(known.sum()), _those(subjects, known), draws)
+    return {f"agreement {name}": edges for name, edges in found.items()}
+
+
+def _notes(rows: Predictions, manifest: Manifest) -> Iterator[str]:
+    """The conventions that took hold on these rows, in words."""
+    truth = truths(manifest)
+    known = truth >= 0
+    absent = [name for i, name in enumerate(manifest.labels) if not (truth == i).any()]
+    if known.any() and absent:
+        yield f"no row of {', '.join(absent)}: macro means are over the {len(manifest.labels) - len(absent)} classes with rows"
+    if known.any() and not known.all():
+        yield f"{int((~known).sum()):,} rows without a label are left out of expressions"
+    if len(rows.ids) < FEW:
+        yield f"only {len(rows.ids)} row{'s' if len(rows.ids) > 1 else ''}: too few to say much; look at the intervals"
+    silent = np.isnan(rows.probabilities).any()
+    if not silent and len(rows.ids) > 1 and len(set(rows.probabilities.argmax(axis=1))) == 1:
+        name = rows.labels.names[int(rows.probabilities[0].argmax())]
+        yield f"the answer is {name} on every row: precision of the others counts as 0, kappa as 0 (not defined on one class)"
 
 
 def coverage(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[float, float, float]]:

@@ -20,10 +20,12 @@ from sklearn.metrics import (
 from mien.data.manifest import Manifest
 from mien.errors import DataError
 from mien.evaluation.affect import AffectScores, score_affect
+from mien.evaluation.agreement import Agreement, agreement
 from mien.evaluation.predictions import Predictions
 
 __all__ = [
     "BINS",
+    "EPSILON",
     "ClassScores",
     "ExpressionScores",
     "Scores",
@@ -33,11 +35,14 @@ __all__ = [
     "reliability",
     "score",
     "score_expression",
+    "truths",
     "wilson",
 ]
 
 #: Equal-width bins of the top probability, for calibration.
 BINS = 15
+#: Probabilities below this count as this much in logarithms.
+EPSILON = 1e-12
 
 
 class ClassScores(msgspec.Struct, frozen=True):
@@ -87,10 +92,15 @@ class ExpressionScores(msgspec.Struct, frozen=True):
 
 
 class Scores(msgspec.Struct, frozen=True):
-    """Both judgements; either is None where the data or the model have nothing to compare."""
+    """Both judgements; either is None where the data or the model have nothing to compare.
+
+    affect_by: affect on the rows of each true label.  agreement: with people, where the data hold their votes.
+    """
 
     expression: ExpressionScores | None
     affect: AffectScores | None
+    affect_by: dict[str, AffectScores] = {}
+    agreement: Agreement | None = None
 
 
 def score(predictions: Predictions, manifest: Manifest) -> Scores:
@@ -103,7 +113,22 @@ def score(predictions: Predictions, manifest: Manifest) -> Scores:
     affect = score_affect(rows.affect, manifest.affect())
     if expression is None and affect is None:
         raise DataError(f"{manifest.header.source}: no row has a label or affect that the model answers")
-    return Scores(expression, affect)
+    votes = manifest.votes()
+    people = None if expression is None or votes is None else agreement(rows.probabilities.argmax(axis=1), votes)
+    return Scores(expression, affect, {} if affect is None else _affect_by(rows.affect, manifest), people)
+
+
+def _affect_by(said: np.ndarray, manifest: Manifest) -> dict[str, AffectScores]:
+    """Affect on the rows of each true label that has annotations."""
+    truth, true = truths(manifest), manifest.affect()
+    found = {name: score_affect(said[truth == i], true[truth == i]) for i, name in enumerate(manifest.labels)}
+    return {name: scores for name, scores in found.items() if scores is not None}
+
+
+def truths(manifest: Manifest) -> np.ndarray:
+    """(n,) the number of each row's label, by the target's largest entry; -1 where it has none."""
+    targets = manifest.targets()
+    return np.where(np.isnan(targets).any(axis=1), -1, np.nan_to_num(targets).argmax(axis=1))
 
 
 def aligned(predictions: Predictions, manifest: Manifest) -> Predictions:
@@ -118,8 +143,7 @@ def aligned(predictions: Predictions, manifest: Manifest) -> Predictions:
             f"{f' (such as {missing[0]})' if missing else ''}, {len(foreign)} are of other rows"
             f"{f' (such as {foreign[0]})' if foreign else ''}"
         )
-    rows = [at[name] for name in wanted]
-    return Predictions(predictions.labels, wanted, predictions.probabilities[rows], predictions.affect[rows])
+    return predictions.take([at[name] for name in wanted])
 
 
 def score_expression(predictions: Predictions, manifest: Manifest) -> ExpressionScores:
@@ -148,7 +172,7 @@ def judge_rows(probabilities: np.ndarray, targets: np.ndarray, labels: tuple[str
     hits, count = int((truth == said).sum()), len(truth)
     onehot = np.eye(len(labels))[truth]
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
-    logs = np.log(np.clip(probabilities, 1e-12, 1))
+    logs = np.log(np.clip(probabilities, EPSILON, 1))
     return ExpressionScores(
         rows=count,
         accuracy=hits / count,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -18,9 +19,9 @@ from mien.data.prepare import chips
 from mien.errors import DataError
 from mien.evaluation.averaging import views
 from mien.files import whole_file
-from mien.labels import KNOWN_SETS, LabelSet
+from mien.labels import LabelSet
 
-__all__ = ["ChipModel", "Predictions", "predict", "projected", "read_predictions", "write_predictions"]
+__all__ = ["ChipModel", "Predictions", "predict", "projected", "write_predictions"]
 
 
 class ChipModel(Protocol):
@@ -48,16 +49,35 @@ class Predictions:
             raise DataError(
                 f"predictions: {self.probabilities.shape} probabilities, {self.affect.shape} affect for {n} rows of {c}"
             )
-        if len(set(self.ids)) != n:
-            raise DataError("predictions: an id stands on two rows")
+        twice = next((name for name, count in Counter(self.ids).items() if count > 1), None)
+        if twice is not None:
+            raise DataError(f"predictions: an id stands on two rows: {twice}; keep one answer a row")
         silent = np.isnan(self.probabilities).all(axis=1)
         if silent.any() and not silent.all():
-            raise DataError(f"predictions: row {int(silent.argmax())} has no probabilities, others have")
-        if n and not silent.all() and not np.allclose(self.probabilities.sum(axis=1), 1, atol=1e-3):
-            wrong = int(np.argmax(~np.isclose(self.probabilities.sum(axis=1), 1, atol=1e-3)))
+            raise DataError(f"predictions: {self.ids[int(silent.argmax())]} has no probabilities, others have")
+        if n and not silent.all():
+            _check_probabilities(self.ids, self.labels, self.probabilities)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Predictions:
+        """These rows, in this order."""
+        ids = [self.ids[row] for row in rows]
+        return Predictions(self.labels, ids, self.probabilities[rows], self.affect[rows])
+
+
+def _check_probabilities(ids: list[str], labels: LabelSet, p: np.ndarray) -> None:
+    """Raises DataError for what is no probability, naming row and label."""
+    for wrong, what in ((~np.isfinite(p), "is not a number"), (p < -1e-6, "is below 0")):
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
             raise DataError(
-                f"predictions: the probabilities of {self.ids[wrong]} do not sum to one; give probabilities, not logits"
+                f"predictions: the probability of {labels.names[column]} for {ids[row]} {what} ({p[row, column]})"
             )
+    sums = p.sum(axis=1)
+    if not np.allclose(sums, 1, atol=1e-3):
+        row = int(np.argmax(~np.isclose(sums, 1, atol=1e-3)))
+        percent = np.allclose(sums, 100, atol=0.5)
+        move = "they look like percent: divide by 100" if percent else "give probabilities, not logits"
+        raise DataError(f"predictions: the probabilities of {ids[row]} do not sum to one ({sums[row]:.4g}); {move}")
 
 
 def predict(model: ChipModel, labels: LabelSet, manifest: Manifest, tta: Sequence[str] = ()) -> Predictions:
@@ -102,40 +122,3 @@ def write_predictions(predictions: Predictions, path: str | PathLike[str], overw
         raise DataError(f"{path}: predictions are written as .csv or .parquet")
     with whole_file(path, overwrite) as part:
         (pq.write_table if suffix == ".parquet" else pa_csv.write_csv)(table, part)
-
-
-def read_predictions(path: str | PathLike[str]) -> Predictions:
-    """Read a table with `id` and either a column p_LABEL for each label or one column `label`; valence, arousal if known.
-
-    So another tool's answers come in. A `label` alone counts as certain. Raises DataError: file, column, row.
-    """
-    path = Path(path)
-    try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable table of predictions ({error})") from error
-    columns = table.column_names
-    if "id" not in columns:
-        raise DataError(f"{path}: no column id; it has {', '.join(columns)}")
-    ids = [str(name) for name in table["id"].to_pylist()]
-    names = [name.removeprefix("p_") for name in columns if name.startswith("p_")]
-    if names:
-        labels = LabelSet(tuple(names))
-        probabilities = np.stack([_numbers(table, f"p_{name}", path) for name in names], axis=1)
-    elif "label" in columns:
-        said = [str(name) for name in table["label"].to_pylist()]
-        known = [name for name in KNOWN_SETS["affectnet8"] if name in said]
-        labels = LabelSet(tuple(known + sorted(set(said) - set(known))))
-        probabilities = np.stack([labels.onehot(name) for name in said])
-    else:
-        raise DataError(f"{path}: no columns p_LABEL and no column label; it has {', '.join(columns)}")
-    unknown = np.full(len(ids), np.nan)
-    affect = [_numbers(table, name, path) if name in columns else unknown for name in ("valence", "arousal")]
-    return Predictions(labels, ids, probabilities.astype(np.float64), np.stack(affect, axis=1))
-
-
-def _numbers(table: pa.Table, column: str, path: Path) -> np.ndarray:
-    try:
-        return np.asarray(table[column].to_numpy(zero_copy_only=False), np.float64)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}, column {column}: not numbers ({error})") from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from mien.errors import ConfigError
 from mien.evaluation.judgement import Judgement
+from mien.report.tables import percent, slice_words, span
 from mien.spec import DetectorSpec, ModelSpec
 
 __all__ = ["detector_card", "model_card"]
@@ -15,20 +18,32 @@ def _passes(spec: ModelSpec) -> str:
     return "the chip and its mirror image averaged inside the graph" if mirrored else "one pass, no averaging"
 
 
-def model_card(spec: ModelSpec, judged: Judgement, file: Path) -> str:
-    """The card of a model judged on FER+ PublicTest, as Markdown."""
-    scores = judged.scores.expression
-    assert scores is not None
-    clean = judged.without_copies.expression if judged.without_copies is not None else None
-    others = "none left" if clean is None else f"{clean.accuracy:.2%} of {clean.rows:,}"
-    low, high = scores.interval
-    recalls = "\n".join(
-        f"| {name} | {one.recall:.1%} | {one.precision:.1%} | {one.rows:,} |" for name, one in scores.classes.items()
+def model_card(spec: ModelSpec, judged: Judgement, file: Path, command: str = "") -> str:
+    """The card of a model's file from a judgement, as Markdown: what it is and is for, figures, limits, law, licence.
+
+    command: that made the figures; by default the one for FER+ PublicTest.
+    Raises ConfigError if the judgement has no expressions.
+    """
+    if judged.scores.expression is None:
+        raise ConfigError(
+            "the card of a model tells how it reads expressions; these data have no labels, or it answers none"
+        )
+    command = (
+        command or f"mien evaluate {spec.name} --data FER2013 --source ferplus --split PublicTest --without-copies"
     )
+    parts = [
+        _opening(spec, file),
+        _intended(spec),
+        _measured(spec, judged, command),
+        _affect(spec, judged),
+        _limits(spec, judged),
+        _LAW,
+        f"## Licence\n\n{spec.licence or 'Not stated: ask whoever made the file before using it.'}\n",
+    ]
+    return "\n".join(parts)
 
-    def edges(name: str) -> str:
-        return " to ".join(f"{edge:.2%}" for edge in judged.intervals[name])
 
+def _opening(spec: ModelSpec, file: Path) -> str:
     return f"""# {spec.name}
 
 Reads the **apparent** expression of a face: {", ".join(spec.labels)}; and valence and arousal. Faces show; whether a
@@ -37,42 +52,129 @@ feeling stands behind what they show, this model does not know.
 - File: `{file.name}`, {file.stat().st_size / 1e6:.2f} MB, ONNX; input chips {spec.crop.width}x{spec.crop.height}, RGB 0..255.
 - Made by: {spec.made_by}.
 - Trained on: {"; ".join(spec.trained_on)}.
-- Licence: {spec.licence}.
+"""
 
-## Measured
 
-FER+ PublicTest, majority rule, {scores.rows:,} faces, {_passes(spec)}. No weights were selected on these rows: they
-are those of the last epoch (averaged); the temperature ({spec.temperature}) was fitted on rows held out of Training.
+def _intended(spec: ModelSpec) -> str:
+    return f"""## Intended use
 
-    mien evaluate {spec.name} --data FER2013 --source ferplus --split PublicTest --without-copies
+Research on facial expressions, teaching, art, and counting apparent expressions over many faces, with people who know and agree.
+It expects a face found by a detector and cut as its spec says (`mien predict` does both), {spec.crop.width} pixels wide or more, seen roughly from the
+front. A single answer about a single face is weak evidence; look at the confidence and at the figures below.
+"""
+
+
+def _measured(spec: ModelSpec, judged: Judgement, command: str) -> str:
+    scores = judged.scores.expression
+    assert scores is not None
+    rows = "\n".join(f"| {words} | {value} |" for words, value in _figures(judged))
+    recalls = "\n".join(
+        f"| {name} | {percent(one.recall)} ({span(judged.intervals.get(f'{name} recall'))}) | {percent(one.precision)} | {one.rows:,} |"
+        for name, one in scores.classes.items()
+    )
+    notes = "".join(f"\nNote: {note}.\n" for note in judged.notes)
+    return f"""## Measured
+
+{judged.made.get("data", judged.data)}; {_passes(spec)}. No weights were selected on these rows; the temperature ({spec.temperature:g}) was fitted
+on rows held out of Training. In brackets: 95 % intervals.
+
+    {command}
 
 | measure | value |
 |---|---|
-| accuracy | {scores.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}) |
-| accuracy without the {judged.copies} rows that have an identical or near copy in Training | {others} |
-| macro F1 | {scores.macro_f1:.2%} ({edges("macro_f1")}) |
-| macro recall | {scores.macro_recall:.2%} ({edges("macro_recall")}) |
-| Cohen's kappa | {scores.kappa:.3f} |
-| AUROC, one against the rest | {scores.auroc:.3f} |
-| expected calibration error | {scores.ece:.2%} |
+{rows}
 
 | | recall | precision | faces |
 |---|---|---|---|
 {recalls}
+{notes}"""
 
-## Valence and arousal
 
-Not learned from annotations: the mean valence and arousal of each class in AffectNet's validation set, weighted by the
+def _figures(judged: Judgement) -> Iterator[tuple[str, str]]:
+    scores, edges = judged.scores.expression, judged.intervals
+    assert scores is not None
+    shares = {
+        "accuracy": "accuracy",
+        "macro_f1": "macro F1",
+        "macro_recall": "macro recall",
+        "ece": "expected calibration error",
+    }
+    for name, words in shares.items():
+        yield words, f"{percent(getattr(scores, name), 2)} ({span(edges.get(name), digits=2)})"
+    for name, words in {
+        "kappa": "Cohen's kappa",
+        "auroc": "AUROC, one against the rest",
+        "nll": "negative log-likelihood, nats",
+    }.items():
+        yield words, f"{getattr(scores, name):.3f} ({span(edges.get(name), False)})"
+    people = judged.scores.agreement
+    if people is not None:
+        yield (
+            "agreement with one rater drawn at random",
+            f"{percent(people.model)} ({span(edges.get('agreement model'))})",
+        )
+        yield (
+            "agreement of one rater with all the others",
+            f"{percent(people.others)} ({span(edges.get('agreement others'))})",
+        )
+    if judged.copies is not None:
+        clean = judged.without_copies.expression if judged.without_copies is not None else None
+        inside = span(judged.without_intervals.get("accuracy"), digits=2)
+        words = "none left" if clean is None else f"{percent(clean.accuracy, 2)} of {clean.rows:,} ({inside})"
+        yield f"accuracy without the {judged.copies:,} rows that have an identical or near copy in training", words
+    if judged.robustness is not None:
+        one = judged.robustness
+        yield (
+            "accuracy kept under corruptions, mean of 8 kinds at 5 strengths",
+            f"{percent(one.relative)} ({span(one.relative_interval)})",
+        )
+
+
+def _affect(spec: ModelSpec, judged: Judgement) -> str:
+    head = "## Valence and arousal\n\n"
+    affect = judged.scores.affect
+    if affect is not None:
+        values = [
+            f"{what} {affect.ccc[i]:.3f} ({span(judged.intervals.get(f'{what} ccc'), False)})"
+            for i, what in enumerate(("valence", "arousal"))
+        ]
+        head += f"CCC on {affect.rows:,} annotated faces: {', '.join(values)}.\n\n"
+    if spec.affect == "circumplex":
+        return (
+            head
+            + """Not learned from annotations: the mean valence and arousal of each class in AffectNet's validation set, weighted by the
 probabilities. A fair guess for valence; arousal varies within a class and is known less well.
+"""
+        )
+    return head + ("Learned from annotations.\n" if spec.affect == "trained" else "Not answered.\n")
 
-## Where not to use it
 
-- Not to infer emotions at work or in education: the EU AI Act, Article 5(1)(f), forbids it but for medical or safety reasons;
-  elsewhere such systems are high-risk (Annex III) and people must be told (Article 50(3)). Privacy and biometric laws apply.
-- Not to judge a person, a feeling, an intention, health or truthfulness: expressions do not reliably reveal inner states
-  (Barrett et al. 2019).
-- Trained on web photographs of 48x48 pixels with noisy labels. Expect unequal accuracy by age, gender and skin tone; it
-  was not measured here. Rare classes (disgust, contempt: 119 training faces each) are the least reliable.
+def _limits(spec: ModelSpec, judged: Judgement) -> str:
+    scores = judged.scores.expression
+    assert scores is not None
+    weak = [
+        f"{name} ({percent(one.recall)} of {one.rows:,})" for name, one in scores.classes.items() if one.recall < 0.7
+    ]
+    found = [f"- By {one.column}: {slice_words(one)}" for one in judged.slices]
+    if not judged.slices:
+        found = ["- Expect unequal accuracy by age, gender and skin tone; it was not measured here."]
+    lines = [
+        "- People who label such faces disagree often, and the labels are theirs: a high figure means agreement with them, not truth.",
+        f"- Low recall: {', '.join(weak)}." if weak else "",
+        *found,
+        f"- Faces smaller than {spec.crop.width} pixels, turned away, covered, dark or blurred are read worse.",
+        "- Posed and exaggerated faces are read more surely than faint ones.",
+    ]
+    return "## Limits\n\n" + "\n".join(line for line in lines if line) + "\n"
+
+
+_LAW = """## Law, and where not to use it
+
+- Not to infer emotions at work or in education: the EU AI Act (2024/1689), Article 5(1)(f), forbids it since 2 February 2025 but for
+  medical or safety reasons; elsewhere such systems are high-risk (Annex III) and people exposed must be told (Article 50(3)).
+- Faces are personal data; the GDPR and biometric laws apply.
+- Not to judge a person, a feeling, an intention, health or truthfulness: expressions do not reliably reveal inner states (Barrett
+  et al. 2019).
 """
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from mien.faces import Box
 
-__all__ = ["PALETTE", "curve", "data_uri", "histogram", "label_colour", "montage", "plane", "tile"]
+__all__ = ["PALETTE", "data_uri", "histogram", "label_colour", "montage", "plane", "svg", "tag", "text", "tile"]
 
 #: Colours by label: the set that the colour-blind can tell apart (M. Okabe, K. Ito, "Color Universal Design", 2008), with grey
 #: for neutral. A label that is not here gets one of the same colours by its letters; the name always stands beside it.
@@ -92,47 +92,19 @@ def histogram(counts: Sequence[int], low: float, high: float, axis: str, title: 
     width, height, left, foot = 640, 220, 56, 44
     most, step = max([*counts, 1]), (width - left - 8) / max(len(counts), 1)
     bars = [
-        _tag("rect", "", x=f"{left + i * step + 1:.1f}", y=f"{height - foot - tall:.1f}", width=f"{step - 2:.1f}",
+        tag("rect", "", x=f"{left + i * step + 1:.1f}", y=f"{height - foot - tall:.1f}", width=f"{step - 2:.1f}",
              height=f"{tall:.1f}", fill="var(--mark)")
         for i, count in enumerate(counts) if (tall := (height - foot - 16) * count / most)
     ]  # fmt: skip
-    ticks = [_text(left + share * (width - left - 8), height - foot + 16, f"{low + share * (high - low):.1f}", "middle")
+    ticks = [text(left + share * (width - left - 8), height - foot + 16, f"{low + share * (high - low):.1f}", "middle")
              for share in (0, 0.25, 0.5, 0.75, 1)]  # fmt: skip
     frame = [
         _line(left, height - foot, width - 8, height - foot),
-        _text(left - 6, 20, f"{most:,}", "end"),
-        _text(left - 6, height - foot, "0", "end"),
-        _text((left + width) / 2, height - 6, axis, "middle"),
+        text(left - 6, 20, f"{most:,}", "end"),
+        text(left - 6, height - foot, "0", "end"),
+        text((left + width) / 2, height - 6, axis, "middle"),
     ]
-    return _svg(width, height, title, [*bars, *ticks, *frame])
-
-
-def curve(
-    series: Sequence[Sequence[tuple[float, float]]], across: str, up: str, title: str, diagonal: bool = False
-) -> Markup:
-    """Lines through (x, y) points in [0, 1] x [0, 1] as SVG; `across` and `up` name the axes. diagonal: the line x = y, dashed."""
-    side, left, foot = 360, 52, 44
-    width, height = side + left + 12, side + foot + 12
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + x * side, 12 + (1 - y) * side
-
-    content = [_tag("rect", "", x=left, y=12, width=side, height=side, fill="none", stroke="var(--line)")]
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        content += [
-            _text(*at(share, -0.05), f"{share:g}", "middle"),
-            _text(left - 6, at(0, share)[1] + 4, f"{share:g}", "end"),
-        ]
-    if diagonal:
-        (x1, y1), (x2, y2) = at(0, 0), at(1, 1)
-        content.append(_tag("line", "", x1=x1, y1=y1, x2=x2, y2=y2, stroke="var(--dim)", stroke_dasharray="4 4"))
-    for points, colour in zip(series, ("var(--mark)", "var(--bad)", "var(--good)"), strict=False):
-        places = [at(x, y) for x, y in points]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        content.append(_tag("polyline", "", points=line, fill="none", stroke=colour, stroke_width=2.5))
-        content += [_tag("circle", "", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3.5, fill=colour) for x, y in places]
-    content += [_text(left + side / 2, height - 4, across, "middle"), _text(left + 8, 28, up, "start")]
-    return _svg(width, height, title, content)
+    return svg(width, height, title, [*bars, *ticks, *frame])
 
 
 def plane(affect: np.ndarray, labels: Sequence[str | None], title: str, seed: int = 0) -> Markup:
@@ -144,17 +116,17 @@ def plane(affect: np.ndarray, labels: Sequence[str | None], title: str, seed: in
     full, middle = side + 2 * edge, edge + side / 2
     dots = data_uri(_dots(affect, labels, 2 * side, seed))
     content = [
-        _tag("rect", "", x=edge, y=edge, width=side, height=side, fill="none", stroke="var(--line)"),
-        _tag("circle", "", cx=middle, cy=middle, r=side / 2, fill="none", stroke="var(--line)"),
+        tag("rect", "", x=edge, y=edge, width=side, height=side, fill="none", stroke="var(--line)"),
+        tag("circle", "", cx=middle, cy=middle, r=side / 2, fill="none", stroke="var(--line)"),
         _line(edge, middle, edge + side, middle),
         _line(middle, edge, middle, edge + side),
         Markup('<image href="{}" x="{}" y="{}" width="{}" height="{}"/>').format(dots, edge, edge, side, side),
-        _text(edge, full - 14, "valence -1", "start"),
-        _text(edge + side, full - 14, "valence +1", "end"),
-        _text(middle, edge - 12, "arousal +1", "middle"),
-        _text(middle, full - 14, "arousal -1", "middle"),
+        text(edge, full - 14, "valence -1", "start"),
+        text(edge + side, full - 14, "valence +1", "end"),
+        text(middle, edge - 12, "arousal +1", "middle"),
+        text(middle, full - 14, "arousal -1", "middle"),
     ]
-    return _svg(full, full, title, content)
+    return svg(full, full, title, content)
 
 
 def _dots(affect: np.ndarray, labels: Sequence[str | None], side: int, seed: int) -> np.ndarray:
@@ -174,13 +146,15 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _svg(width: float, height: float, title: str, content: Iterable[Markup]) -> Markup:
+def svg(width: float, height: float, title: str, content: Iterable[Markup]) -> Markup:
+    """A drawing of this size; `title` says to all readers what it shows."""
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" style="max-width:{}px">{}</svg>').format(
         width, height, title, width, Markup("").join(content)
     )
 
 
-def _tag(name: str, content: str, /, **attributes: object) -> Markup:
+def tag(name: str, content: str, /, **attributes: object) -> Markup:
+    """An element; underscores in the names of attributes become hyphens."""
     words = Markup(" ").join(
         Markup('{}="{}"').format(key.replace("_", "-"), value) for key, value in attributes.items()
     )
@@ -188,8 +162,9 @@ def _tag(name: str, content: str, /, **attributes: object) -> Markup:
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return _tag("line", "", x1=x1, y1=y1, x2=x2, y2=y2, stroke="var(--line)")
+    return tag("line", "", x1=x1, y1=y1, x2=x2, y2=y2, stroke="var(--line)")
 
 
-def _text(x: float, y: float, words: str, anchor: str) -> Markup:
-    return _tag("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, fill="currentColor", font_size=13)
+def text(x: float, y: float, words: str, anchor: str) -> Markup:
+    """Words at a place; anchor: start, middle or end."""
+    return tag("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, fill="currentColor", font_size=13)

@@ -1,8 +1,8 @@
-"""The page and the table of a judgement: what `mien evaluate --out` writes."""
+"""The report of a judgement: what `mien evaluate --out` writes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import numpy as np
@@ -10,124 +10,109 @@ from markupsafe import Markup
 
 from mien.data.manifest import Manifest
 from mien.evaluation.judgement import Judgement
-from mien.evaluation.metrics import ExpressionScores, aligned
+from mien.evaluation.metrics import ExpressionScores, aligned, truths, wilson
 from mien.evaluation.predictions import Predictions
-from mien.report.figures import curve, plane
+from mien.evaluation.robustness import Level
+from mien.evaluation.slices import Slicing
+from mien.report.charts import Line, chart, interval_bar
+from mien.report.figures import plane
 from mien.report.page import Album, page
+from mien.report.tables import Table, judgement_tables, markdown, percent, slice_words, span
 
-__all__ = ["judgement_page", "judgement_text", "lines"]
+__all__ = ["confusion_rows", "judgement_page", "judgement_text", "robust_charts", "shares"]
 
-_MISTAKES, _DOUBTS = 24, 6
-_NAMES = {
-    "accuracy": "accuracy",
-    "macro_recall": "macro recall (balanced accuracy)",
-    "macro_precision": "macro precision",
-    "macro_f1": "macro F1",
-    "weighted_f1": "weighted F1",
-    "kappa": "Cohen's kappa",
-    "alpha": "Krippendorff's alpha, nominal",
-    "auroc": "AUROC, one against the rest",
-    "aucpr": "AUCPR, one against the rest",
-    "top2": "top-2 accuracy",
-    "ece": "expected calibration error",
-    "nll": "negative log-likelihood",
-    "brier": "Brier score",
-    "cross_entropy": "cross-entropy with the targets as given",
-}
-_PERCENT = {"accuracy", "macro_recall", "macro_precision", "macro_f1", "weighted_f1", "top2", "ece"}
-
-
-def lines(found: Judgement) -> list[tuple[str, str, str]]:
-    """(measure, value, 95 % interval) of every figure, for tables."""
-    rows: list[tuple[str, str, str]] = []
-    expression = found.scores.expression
-    if expression is not None:
-        rows.append(("faces with a label", f"{expression.rows:,}", ""))
-        intervals = {"accuracy": expression.interval, **found.intervals}
-        for name, words in _NAMES.items():
-            rows.append((words, _value(name, getattr(expression, name)), _interval(name, intervals.get(name))))
-    affect = found.scores.affect
-    if affect is not None:
-        rows.append(("faces with affect", f"{affect.rows:,}", ""))
-        for i, what in enumerate(("valence", "arousal")):
-            for name in ("rmse", "mae", "corr", "sagr", "ccc"):
-                interval = found.intervals.get(f"{what} {name}")
-                rows.append((f"{what} {name.upper()}", f"{getattr(affect, name)[i]:.3f}", _interval("", interval)))
-        rows.append(("right quadrant", f"{affect.quadrant:.1%}", ""))
-    return rows
-
-
-def _value(name: str, value: float) -> str:
-    if np.isnan(value):
-        return "not defined"
-    return f"{value:.2%}" if name in _PERCENT else f"{value:.3f}"
-
-
-def _interval(name: str, edges: tuple[float, float] | None) -> str:
-    return "" if edges is None else f"{_value(name, edges[0])} to {_value(name, edges[1])}"
+_MISTAKES, _DOUBTS, _GROUPS = 24, 6, 24
+#: Tables that the page shows in a form of its own, or beside charts.
+_OWN = ("classes", "coverage")
 
 
 def judgement_text(found: Judgement, command: str) -> str:
-    """The judgement as Markdown, for a paper or a card."""
-    table = "\n".join(f"| {name} | {value} | {edges} |" for name, value, edges in lines(found))
-    text = f"## {found.model} on {found.data}\n\n    {command}\n\n| measure | value | 95 % interval |\n|---|---|---|\n{table}\n"
-    if found.without_copies is not None and found.without_copies.expression is not None:
-        clean = found.without_copies.expression
-        text += (
-            f"\nWithout the {found.copies:,} rows that have a copy in training: accuracy {clean.accuracy:.2%} of "
-            f"{clean.rows:,}, macro F1 {clean.macro_f1:.2%}.\n"
-        )
-    return text
+    """The judgement as Markdown, for a paper."""
+    return markdown(f"{found.model} on {found.data}", command, found.notes, found.made, judgement_tables(found))
 
 
-def judgement_page(found: Judgement, predictions: Predictions, manifest: Manifest, command: str) -> str:
-    """The judgement as one self-contained HTML page with pictures of the judged rows."""
+def judgement_page(
+    found: Judgement, predictions: Predictions, manifest: Manifest, command: str, faces: bool = True
+) -> str:
+    """The judgement as one self-contained HTML page. faces: with pictures of judged rows, which are personal data."""
     rows = aligned(predictions, manifest)
     expression = found.scores.expression
-    album = Album(manifest)
+    album = Album(manifest) if faces else None
+    tables = {table.name: table for table in judgement_tables(found)}
     facts: dict[str, Any] = {
         "found": found,
         "command": command,
-        "lines": lines(found),
+        "tables": tables,
         "headline": _headline(found),
-        "confusion": None if expression is None else _confusion(expression),
-        "classes": {} if expression is None else expression.classes,
+        "confusion": None if expression is None else confusion_rows(expression),
+        "classes": [] if expression is None else _classes(found, expression),
         "reliability": _reliability(found),
         "coverage": _coverage(found),
-        "plane": _plane(rows, manifest),
+        "planes": _planes(rows, manifest),
+        "slices": [_slicing(one, tables) for one in found.slices],
+        "robust": [] if found.robustness is None else robust_charts([("", found)]),
         "mistakes": [] if expression is None else _mistakes(rows, manifest, album),
         "doubts": [] if expression is None else _doubts(rows, manifest, album),
-        "licence": manifest.header.licence,
-        "rule": manifest.header.rule,
+        "faces": faces,
     }
-    return page("judgement.html", f"{found.model} on {found.data}", facts)
+    return page("judgement.html", f"{found.model} on {found.data}", {**facts, "sections": _sections(facts)})
+
+
+def _sections(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = (
+        ("figures", "All figures", "figures" in facts["tables"]),
+        ("confusion", "What is taken for what", facts["confusion"]),
+        ("classes", "Each class", facts["classes"]),
+        ("people", "Agreement with people", "people" in facts["tables"]),
+        ("sure", "Confidence", facts["reliability"]),
+        ("affect", "Valence and arousal", facts["planes"]),
+        ("copies", "Without copies", "copies" in facts["tables"]),
+        ("slices", "Groups", facts["slices"]),
+        ("robustness", "Corruptions", facts["robust"]),
+        ("mistakes", "Mistakes", facts["mistakes"]),
+        ("doubts", "Doubts", facts["doubts"]),
+        ("how", "How it was made", True),
+    )
+    return [(name, words) for name, words, there in parts if there]
 
 
 def _headline(found: Judgement) -> list[dict[str, str]]:
-    facts = []
     expression, affect = found.scores.expression, found.scores.affect
+    facts = []
     if expression is not None:
-        low, high = expression.interval
-        facts += [
-            {"number": f"{expression.accuracy:.1%}", "words": f"accuracy ({low:.1%} to {high:.1%})", "tone": ""},
-            {"number": f"{expression.macro_recall:.1%}", "words": "macro recall", "tone": ""},
-            {"number": f"{expression.macro_f1:.1%}", "words": "macro F1", "tone": ""},
-            {"number": f"{expression.ece:.1%}", "words": "calibration error", "tone": ""},
-            {"number": f"{expression.rows:,}", "words": "faces judged", "tone": ""},
-        ]
+        for name, words in (
+            ("accuracy", "accuracy"),
+            ("macro_recall", "macro recall"),
+            ("macro_f1", "macro F1"),
+            ("ece", "calibration error"),
+        ):
+            facts.append(_fact(percent(getattr(expression, name)), words, span(found.intervals.get(name))))
     if affect is not None:
-        facts += [
-            {"number": f"{affect.ccc[0]:.2f}", "words": "CCC of valence", "tone": ""},
-            {"number": f"{affect.ccc[1]:.2f}", "words": "CCC of arousal", "tone": ""},
-        ]
-    if found.without_copies is not None and found.without_copies.expression is not None:
-        clean = found.without_copies.expression
-        words = f"accuracy without {found.copies:,} rows that have a copy in training"
-        facts.append({"number": f"{clean.accuracy:.1%}", "words": words, "tone": ""})
-    return facts
+        for i, what in enumerate(("valence", "arousal")):
+            facts.append(
+                _fact(_short(affect.ccc[i]), f"CCC of {what}", span(found.intervals.get(f"{what} ccc"), False))
+            )
+    clean = found.without_copies
+    if clean is not None and clean.expression is not None:
+        words = f"accuracy without {found.copies:,} copies"
+        facts.append(_fact(percent(clean.expression.accuracy), words, span(found.without_intervals.get("accuracy"))))
+    if found.robustness is not None:
+        one = found.robustness
+        facts.append(_fact(percent(one.relative), "of it left under corruptions", span(one.relative_interval)))
+    rows = expression.rows if expression is not None else affect.rows if affect is not None else 0
+    return [*facts, _fact(f"{rows:,}", "faces judged", "")]
 
 
-def _confusion(scores: ExpressionScores) -> list[dict[str, Any]]:
+def _fact(number: str, words: str, edges: str) -> dict[str, str]:
+    return {"number": number, "words": words, "edges": edges}
+
+
+def _short(value: float) -> str:
+    return "not defined" if math.isnan(value) else f"{value:.2f}"
+
+
+def confusion_rows(scores: ExpressionScores) -> list[dict[str, Any]]:
+    """The confusion matrix: for each true label its cells, their shares of the row, and the total."""
     rows = []
     for name, counts in zip(scores.labels, scores.confusion, strict=True):
         total = sum(counts)
@@ -136,56 +121,152 @@ def _confusion(scores: ExpressionScores) -> list[dict[str, Any]]:
     return rows
 
 
+def _classes(found: Judgement, scores: ExpressionScores) -> list[dict[str, Any]]:
+    missing = (math.nan, math.nan)
+    return [
+        {
+            "label": name,
+            "one": one,
+            "recall": interval_bar(
+                one.recall, found.intervals.get(f"{name} recall", missing), 0, 1, scores.macro_recall
+            ),
+            **{what: span(found.intervals.get(f"{name} {what}")) for what in ("precision", "f1")},
+            "edges": span(found.intervals.get(f"{name} recall")),
+        }
+        for name, one in scores.classes.items()
+    ]
+
+
+def shares(low: float = 0.0) -> list[tuple[float, str]]:
+    """Ticks of a scale of shares from `low` to 1, in percent."""
+    step = 0.25 if low < 0.4 else 0.1
+    count = round((1 - low) / step)
+    return [(low + i * (1 - low) / count, f"{100 * (low + i * (1 - low) / count):.0f} %") for i in range(count + 1)]
+
+
 def _reliability(found: Judgement) -> Markup | None:
     if not found.reliability:
         return None
     points = [(said, hit) for said, hit, _ in found.reliability]
-    return curve([points], "confidence", "accuracy", "accuracy of the answers against their confidence", diagonal=True)
+    edges = [wilson(round(hit * n), n) for _, hit, n in found.reliability]
+    title = "Accuracy of the answers against their confidence; with 95 % intervals"
+    return chart([Line("", points, edges)], "confidence", "accuracy", title, shares(), shares(), diagonal=True)
 
 
 def _coverage(found: Judgement) -> Markup | None:
-    if not found.coverage:
+    expression = found.scores.expression
+    if not found.coverage or expression is None:
         return None
-    points = [(share, hit) for _, share, hit in found.coverage]
-    return curve([points], "share of faces answered", "accuracy", "accuracy if only the surest faces are answered")
+    points = sorted((share, hit) for _, share, hit in found.coverage)
+    edges = [wilson(round(hit * n), n) for share, hit in points for n in [max(1, round(share * expression.rows))]]
+    low = max(0.0, math.floor(10 * min(hit for _, hit in points) - 0.5) / 10)
+    title = "Accuracy if only the surest faces are answered, against their share; with 95 % intervals"
+    return chart([Line("", points, edges)], "share of faces answered", "accuracy", title, shares(), shares(low))
 
 
-def _plane(rows: Predictions, manifest: Manifest) -> Markup | None:
+def _planes(rows: Predictions, manifest: Manifest) -> dict[str, Any] | None:
+    """Valence and arousal as read, and as annotated where they are, coloured by the true label."""
     if np.isnan(rows.affect).all():
         return None
-    best = manifest.targets()
-    labels = [None if np.isnan(t).any() else manifest.labels.names[int(t.argmax())] for t in best]
-    return plane(rows.affect, labels, "valence and arousal as read, coloured by the true label")
+    truth = truths(manifest)
+    names = (*manifest.labels.names, None)
+    labels = [names[i] for i in truth]
+    drawn = [("as read", plane(rows.affect, labels, "Valence and arousal as read, coloured by the true label"))]
+    true = manifest.affect()
+    if not np.isnan(true).all():
+        drawn.append(
+            ("as annotated", plane(true, labels, "Valence and arousal as annotated, coloured by the true label"))
+        )
+    return {"drawn": drawn, "labels": [name for name in names if name in set(labels)]}
 
 
-def _truth(manifest: Manifest) -> np.ndarray:
-    targets = manifest.targets()
-    return np.where(np.isnan(targets).any(axis=1), -1, np.nan_to_num(targets).argmax(axis=1))
+def _slicing(one: Slicing, tables: dict[str, Table]) -> dict[str, Any]:
+    """A column's table; next to each group's accuracy its interval on a scale that all groups share."""
+    table = tables[f"slice-{one.column}".replace(" ", "-")]
+    groups = list(zip(one.groups, table.rows, strict=True))
+    if len(groups) > _GROUPS:
+        groups = sorted(groups, key=lambda pair: -pair[0].rows)[:_GROUPS]
+    labelled = not all(math.isnan(part.accuracy) for part in one.groups)
+    known = [part for part in one.groups if part.enough]
+    i = 0 if labelled else 1
+    values = [(part.accuracy, part.interval) if labelled else (part.ccc[0], part.ccc_intervals[0]) for part in known]
+    low = min((edges[0] for _, edges in values if not math.isnan(edges[0])), default=0.0)
+    low = max(-1.0 if i else 0.0, math.floor(10 * low - 0.5) / 10)
+    total = sum(part.rows for part in one.groups)
+    middle = sum(part.rows * (part.accuracy if labelled else part.ccc[0]) for part in known) / max(
+        1, sum(p.rows for p in known)
+    )
+    rows = []
+    for part, cells in groups:
+        value, edges = (part.accuracy, part.interval) if labelled else (part.ccc[0], part.ccc_intervals[0])
+        rows.append(
+            {"cells": cells, "enough": part.enough, "bar": interval_bar(value, edges, low, 1, middle, not part.enough)}
+        )
+    more = len(one.groups) - len(rows)
+    return {
+        "table": table,
+        "rows": rows,
+        "more": more,
+        "total": total,
+        "low": f"{low:g}",
+        "words": slice_words(one),
+        "real": one.gap is not None and one.gap.real,
+    }
 
 
-def _mistakes(rows: Predictions, manifest: Manifest, album: Album) -> list[dict[str, Any]]:
+def robust_charts(models: list[tuple[str, Judgement]]) -> list[dict[str, Any]]:
+    """A small chart for each corruption, with a line for each (name, judgement that has robustness)."""
+    known = [(name, one.robustness) for name, one in models if one.robustness is not None]
+    drawn = []
+    for name in known[0][1].curves:
+        lines = [Line(model, *_points(one.clean, one.curves[name], one.rows)) for model, one in known]
+        first = known[0][1].curves[name]
+        ticks = [(0.0, "0"), *((float(i), f"{level.strength:g}") for i, level in enumerate(first, 1))]
+        title = f"Accuracy under {name}, untouched and at five strengths; with 95 % intervals"
+        drawn.append(
+            {"name": name, "chart": chart(lines, _unit(name), "accuracy", title, ticks, shares(), size=(230, 150))}
+        )
+    return drawn
+
+
+def _unit(name: str) -> str:
+    from mien.evaluation.corruptions import CORRUPTIONS
+
+    return CORRUPTIONS[name].unit
+
+
+def _points(
+    clean: float, levels: tuple[Level, ...], rows: int
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    points = [(0.0, clean), *((float(i), level.accuracy) for i, level in enumerate(levels, 1))]
+    return points, [wilson(round(clean * rows), rows), *(level.interval for level in levels)]
+
+
+def _mistakes(rows: Predictions, manifest: Manifest, album: Album | None) -> list[dict[str, Any]]:
     """The most confident wrong answers."""
-    truth, said = _truth(manifest), rows.probabilities.argmax(axis=1)
+    truth, said = truths(manifest), rows.probabilities.argmax(axis=1)
     wrong = np.flatnonzero((truth >= 0) & (truth != said))
     order = wrong[np.argsort(-rows.probabilities[wrong].max(axis=1), kind="stable")][:_MISTAKES]
     return [_face(row, rows, truth, album) for row in order]
 
 
-def _doubts(rows: Predictions, manifest: Manifest, album: Album) -> list[dict[str, Any]]:
+def _doubts(rows: Predictions, manifest: Manifest, album: Album | None) -> list[dict[str, Any]]:
     """The least certain faces of each class."""
-    truth, confidence = _truth(manifest), rows.probabilities.max(axis=1)
+    truth, confidence = truths(manifest), rows.probabilities.max(axis=1)
     found = []
-    for label in range(len(manifest.labels)):
+    for label, name in enumerate(manifest.labels):
         of = np.flatnonzero(truth == label)
-        found += [_face(row, rows, truth, album) for row in of[np.argsort(confidence[of], kind="stable")][:_DOUBTS]]
+        chosen = of[np.argsort(confidence[of], kind="stable")][:_DOUBTS]
+        if len(chosen):
+            found.append({"label": name, "faces": [_face(row, rows, truth, album) for row in chosen]})
     return found
 
 
-def _face(row: int, rows: Predictions, truth: Sequence[int] | np.ndarray, album: Album) -> dict[str, Any]:
+def _face(row: int, rows: Predictions, truth: np.ndarray, album: Album | None) -> dict[str, Any]:
     said = int(rows.probabilities[row].argmax())
     return {
         "id": rows.ids[row],
-        "picture": album.uri(rows.ids[row]),
+        "picture": None if album is None else album.uri(rows.ids[row]),
         "truth": rows.labels.names[int(truth[row])],
         "said": rows.labels.names[said],
         "confidence": float(rows.probabilities[row, said]),

@@ -75,9 +75,10 @@ def _samples(root: Path, rule: str, notes: Notes) -> Iterator[Sample]:
     while part := list(islice(rows, 1024)):
         votes = [beside(row) if row.votes is None else row.votes for row in part]
         wanted, kept = targets(np.array(votes), rule)
-        for row, target, keep in zip(part, wanted, kept, strict=True):
+        ours = np.array(votes)[:, _COLUMNS]
+        for row, target, keep, said in zip(part, wanted, kept, ours, strict=True):
             if keep:
-                yield Sample(f"fer2013:{row.key}", row.image, target, CARD.splits[row.usage])
+                yield Sample(f"fer2013:{row.key}", row.image, target, CARD.splits[row.usage], votes=said)
             else:
                 notes.leave(f"the votes give no target by the rule {rule!r}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 _WORDS = {"train": "train", "validation": "validation", "test": "test"}
-_COLUMNS = ("path", "image", "expression", "valence", "arousal", "split", "subject", "box", "landmarks")
+_COLUMNS = ("id", "path", "image", "expression", "valence", "arousal", "split", "subject", "box", "landmarks")
 
 
 def _card(name: str, title: str, layout: str) -> Card:
@@ -52,7 +53,7 @@ CARD_FOLDERS = _card(
 CARD_TABLE = _card(
     "table",
     "A table of pictures",
-    "a CSV or Parquet file with path (or, in Parquet, image) and any of expression, valence, arousal, split, subject, "
+    "a CSV or Parquet file with path (or, in Parquet, image) and any of id, expression, valence, arousal, split, subject, "
     "box (x0,y0,x1,y1), landmarks (x;y;...)",
 )
 CARD_HUGGINGFACE = _card(
@@ -109,19 +110,21 @@ def read_folders(root: Path, rule: str = "") -> Manifest:  # noqa: ARG001 - ever
 def read_table(root: Path, rule: str = "") -> Manifest:  # noqa: ARG001 - every source takes a rule
     """A CSV or Parquet file, or a folder that holds exactly one; paths start from the file's folder.
 
-    It is read twice: once for the class names, once for the rows. Empty cells mean: not known.
+    It is read twice: once for the class names, once for the rows. Empty cells mean: not known. Other columns (age, gender,
+    site) are kept as facts about the rows, as text.
     """
     path = _table(root)
     if path is None:
         raise DatasetNotFound(f"{root}: no table here (one CSV or Parquet file); expected {CARD_TABLE.layout}")
     notes = Notes()
-    columns = _known_columns(path, notes)
+    columns, facts = _known_columns(path)
     labels = KNOWN_SETS["affectnet8"]
     if "expression" in columns:
         words = (_class(row["expression"], where) for where, row in _rows(path, ("expression",)) if row["expression"])
         labels = _label_set(words, path)
     listed = Listed(path.parent)
-    samples = (_sample(at, row, where, labels, listed) for at, (where, row) in enumerate(_rows(path, columns)))
+    rows = enumerate(_rows(path, (*columns, *facts)))
+    samples = (_sample(at, row, where, labels, listed, facts) for at, (where, row) in rows)
     return make_manifest(samples, lambda: notes.header(CARD_TABLE, labels), path.parent)
 
 
@@ -179,31 +182,31 @@ def _table_columns(path: Path) -> list[str]:
     return csv_header(path) if path.suffix.lower() == ".csv" else parquet.columns(path)
 
 
-def _known_columns(path: Path, notes: Notes) -> tuple[str, ...]:
-    """The columns to read. Raises DataError: no pictures, or a column that looks misspelt."""
+def _known_columns(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns with a meaning, and those with further facts. Raises DataError: no pictures, or a column that looks misspelt."""
     there = _table_columns(path)
     if not {"path", "image"} & set(there):
         raise DataError(
             f"{path}: no column path; it has: {', '.join(there) or 'nothing'}; expected {CARD_TABLE.layout}"
         )
     for name in there:
-        if name not in _COLUMNS and near_miss(name.lower(), _COLUMNS).startswith("did you mean"):
+        if name not in _COLUMNS and get_close_matches(name.lower(), _COLUMNS, 1, 0.8):
             raise DataError(f"{path}: unknown column {name!r}; {near_miss(name.lower(), _COLUMNS)}")
-        if name not in _COLUMNS:
-            notes.warn(f"column {name!r} was not read")
-    return tuple(name for name in _COLUMNS if name in there)
+    return tuple(name for name in _COLUMNS if name in there), tuple(name for name in there if name not in _COLUMNS)
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     return csv_rows(path, columns) if path.suffix.lower() == ".csv" else parquet.rows(path, columns)
 
 
-def _sample(at: int, row: dict[str, Any], where: str, labels: tuple[str, ...], listed: Listed) -> Sample:
+def _sample(
+    at: int, row: dict[str, Any], where: str, labels: tuple[str, ...], listed: Listed, facts: tuple[str, ...]
+) -> Sample:
     word, split, subject = (row.get(name) for name in ("expression", "split", "subject"))
     edges = _box(row.get("box"), where)
     face = "" if edges is None else ",".join(f"{edge:g}" for edge in edges)
     return Sample(
-        f"table:{at}",
+        str(row.get("id") or f"table:{at}"),
         parquet.image(row["image"], where, listed)
         if row.get("image")
         else listed(str(row.get("path") or ""), where, face),
@@ -214,6 +217,7 @@ def _sample(at: int, row: dict[str, Any], where: str, labels: tuple[str, ...], l
         _affect(row.get("valence"), where, "valence"),
         _affect(row.get("arousal"), where, "arousal"),
         str(subject) if subject not in (None, "") else None,
+        facts={name: None if row.get(name) in (None, "") else str(row[name]) for name in facts},
     )
 
 

@@ -65,7 +65,7 @@ def chart(
     for line, style in zip(lines, SERIES * (1 + len(lines) // len(SERIES)), strict=False):
         content += _series(line, style, at)
     content += [text(left + wide / 2, top + high + foot - 6, across, "middle"), text(4, 16, up, "start")]
-    return svg(left + wide + 14, top + high + foot, title, content)
+    return svg(left + wide + 26, top + high + foot, title, content)
 
 
 def _grid(ticks, heights, at, frame) -> list[Markup]:  # type: ignore[no-untyped-def]

@@ -22,7 +22,7 @@ from mien.runtime.detect import GridDetector, WholeImage, open_detector
 from mien.runtime.fakes import FakeDetector, FakeSession
 from mien.runtime.read import Reader
 from mien.runtime.sessions import OnnxSession
-from mien.runtime.sinks import CsvSink, JsonlSink, VideoSink, json_line
+from mien.runtime.sinks import TableSink, VideoSink, json_line
 from mien.spec import CropSpec, ModelSpec, encode
 from mien.vision.image import read_image
 
@@ -120,7 +120,7 @@ def test_watching_gives_true_seconds(tmp_path):
     seen = list(reader.watch(tmp_path / "a.mp4", every=2))
     assert [frame.index for frame, _ in seen] == [0, 2]
     assert np.allclose([frame.seconds for frame, _ in seen], times[::2], atol=2e-3)
-    assert set(reader.times.seconds) == {"decode", "detect", "classify"}
+    assert set(reader.times.seconds) == {"decode", "detect", "classify", "track"}
 
 
 def test_the_json_form_is_the_schema():
@@ -131,21 +131,21 @@ def test_the_json_form_is_the_schema():
 
 def test_tables_hold_a_row_a_face(tmp_path):
     frame = Frame(drawn_face(), 7, 0.28)
-    with CsvSink(tmp_path / "t.csv", LABELS) as sink:
+    with TableSink(tmp_path / "t.csv", LABELS) as sink:
         sink.write(frame, [a_face(), a_face(expression=None)])
         sink.write(frame, [])
         assert not (tmp_path / "t.csv").exists()
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
-    assert [row["label"] for row in rows] == ["happiness", ""]
+    assert [(row["face"], row["label"]) for row in rows] == [("0", "happiness"), ("1", ""), ("", "")]
     assert (rows[0]["index"], rows[0]["seconds"], rows[0]["p_happiness"]) == ("7", "0.28", "0.9")
     with pytest.raises(OutputError, match="exists already"):
-        CsvSink(tmp_path / "t.csv", LABELS)
+        TableSink(tmp_path / "t.csv", LABELS)
 
 
 @pytest.mark.parametrize(("kind", "kept"), [(KeyboardInterrupt, True), (ZeroDivisionError, False)])
 def test_ctrl_c_keeps_what_was_written_and_a_failure_nothing(kind, kept, tmp_path):
     frame = Frame(drawn_face(), 0, 0.0)
-    sinks = [JsonlSink(tmp_path / "t.jsonl"), VideoSink(tmp_path / "t.mp4", 25)]
+    sinks = [TableSink(tmp_path / "t.jsonl", LABELS), VideoSink(tmp_path / "t.mp4", 25)]
     for sink in sinks:
         with pytest.raises(kind), sink:
             sink.write(frame, [a_face()])

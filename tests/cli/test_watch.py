@@ -81,17 +81,18 @@ def test_other_forms_and_places_are_one_line(option, name, watch):
 
 
 def test_ctrl_c_at_a_camera_ends_well_and_keeps_the_table(watch, monkeypatch):
-    def camera(source):
+    def camera(source, *_):
         assert source == 0
         for index in range(3):
             yield Frame(drawn_face(), index, index / 30)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mien.vision.video.video_info", lambda _: VideoInfo(96, 96, None, None, 30.0))
+    monkeypatch.setattr("mien.vision.video.video_info", lambda *_: VideoInfo(96, 96, None, None, 30.0))
     monkeypatch.setattr("mien.vision.video.frames", camera)
     code, out, err = watch(0, "--table", "t.csv")
-    assert (code, len(rows("t.csv"))) == (0, 3)
-    assert "interrupted after 3 frames" in err
+    assert code == 0
+    assert 1 <= len(rows("t.csv")) <= 3  # a camera's frames that come too fast are let go
+    assert f"interrupted after {len(rows('t.csv'))} frames" in err
     assert "written: t.csv" in out
 
 

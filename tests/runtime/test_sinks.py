@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import resource
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from mien.errors import ConfigError, OutputError, VideoError
 from mien.faces import Frame
 from mien.runtime.classify import Classifier
 from mien.runtime.fakes import FakeSession
-from mien.runtime.sinks import CsvSink, JsonlSink, LiveTable, VideoSink, open_table
+from mien.runtime.sinks import LiveTable, TableSink, VideoSink, open_table
 from mien.runtime.times import Times
 
 FRAME = Frame(drawn_face(), 7, 0.28)
@@ -31,7 +32,7 @@ def a_disk_of(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.mp4"])
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet", "t.mp4"])
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(name, tmp_path):
     path = tmp_path / name
     sink = VideoSink(path, 25) if name.endswith("mp4") else open_table(path, LABELS)
@@ -45,7 +46,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(name, tmp_path):
 
 def test_the_columns_are_those_documented(tmp_path):
     face = a_face(landmarks=np.arange(10, dtype=np.float32).reshape(5, 2), track=4)
-    with CsvSink(tmp_path / "t.csv", LABELS, image="clip.mp4") as sink:
+    with TableSink(tmp_path / "t.csv", LABELS, image="clip.mp4") as sink:
         sink.write(FRAME, [face, a_face()])
     with (tmp_path / "t.csv").open() as file:
         first, second = csv.DictReader(file)
@@ -67,7 +68,14 @@ def test_the_columns_are_those_documented(tmp_path):
         "arousal",
     ]
     points = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"]
-    assert list(first) == [*fixed, *(f"p_{name}" for name in LABELS), *(f"{p}_{axis}" for p in points for axis in "xy")]
+    assert list(first) == [
+        *fixed,
+        *(f"p_{name}" for name in LABELS),
+        *(f"{p}_{axis}" for p in points for axis in "xy"),
+        "model",
+        "smoothing",
+        "table_version",
+    ]
     assert (first["image"], first["face"], first["track"], second["face"], second["track"]) == (
         "clip.mp4",
         "0",
@@ -80,15 +88,16 @@ def test_the_columns_are_those_documented(tmp_path):
 
 
 def test_a_video_that_breaks_keeps_its_table(tmp_path):
-    with pytest.raises(VideoError), JsonlSink(tmp_path / "t.jsonl", image="a.mp4") as sink:
+    with pytest.raises(VideoError), TableSink(tmp_path / "t.jsonl", LABELS, image="a.mp4") as sink:
         sink.write(FRAME, [])
         raise VideoError("cut off")
-    assert (tmp_path / "t.jsonl").read_text() == '{"image":"a.mp4","faces":[],"index":7,"seconds":0.28}\n'
+    [row] = map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines())
+    assert (row["image"], row["index"], row["seconds"], row["face"], row["label"]) == ("a.mp4", 7, 0.28, None, None)
 
 
 @pytest.mark.parametrize("name", ["t.xlsx", "t"])
 def test_another_form_of_table_is_refused(name, tmp_path):
-    with pytest.raises(ConfigError, match=r"use \.csv or \.jsonl"):
+    with pytest.raises(ConfigError, match=r"use \.csv, \.jsonl or \.parquet"):
         open_table(tmp_path / name, LABELS)
 
 
@@ -111,7 +120,7 @@ def test_drawing_counts_as_drawing(tmp_path):
     times = Times()
     with times.stage("write"), VideoSink(tmp_path / "t.mp4", 25, times=times) as sink:
         sink.write(FRAME, [a_face()])
-    assert set(times.seconds) == {"write", "draw"}
+    assert set(times.seconds) == {"write", "draw", "encode"}
 
 
 def test_a_stage_within_a_stage_counts_once(monkeypatch):

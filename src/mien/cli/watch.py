@@ -1,7 +1,8 @@
-"""mien watch: the faces of a video or a camera, frame by frame."""
+"""mien watch: the faces of a video, a stream, a folder of pictures or a camera, frame by frame."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,93 +13,337 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.errors import OutputError, VideoError
+from mien.errors import ConfigError, MissingExtra, OutputError, VideoError
 
 if TYPE_CHECKING:
     from mien.faces import Face, Frame
     from mien.runtime.read import Reader
+    from mien.runtime.resume import Bookmark, Progress
+    from mien.runtime.watch import Watching
 
 
 def watch(
-    source: Annotated[str, typer.Argument(help="A video file, an address, or a camera's number.")],
-    save: Annotated[Path | None, typer.Option(help="Annotated video (.mp4).")] = None,
-    table: Annotated[Path | None, typer.Option(help="Table (.csv or .jsonl): a row a face and frame.")] = None,
+    source: Annotated[
+        str, typer.Argument(help="A video file, a folder of pictures, an address, or a camera's number.")
+    ],
+    table: Annotated[
+        Path | None, typer.Option(help="Table (.csv, .jsonl or .parquet): a row a face and frame.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Annotated video (.mp4), with the sound of the original.")] = None,
+    subtitles: Annotated[Path | None, typer.Option(help="Subtitles (.srt or .vtt).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Timeline of every person (.html).")] = None,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Faces in the report.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "ferplus-small",
     detector: Annotated[str, typer.Option(help="auto (mien-face), mien-face, yunet or whole.")] = "auto",
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
-    min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
+    begin: Annotated[str, typer.Option("--from", help="Where to begin: seconds or h:mm:ss.")] = "0",
+    end: Annotated[str | None, typer.Option("--to", help="Where to end: seconds or h:mm:ss.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Read each Nth frame.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    look: Annotated[
+        float, typer.Option(min=0, help="Look for faces every so many seconds and follow them between; 0: every frame.")
+    ] = 0.0,
+    smooth: Annotated[
+        float, typer.Option(min=0, help="Average each person's answers over so many seconds; 0: as read.")
+    ] = 0.3,
+    min_size: Annotated[
+        float | None, typer.Option(min=1, help="Smallest face, pixels; smaller ones are left out.")
+    ] = None,
+    max_faces: Annotated[int | None, typer.Option(min=1, help="Only so many faces a frame, the largest.")] = None,
+    blur_faces: Annotated[
+        bool, typer.Option("--blur-faces", help="Make faces unrecognisable in --save; no sound.")
+    ] = False,
+    audio: Annotated[bool | None, typer.Option(help="Keep the sound in --save.")] = None,
+    rate: Annotated[float, typer.Option(min=0.001, help="Frames a second of a folder of pictures.")] = 25.0,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds to try again when a stream dies.")] = 30.0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where a killed run stopped.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each engine.")] = None,
 ) -> None:
-    """Read a video or a camera. Ctrl-C ends it, keeps what was written and counts as success.
+    """Read a video, a stream or a camera. Ctrl-C ends it, keeps what was written and counts as success.
 
+    A run that was killed goes on where it stopped: give the same command again.
     Exit code 1 if the video was cut off or damaged (what was decoded is kept), 2 if nothing could be read.
     """
-    for output in (save, table):
-        _check(output, source, overwrite)
+    asked = _Asked(source, table, save, subtitles, report, overwrite)
+    span = (_seconds(begin, "--from") or 0.0, _seconds(end, "--to"))
+    asked.check(span)
     from mien.runtime.read import load
-    from mien.runtime.sinks import VideoSink, open_table
-    from mien.vision.video import video_info
+    from mien.runtime.watch import Watching
+    from mien.vision.video import is_address, video_info
 
-    place: str | int = int(source) if _is_camera(source) else source
-    info = video_info(place)
-    reader = load(model, detector, threads, detector_file, min_size)
-    sinks: list[Any] = []
-    if table:
-        sinks.append(open_table(table, reader.classifier.spec.labels, overwrite, source))
-    if save:
-        sinks.append(VideoSink(save, info.rate / every, overwrite, reader.times))
-    total = None if isinstance(place, int) or info.frames is None else -(-info.frames // every)
-    seen = Seen()
-    run(reader, place, every, [*sinks, _display(place, total)], seen)
-    _summary(reader, seen)
-    for sink in sinks:
-        if sink.path.exists():
-            print(f"written: {sink.path}")
-    if seen.problem:
-        kept = "; what was decoded is kept" if seen.frames else ""
-        print(f"mien: {seen.problem}{kept}", file=sys.stderr)
-        raise typer.Exit(1 if seen.frames else 2)
+    info = video_info(asked.place, rate)
+    live = isinstance(asked.place, int) or (is_address(asked.place) and info.seconds is None)
+    reader = load(model, detector, threads or _share(), detector_file, min_size)
+    how = Watching(look, max_faces, min_size, smooth, live)
+    facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
+             "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
+             "save": str(save), "engine": _file_facts(model)}  # fmt: skip
+    run = _Run(reader, how, asked, every, span, rate, patience)
+    run.resume(fresh, facts)
+    sound = not blur_faces if audio is None else audio
+    run.open(facts, info.rate / every, sound and info.audio and not live, blur_faces)
+    run.go(_display(asked.place, _total(info, every, span)))
+    _summary(reader, run.seen)
+    run.derive(thumbnails and not blur_faces)
+    for path in asked.outputs():
+        if path.exists():
+            print(f"written: {path}")
+    if run.seen.problem:
+        kept = "; what was decoded is kept" if run.seen.frames else ""
+        print(f"mien: {run.seen.problem}{kept}", file=sys.stderr)
+        raise typer.Exit(1 if run.seen.frames else 2)
+
+
+@dataclass
+class _Asked:
+    """The source and the outputs that were asked for."""
+
+    source: str
+    table: Path | None
+    save: Path | None
+    subtitles: Path | None
+    report: Path | None
+    overwrite: bool
+
+    @property
+    def place(self) -> str | int:
+        """What is opened: a camera's number, or the text as it is."""
+        camera = self.source.isascii() and self.source.isdecimal() and not Path(self.source).exists()
+        return int(self.source) if camera else self.source
+
+    @property
+    def rows(self) -> Path | None:
+        """Where the rows go: the table, or, if only other outputs need them, a hidden one that is removed at the end."""
+        other = self.subtitles or self.report
+        return self.table or (None if other is None else other.with_name(f".{other.name}.rows.csv"))
+
+    def outputs(self) -> list[Path]:
+        """Every file that was asked for."""
+        return [path for path in (self.table, self.save, self.subtitles, self.report) if path is not None]
+
+    def check(self, span: tuple[float, float | None]) -> None:
+        """Raises ConfigError, OutputError or MissingExtra before any work."""
+        from mien.files import check_free
+
+        if span[1] is not None and span[1] <= span[0]:
+            raise ConfigError(f"--to: {span[1]:g} s is not after --from ({span[0]:g} s)")
+        for output in self.outputs():
+            if check_free(output, self.overwrite).exists() and output.resolve() == Path(self.source).resolve():
+                raise OutputError(f"{output}: is the video to read; choose another name")
+        if self.subtitles is not None and self.subtitles.suffix.lower() not in (".srt", ".vtt"):
+            raise ConfigError(f"{self.subtitles}: no form of subtitles; use .srt or .vtt")
+        if self.report is not None:
+            _timeline()
+
+
+def _timeline() -> Any:
+    """The part that makes reports. Raises MissingExtra."""
+    try:
+        import mien.report.timeline as timeline
+    except ImportError as error:
+        raise MissingExtra.of(f"A report needs {error.name}", "data") from error
+    return timeline
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    """'90', '1:30' or '0:01:30.5' as seconds. Raises ConfigError."""
+    if text is None:
+        return None
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(not 0 <= part < 1e7 for part in parts):
+        raise ConfigError(f"{option}: {text!r} is no time; write seconds, m:ss or h:mm:ss")
+    return sum(part * 60**place for place, part in enumerate(reversed(parts)))
+
+
+def _share() -> int:
+    """Threads of each engine: stages run beside each other, so each gets a part of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // 3)
+
+
+def _file_facts(model: str) -> list[float]:
+    path = Path(model)
+    return [path.stat().st_size, path.stat().st_mtime] if path.is_file() else []
+
+
+def _total(info: Any, every: int, span: tuple[float, float | None]) -> int | None:
+    """How many frames will be read, as far as the header tells."""
+    if info.frames is None or not info.seconds:
+        return None
+    part = max(0.0, min(span[1] or info.seconds, info.seconds) - span[0]) / info.seconds
+    return max(1, round(info.frames * part / every))
 
 
 @dataclass
 class Seen:
-    """What was watched so far: frames and faces; the source's problem, if it broke; when it began."""
+    """What was watched so far: frames, faces and people; the source's problem, if it broke; when it began."""
 
     frames: int = 0
     faces: int = 0
+    read: int = 0
     problem: str = ""
     start: float = field(default_factory=time.perf_counter)
 
 
-def run(reader: Reader, place: str | int, every: int, sinks: Sequence[Any], seen: Seen) -> None:
-    """Feed every frame to every sink, to the end of the source, its breaking or Ctrl-C."""
-    try:
-        with ExitStack() as stack:
-            opened = [stack.enter_context(sink) for sink in sinks]
-            for frame, faces in reader.watch(place, every):
-                with reader.times.stage("write"):
-                    for sink in opened:
-                        sink.write(frame, faces)
-                seen.frames += 1
-                seen.faces += len(faces)
-    except KeyboardInterrupt:
-        print(f"mien: interrupted after {seen.frames} frames; what was written is kept", file=sys.stderr)
-    except VideoError as error:
-        seen.problem = str(error)
+class _Run:
+    """One reading: its sinks, how far it came, and what it leaves behind if it is stopped."""
+
+    def __init__(
+        self, reader: Reader, how: Watching, asked: _Asked, every: int, span: Any, rate: float, patience: float
+    ) -> None:
+        self.reader, self.how, self.asked = reader, how, asked
+        self._every, self._span, self._rate, self._patience = every, span, rate, patience
+        self.seen = Seen()
+        self.bookmark: Bookmark | None = None
+        self.progress: Progress | None = None
+        self._table: Any = None
+        self._video: Any = None
+        self._last: Frame | None = None
+
+    def resume(self, fresh: bool, facts: dict[str, Any]) -> None:
+        """Find out whether an earlier run of the same command was stopped."""
+        from mien.runtime.resume import Bookmark, key_of
+
+        rows, place = self.asked.rows, self.asked.place
+        if rows is None or isinstance(place, int) or not Path(place).is_file():
+            return
+        self.bookmark = Bookmark(rows, key_of(Path(place), facts))
+        found = None if fresh else self.bookmark.read()
+        part = rows.with_name(f".{rows.name}.part")
+        if found is None or not part.is_file() or part.stat().st_size < found.size:
+            return
+        self.progress = found
+        self.how.restore(found.state)
+        self.seen.frames, self.seen.faces = found.frames, found.faces
+        print(
+            f"mien: going on at {found.seconds:.1f} s, where an earlier run stopped (--fresh begins anew)",
+            file=sys.stderr,
+        )
+
+    def open(self, facts: dict[str, Any], rate: float, sound: bool, blurred: bool) -> None:
+        """The sinks of files. Raises ConfigError, OutputError."""
+        from mien.runtime.sinks import TableSink, VideoSink
+        from mien.runtime.track import OverlapTracker
+
+        asked, going, lasting = self.asked, self.progress, self.bookmark is not None
+        if asked.rows is not None:
+            spec = self.reader.classifier.spec
+            hidden = asked.table is None
+            self._table = TableSink(
+                asked.rows, spec.labels, asked.overwrite or hidden, asked.source, spec.name, facts["smooth"],
+                None if going is None else going.size, lasting,
+            )  # fmt: skip
+        if asked.save is not None:
+            away = self.how.tracker.away if isinstance(self.how.tracker, OverlapTracker) else None
+            self._video = VideoSink(
+                asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, blurred, away,
+                None if going is None else going.start, lasting,
+            )  # fmt: skip
+            if going is not None:
+                self._video.after(going.seconds)
+
+    def go(self, display: Any) -> None:
+        """Feed every frame to every sink, to the end of the source, its breaking or Ctrl-C."""
+        sinks = [sink for sink in (self._table, self._video, display) if sink is not None]
+        try:
+            with ExitStack() as stack:
+                opened = [stack.enter_context(sink) for sink in sinks]
+                for frame, faces in self._frames():
+                    self._write(opened, frame, faces)
+        except KeyboardInterrupt:
+            print(f"mien: interrupted after {self.seen.frames} frames; what was written is kept", file=sys.stderr)
+        except VideoError as error:
+            self.seen.problem = str(error)
+        except OutputError as error:
+            raise self._stopped(error) from error
+        if self.bookmark is not None:
+            self.bookmark.remove()
+
+    def _write(self, sinks: Sequence[Any], frame: Frame, faces: list[Face]) -> None:
+        with self.reader.times.stage("write"):
+            for sink in sinks:
+                sink.write(frame, faces)
+        self._last = frame
+        self.seen.frames, self.seen.faces = self.seen.frames + 1, self.seen.faces + len(faces)
+        self.seen.read += 1
+
+    def _frames(self) -> Any:
+        from mien.runtime.watch import watched
+        from mien.vision.video import frames
+
+        (begin, end), before = self._span, None
+        if self.progress is not None:
+            begin = self.progress.seconds
+        moving = frames(self.asked.place, self._every, begin, end, self._rate, self._patience, _tell)
+        if self.progress is not None:
+            before = next(moving)
+            if before.index != self.progress.index:
+                raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped; pass --fresh")
+        return watched(self.reader, moving, self.how, before, self._between if self.bookmark else None)
+
+    def _between(self, seconds: float) -> None:  # noqa: ARG002 - the time is the frame's to come
+        """A part is finished: say so on the disk."""
+        from mien.runtime.resume import Progress
+
+        if self.bookmark is None or self._last is None:
+            return
+        start = self._video.checkpoint() if self._video is not None else None
+        self.bookmark.write(
+            Progress(self.bookmark.key, self._table.checkpoint(), self._last.index, self._last.seconds,
+                     self.seen.frames, self.seen.faces, start, self.how.state())
+        )  # fmt: skip
+
+    def _stopped(self, error: OutputError) -> OutputError:
+        """The error of an output, and what can be done; without a finished part nothing is left behind."""
+        found = None if self.bookmark is None else self.bookmark.read()
+        if found is not None:
+            done = f"{found.seconds:.0f} s are finished and kept: make room and give the same command again"
+            return OutputError(f"{error}; {done}")
+        for sink in (self._table, self._video):
+            if sink is not None:
+                _removed(sink)
+        return error
+
+    def derive(self, thumbnails: bool) -> None:
+        """What is made from the rows: subtitles and the report."""
+        rows, asked = self.asked.rows, self.asked
+        if rows is None or not rows.exists():
+            return
+        try:
+            if asked.subtitles is not None:
+                _subtitles(rows, asked.subtitles, asked.overwrite)
+            if asked.report is not None:
+                video = asked.source if thumbnails and Path(asked.source).is_file() else None
+                _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source)
+        finally:
+            if asked.table is None:
+                rows.unlink(missing_ok=True)
 
 
-def _is_camera(source: str) -> bool:
-    return source.isascii() and source.isdecimal() and not Path(source).exists()
+def _removed(sink: Any) -> None:
+    import shutil
+
+    for name in ("part", "folder"):
+        place = getattr(sink, name, None)
+        if place is not None and place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        elif place is not None:
+            place.unlink(missing_ok=True)
 
 
-def _check(output: Path | None, source: str, overwrite: bool) -> None:
-    """Raises OutputError before any work: the output cannot be written there, or is the video itself."""
-    from mien.files import check_free
+def _subtitles(rows: Path, out: Path, overwrite: bool) -> None:
+    from mien.runtime.subtitles import Line, write_subtitles
+    from mien.runtime.table import read_rows
 
-    if output is not None and check_free(output, overwrite).exists() and output.resolve() == Path(source).resolve():
-        raise OutputError(f"{output}: is the video to read; choose another name")
+    lines = (Line(row["seconds"], row["track"], row["label"]) for row in read_rows(rows, ("seconds", "track", "label")))
+    write_subtitles(out, lines, overwrite)
+
+
+def _tell(words: str) -> None:
+    print(f"mien: {words}", file=sys.stderr)
 
 
 def _display(place: str | int, total: int | None) -> Any:
@@ -139,10 +384,10 @@ def _summary(reader: Reader, seen: Seen) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    wall, frames = time.perf_counter() - seen.start, max(seen.frames, 1)
-    table = Table("stage", "seconds", "ms a frame")
+    wall, frames = time.perf_counter() - seen.start, max(seen.read, 1)
+    table = Table("stage", "seconds", "ms a frame", caption="stages run beside each other")
     for name, seconds in reader.times.seconds.items():
         table.add_row(name, f"{seconds:.2f}", f"{1000 * seconds / frames:.1f}")
     table.add_row("all", f"{wall:.2f}", f"{1000 * wall / frames:.1f}")
     Console().print(table)
-    print(f"{seen.frames} frames, {seen.faces} faces, {seen.frames / wall:.1f} frames a second")
+    print(f"{seen.frames} frames, {seen.faces} faces, {seen.read / wall:.1f} frames a second")

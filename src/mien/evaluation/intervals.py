@@ -9,7 +9,7 @@ import numpy as np
 
 from mien.evaluation.resample import edges, members
 
-__all__ = ["Difference", "bootstrap", "compare_rows", "holm", "mcnemar"]
+__all__ = ["Difference", "block_bootstrap", "bootstrap", "compare_rows", "holm", "mcnemar", "memory"]
 
 #: A figure of the rows with these indices.
 Figure = Callable[[np.ndarray], float]
@@ -83,3 +83,36 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
         found[i] = largest
     return found
+
+
+def block_bootstrap(values: np.ndarray, block: int, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """95 % percentile intervals (2, k) of the means of a series (n, k) whose neighbours are alike.
+
+    Blocks of `block` rows, from any row on and from the end round to the start, are drawn until there are n (the circular block
+    bootstrap: D. N. Politis, J. P. Romano, 1992). NaN where there are fewer than four blocks: too little to say.
+    """
+    n, k = values.shape
+    block = max(1, min(block, n))
+    if n < 4 * block:
+        return np.full((2, k), np.nan)
+    sums = np.concatenate(
+        [np.zeros((1, k)), np.cumsum(np.concatenate([values, values[:block]]), axis=0, dtype=np.float64)]
+    )
+    starts = np.random.default_rng(seed).integers(0, n, (draws, -(-n // block)))
+    lengths = np.full(starts.shape[1], block)
+    lengths[-1] = n - block * (len(lengths) - 1)
+    means = np.stack([(sums[row + lengths] - sums[row]).sum(axis=0) / n for row in starts])
+    return np.percentile(means, [2.5, 97.5], axis=0)
+
+
+def memory(values: np.ndarray, most: int) -> int:
+    """After how many rows the columns of a series (n, k) have forgotten: the first lag at which no autocorrelation is above
+    1/e; at most `most`."""
+    centred = values - values.mean(axis=0)
+    power = (centred**2).sum(axis=0)
+    alive = power > 1e-9 * max(len(values), 1)
+    lag = 0
+    while alive.any() and lag < most:
+        lag += max(1, lag // 8)
+        alive &= (centred[lag:] * centred[: len(centred) - lag]).sum(axis=0) > power / np.e
+    return min(lag, most)

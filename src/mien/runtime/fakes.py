@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from mien.faces import Face
 from mien.labels import KNOWN_SETS
 from mien.spec import CropSpec, ModelSpec
 
-__all__ = ["FakeDetector", "FakeSession"]
+__all__ = ["FakeDetector", "FakeSession", "FakeTracker"]
 
 
 class FakeDetector:
@@ -49,3 +50,15 @@ class FakeSession:
         row = np.full(count, (1 - self.confidence) / (count - 1), np.float32)
         row[self.spec.labels.index(self.label)] = self.confidence
         return np.tile(row, (len(chips), 1)), np.tile(np.array([0.5, 0.1], np.float32), (len(chips), 1))
+
+
+class FakeTracker:
+    """Numbers the faces of every frame by their place: the first is 1. Keeps the times it was given."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, faces: Sequence[Face], seconds: float) -> list[Face]:
+        """See mien.runtime.track.Tracker."""
+        self.times.append(seconds)
+        return [replace(face, track=number) for number, face in enumerate(faces, 1)]

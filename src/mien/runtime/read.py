@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from mien.runtime.sessions import Session, open_session
 from mien.runtime.store import DEFAULT_MODEL, model_file
 from mien.runtime.times import Times
 from mien.vision.image import ImageSource, read_image
+
+if TYPE_CHECKING:
+    from mien.runtime.watch import Watching
 
 __all__ = ["Reader", "load"]
 
@@ -39,21 +43,24 @@ class Reader:
         for image in images:
             yield self(image)
 
-    def watch(self, source: str | PathLike[str] | int, every: int = 1) -> Iterator[tuple[Frame, list[Face]]]:
-        """Each `every`-th frame of a video file, an address or a camera (its number) with its faces.
+    def watch(
+        self,
+        source: str | PathLike[str] | int,
+        every: int = 1,
+        begin: float = 0.0,
+        end: float | None = None,
+        how: Watching | None = None,
+    ) -> Iterator[tuple[Frame, list[Face]]]:
+        """Each `every`-th frame of a video file, a folder of pictures, an address or a camera (its number) with its faces,
+        which have track numbers: the same person keeps the same number.
 
+        begin, end: seconds.  how: detection every so often, smoothing, another tracker; see mien.runtime.watch.Watching.
         Raises VideoError: not a video, no camera, or (after the frames that could be decoded) cut off.
         """
+        from mien.runtime.watch import Watching, watched
         from mien.vision.video import frames  # PyAV is needed for video alone
 
-        moving = frames(source)
-        while True:
-            with self.times.stage("decode"):
-                frame = next(moving, None)
-            if frame is None:
-                return
-            if frame.index % every == 0:
-                yield frame, self._read(frame.image)
+        return watched(self, frames(source, every, begin, end), how or Watching(live=isinstance(source, int)))
 
 
 def load(

@@ -1,62 +1,97 @@
-"""Video in and out: frames with true seconds, and an H.264 writer that keeps them."""
+"""Video in: the frames of a file, a folder of pictures, an address or a camera, with true seconds."""
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
-from collections.abc import Iterator
-from fractions import Fraction
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
-from mien.errors import OutputError, VideoError
+from mien.errors import ImageError, VideoError
 from mien.faces import Frame
-from mien.files import check_free
+from mien.vision.image import SUFFIXES, read_image
+from mien.vision.writer import VideoWriter
 
-__all__ = ["VideoInfo", "VideoWriter", "frames", "video_info"]
+__all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "video_info"]
 
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+#: Seconds an address may take to answer, or stay silent.
+_SILENCE = 10.0
+
+Source = str | PathLike[str] | int
 
 
 class VideoInfo(NamedTuple):
-    """What a video's header says: pixels, frames and seconds (None where it does not say), frames a second."""
+    """What a video's header says: pixels, frames and seconds (None where it does not say), frames a second, sound."""
 
     width: int
     height: int
     frames: int | None
     seconds: float | None
     rate: float
+    audio: bool = False
 
 
-def _open(source: str | PathLike[str] | int) -> Any:
+def is_address(source: Source) -> bool:
+    """Whether a source is an address (http, rtsp, ...) and not a file."""
+    return not isinstance(source, int) and "://" in str(source) and not Path(source).exists()
+
+
+def _open(source: Source) -> Any:
     """The container. Raises VideoError."""
+    settings: dict[str, Any] = {}
     if isinstance(source, int):
         form, device = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
-        place, options = device.format(source), {"format": form}
+        place, settings = device.format(source), {"format": form}
     else:
-        place, options = str(source), {}
-        if "://" not in place and not Path(place).is_file():
-            raise VideoError(f"{place}: no such video file")
+        place = str(source)
+        if is_address(source):
+            settings = {"timeout": _SILENCE}
+            if place.startswith("rtsp"):
+                settings["options"] = {"rtsp_transport": "tcp"}
+        elif not Path(place).is_file():
+            raise VideoError(f"{place}: no such video file, folder of pictures or address")
     try:
-        container = av.open(place, **options)
+        container = av.open(place, **settings)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        if isinstance(source, int):
-            raise VideoError(
-                f"camera {source}: does not answer ({error}); is one connected, and not in use?"
-            ) from error
-        raise VideoError(f"{place}: cannot be read as a video ({error})") from error
+        raise VideoError(_unopened(source, error)) from error
     if not container.streams.video:
         container.close()
         raise VideoError(f"{place}: has no video stream")
     return container
 
 
-def video_info(source: str | PathLike[str] | int) -> VideoInfo:
-    """What a video's header says. Raises VideoError."""
+def _unopened(source: Source, error: Exception) -> str:
+    if not isinstance(source, int):
+        return f"{source}: cannot be read as a video ({error})"
+    if getattr(error, "errno", None) == errno.EBUSY:
+        return f"camera {source}: in use by another program; close it there, or choose another camera"
+    return f"camera {source}: does not answer ({error}); is one connected, and not in use?"
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder, frame2 before frame10. Raises VideoError if there are none."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not found:
+        raise VideoError(f"{folder}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
+    return sorted(found, key=lambda path: [(part.isdigit(), int(part) if part.isdigit() else 0, part)
+                                           for part in re.split(r"(\d+)", path.name)])  # fmt: skip
+
+
+def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
+    """What a video's header says; rate: frames a second of a folder of pictures. Raises VideoError."""
+    if not isinstance(source, int) and Path(source).is_dir():
+        paths = _pictures(Path(source))
+        height, width = read_image(paths[0]).shape[:2]
+        return VideoInfo(width, height, len(paths), len(paths) / rate, rate)
     with _open(source) as container:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.guessed_rate or 25)
@@ -64,102 +99,210 @@ def video_info(source: str | PathLike[str] | int) -> VideoInfo:
         if seconds is None and container.duration:
             seconds = container.duration / 1e6
         count = stream.frames or (round(seconds * rate) if seconds else None)
-        return VideoInfo(stream.width, stream.height, count, seconds, rate)
+        return VideoInfo(stream.width, stream.height, count, seconds, rate, bool(container.streams.audio))
 
 
-def frames(source: str | PathLike[str] | int) -> Iterator[Frame]:
-    """The frames of a file, an address or a camera (its number), one in memory at a time, upright.
+def frames(
+    source: Source,
+    every: int = 1,
+    begin: float = 0.0,
+    end: float | None = None,
+    rate: float = 25.0,
+    patience: float = 30.0,
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[Frame]:
+    """The frames of a file, a folder of pictures, an address or a camera (its number), one in memory at a time, upright.
 
-    Seconds come from the presentation times, from 0 at the first frame: variable frame rates stay true.
-    Raises VideoError: not a video; and, after the frames that could be decoded, a video that is damaged or cut off.
+    Seconds come from the presentation times, from 0 at the first frame: variable frame rates stay true. Pictures lie as they
+    are meant to be seen: rotation flags are obeyed, and pixels that are not square are made so.
+    every: only frames whose number it divides.  begin, end: seconds, end left out; a file is not decoded before `begin`, and
+    frames keep their numbers.  rate: frames a second of a folder of pictures.
+    patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
+    the clock.
+    Raises VideoError: not a video; and, after the frames that could be decoded, a video that is damaged or cut off, a stream
+    that did not come back.
     """
-    count, seconds = 0, 0.0
-    info = None if isinstance(source, int) else video_info(source)
+    if isinstance(source, int):
+        yield from _within(_camera(source, every), begin, end)
+    elif is_address(source):
+        yield from _within(_address(str(source), every, patience, tell), begin, end)
+    elif Path(source).is_dir():
+        yield from _within(_folder(Path(source), every, rate), begin, end)
+    else:
+        yield from _file(source, every, begin, end)
+
+
+def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterator[Frame]:
+    for frame in moving:
+        if end is not None and frame.seconds >= end:
+            return
+        if frame.seconds >= begin:
+            yield frame
+
+
+def _file(source: str | PathLike[str], every: int, begin: float, end: float | None) -> Iterator[Frame]:
+    index, seconds, given = -1, 0.0, 0
+    info = video_info(source)
     with _open(source) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        first = None
         try:
+            for index, seconds, picture in _decoded(container, stream, source, begin, info.rate):
+                if end is not None and seconds >= end:
+                    break
+                given += 1
+                if index % every == 0:
+                    yield Frame(_upright(picture, stream), index, seconds)
+        except av.error.FFmpegError as error:
+            raise VideoError(f"{source}: damaged after {index + 1} frames ({seconds:.2f} s): {error}") from error
+        if index < 0:
+            where = f"from {begin:g} s on" if begin else "at all"
+            raise VideoError(f"{source}: no frame could be decoded {where}")
+        if not given:
+            raise VideoError(f"{source}: no frame between {begin:g} and {end:g} s")
+        if end is None and stream.frames and index + 1 < stream.frames - 2:
+            raise VideoError(
+                f"{source}: cut off: {index + 1} of {stream.frames} frames ({seconds:.2f} s) could be decoded"
+            )
+
+
+def _decoded(container: Any, stream: Any, source: Any, begin: float, rate: float) -> Iterator[tuple[int, float, Any]]:
+    """(number, seconds, picture) of every frame from `begin` on."""
+    first, known = None, None
+    if begin > 0:
+        first, known = _sought(container, stream, source, begin)
+    for count, picture in enumerate(container.decode(stream)):
+        clock = picture.time if picture.time is not None else count / rate
+        first = clock if first is None else first
+        seconds = clock - first
+        if seconds >= begin - 1e-6:
+            yield (count if known is None else bisect_left(known, clock - 1e-6)), seconds, picture
+
+
+def _sought(container: Any, stream: Any, source: Any, begin: float) -> tuple[float | None, list[float] | None]:
+    """Go to the last key frame before `begin`: the container's time of its first frame, and the times of all frames, read from
+    the packets without decoding, so that a frame's number is known. (None, None) where a form cannot be searched: then it is
+    decoded from its start."""
+    with _open(source) as other:
+        track = other.streams.video[0]
+        first = next((picture.time for picture in other.decode(track)), None)
+    with _open(source) as other:
+        track = other.streams.video[0]
+        known = sorted(float(packet.pts * packet.time_base) for packet in other.demux(track) if packet.pts is not None)
+    if first is None or not known:
+        return None, None
+    known = known[bisect_left(known, first - 1e-6) :]
+    try:
+        container.seek(int((first + begin) / stream.time_base), stream=stream, backward=True)
+        start = next((picture.time for picture in container.decode(stream)), None)
+        if start is not None and start <= first + begin:
+            container.seek(int((first + begin) / stream.time_base), stream=stream, backward=True)
+            return first, known
+        container.seek(0, stream=stream, backward=True)
+    except av.error.FFmpegError:
+        container.seek(0, stream=stream, backward=True)
+    return first, known
+
+
+def _folder(folder: Path, every: int, rate: float) -> Iterator[Frame]:
+    paths, bad = _pictures(folder), []
+    for index, path in enumerate(paths):
+        if index % every:
+            continue
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            bad.append(str(error))
+            continue
+        yield Frame(image, index, index / rate)
+    if bad:
+        raise VideoError(f"{folder}: {len(bad)} of {len(paths)} pictures could not be read; the first: {bad[0]}")
+
+
+def _camera(number: int, every: int) -> Iterator[Frame]:
+    count, first, seconds = 0, None, 0.0
+    with _open(number) as container:
+        try:
+            stream = container.streams.video[0]
             for picture in container.decode(stream):
-                time = picture.time if picture.time is not None else count / (info.rate if info else 25.0)
-                first = time if first is None else first
-                seconds = time - first
-                yield Frame(_upright(picture), count, seconds)
+                clock = picture.time if picture.time is not None else time.monotonic()
+                first = clock if first is None else first
+                seconds = clock - first
+                if count % every == 0:
+                    yield Frame(_upright(picture, stream), count, seconds)
                 count += 1
         except av.error.FFmpegError as error:
-            raise VideoError(f"{source}: damaged after {count} frames ({seconds:.2f} s): {error}") from error
+            raise VideoError(f"camera {number}: gone after {count} frames ({seconds:.2f} s): {error}") from error
     if not count:
-        raise VideoError(f"{source}: no frame could be decoded")
-    if info and stream.frames and count < stream.frames - 2:
-        raise VideoError(f"{source}: cut off: {count} of {stream.frames} frames ({seconds:.2f} s) could be decoded")
+        raise VideoError(f"camera {number}: gave no frame")
 
 
-def _upright(picture: Any) -> np.ndarray:
-    image = picture.to_ndarray(format="rgb24")
+def _address(place: str, every: int, patience: float, tell: Callable[[str], None] | None) -> Iterator[Frame]:
+    """The frames of an address. A stream without an end is opened again when it dies; a film of known length is read on from
+    where it broke."""
+    line = _Line()
+    lost: float | None = None
+    while True:
+        try:
+            with _open(place) as container:
+                for frame in line.frames(container, every):
+                    lost = None
+                    yield frame
+            if line.finished:
+                return
+            problem = "ended"
+        except (VideoError, av.error.FFmpegError, OSError) as error:
+            if line.count == 0 and isinstance(error, VideoError):
+                raise
+            problem = str(error)
+        lost = time.monotonic() if lost is None else lost
+        waited = time.monotonic() - lost
+        if waited >= patience or line.count == 0:
+            raise VideoError(
+                f"{place}: the stream died after {line.count} frames ({line.seconds:.1f} s) and did not come back within "
+                f"{patience:g} s ({problem})"
+            )
+        if tell is not None and waited < 0.01:
+            tell(f"{place}: the stream died at {line.seconds:.1f} s ({problem}); trying again for {patience:g} s")
+        time.sleep(min(0.25 + waited / 2, 2.0, max(patience - waited, 0.01)))
+
+
+class _Line:
+    """What is known of an address across its connections: frames and seconds so far."""
+
+    def __init__(self) -> None:
+        self.count, self.seconds, self.finished = 0, 0.0, False
+        self._start: float | None = None
+
+    def frames(self, container: Any, every: int) -> Iterator[Frame]:
+        """The frames of one connection; those seen before are left out."""
+        stream = container.streams.video[0]
+        length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
+        again, first = self.count > 0, None
+        for picture in container.decode(stream):
+            now = time.monotonic()
+            self._start = now if self._start is None else self._start
+            clock = picture.time if picture.time is not None else now - self._start
+            if first is None:
+                first = clock if length or not again else clock - max(now - self._start, self.seconds + 1e-3)
+            if self.count and clock - first <= self.seconds:
+                continue
+            self.seconds = clock - first
+            if self.count % every == 0:
+                yield Frame(_upright(picture, stream), self.count, self.seconds)
+            self.count += 1
+        self.finished = bool(length) and self.count > 0 and self.seconds >= float(length) - 1.0
+
+
+def _upright(picture: Any, stream: Any) -> np.ndarray:
+    """RGB uint8 (h, w, 3), turned as its flag says, with square pixels."""
+    image = picture.to_ndarray(format="rgb24", **_square(picture, stream.sample_aspect_ratio))
     turns = round((getattr(picture, "rotation", 0) or 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-class VideoWriter:
-    """An H.264 file that browsers play, with the true time of every frame. A context manager.
-
-    width, height: of the images given; odd sides lose their last pixel (H.264 wants even ones).
-    The file is written aside and renamed at the end. Ctrl-C and a VideoError of the source keep what was written; any
-    other error leaves nothing. Raises OutputError.
-    """
-
-    def __init__(
-        self, path: str | PathLike[str], width: int, height: int, rate: float = 25.0, overwrite: bool = False
-    ) -> None:
-        self.path = check_free(path, overwrite)
-        self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
-        self._size = (max(2, width - width % 2), max(2, height - height % 2))
-        self._last = -1
-        try:
-            self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
-            self._stream = self._container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise OutputError(f"{self.path}: cannot be written as H.264 ({error})") from error
-        self._stream.width, self._stream.height = self._size
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": "20", "preset": "veryfast"}
-        self._stream.codec_context.time_base = Fraction(1, 90_000)
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def write(self, image: np.ndarray, seconds: float) -> None:
-        """Add RGB uint8 (h, w, 3), shown from `seconds` on."""
-        width, height = self._size
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
-        self._last = max(self._last + 1, round(seconds * 90_000))
-        picture.pts, picture.time_base = self._last, Fraction(1, 90_000)
-        try:
-            self._container.mux(self._stream.encode(picture))
-        except (av.error.FFmpegError, OSError) as error:
-            raise OutputError(f"{self.path}: cannot be written ({error})") from error
-
-    def close(self) -> None:
-        """Finish the file and give it its name; with no frame written there is no file."""
-        try:
-            if self._last >= 0:
-                self._container.mux(self._stream.encode())
-            self._container.close()
-            if self._last >= 0:
-                self._part.replace(self.path)
-        except (av.error.FFmpegError, OSError) as error:
-            raise OutputError(f"{self.path}: cannot be written ({error})") from error
-        finally:
-            self._part.unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        """Leave no file."""
-        self._part.unlink(missing_ok=True)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None or issubclass(kind, (KeyboardInterrupt, VideoError)):
-            self.close()
-        else:
-            self.discard()
+def _square(picture: Any, shape: Any) -> dict[str, int]:
+    """The width at which pixels of this shape (width by height) are square, where they are not."""
+    if not shape or shape == 1 or not 0.2 < shape < 5:
+        return {}
+    return {"width": max(1, round(picture.width * float(shape)))}

@@ -1,0 +1,43 @@
+"""mien report: the timeline of a table that `mien watch` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mien.errors import ConfigError, MissingExtra
+
+
+def report(
+    table: Annotated[Path, typer.Argument(help="A table of `mien watch` (.csv, .jsonl or .parquet).")],
+    out: Annotated[Path | None, typer.Option(help="The page (.html).")] = None,
+    episodes: Annotated[
+        list[Path] | None, typer.Option(help="Episodes as .csv, .eaf (ELAN) or .boris; may be given several times.")
+    ] = None,
+    thumbnails: Annotated[Path | None, typer.Option(help="The video, to show faces from it.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
+) -> None:
+    """Expression over time: a page for people, episodes for other programs."""
+    from mien.files import check_free
+
+    outputs = [*([out] if out else []), *(episodes or [])]
+    if not outputs:
+        raise ConfigError("mien report: nothing to write; give --out PAGE.html, --episodes FILE.csv, or both")
+    for path in outputs:
+        check_free(path, overwrite)
+    try:
+        from mien.evaluation.timeline import read_timeline
+        from mien.report.annotations import write_annotations
+        from mien.report.timeline import write_report
+    except ImportError as error:
+        raise MissingExtra.of(f"A report needs {error.name}", "data") from error
+    if out is not None:
+        write_report(table, out, overwrite, thumbnails)
+    if episodes:
+        timeline = read_timeline(table)
+        for path in episodes:
+            write_annotations(timeline, path, overwrite)
+    for path in outputs:
+        print(f"written: {path}")

@@ -1,0 +1,214 @@
+"""What a table of a video says of each person: shares, mean affect, episodes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mien.errors import DataError
+from mien.evaluation.intervals import block_bootstrap, memory
+from mien.runtime.table import read_rows
+
+__all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "read_timeline", "summary"]
+
+_LONGEST_FRAME = 1.0
+_MOST_CELLS = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """One track: seconds (n,) ascending, probabilities (n, c), affect (n, 2) as valence and arousal, boxes (n, 4), and how long each
+    row lasted (n,), in seconds: to the next frame of the video, at most one second."""
+
+    track: int
+    seconds: np.ndarray
+    probabilities: np.ndarray
+    affect: np.ndarray
+    boxes: np.ndarray
+    lasted: np.ndarray
+
+    @property
+    def seen(self) -> float:
+        """Seconds in which the face was read."""
+        return float(self.lasted.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """A table by people, those longest seen first. frames: how many were read; step: the median time between two."""
+
+    source: str
+    model: str
+    smoothing: float
+    labels: tuple[str, ...]
+    begin: float
+    end: float
+    frames: int
+    step: float
+    filled: float
+    people: tuple[Person, ...]
+
+
+def read_timeline(path: str | PathLike[str]) -> Timeline:
+    """A table of `mien watch`, in any of its forms. Raises DataError."""
+    times: list[float] = []
+    found: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+    filled: set[float] = set()
+    first: dict[str, Any] | None = None
+    names: list[str] = []
+    for row in read_rows(path):
+        if first is None:
+            first, names = row, [name for name in row if name.startswith("p_")]
+        if not times or row["seconds"] != times[-1]:
+            times.append(row["seconds"])
+        if row["face"] is not None and row[names[0]] is not None:
+            filled.add(row["seconds"])
+            values = [row["seconds"], row["valence"], row["arousal"], *(row[edge] for edge in ("x0", "y0", "x1", "y1"))]
+            found[row["track"] or 0].append(
+                tuple(np.nan if v is None else v for v in (*values, *(row[n] for n in names)))
+            )
+    if first is None:
+        raise DataError(f"{path}: a table without rows")
+    return _timeline(first, names, np.array(times), found, filled)
+
+
+def _timeline(
+    first: dict[str, Any],
+    names: list[str],
+    times: np.ndarray,
+    found: dict[int, list[tuple[float, ...]]],
+    filled: set[float],
+) -> Timeline:
+    gaps = np.diff(times)
+    step = float(np.median(gaps)) if len(gaps) else 0.04
+    lasts = np.append(np.clip(gaps, 0, _LONGEST_FRAME), step)
+    people = []
+    for track, rows in found.items():
+        values = np.array(rows)
+        at = np.searchsorted(times, values[:, 0])
+        people.append(Person(track, values[:, 0], values[:, 7:], values[:, 1:3], values[:, 3:7], lasts[at]))
+    people.sort(key=lambda person: (-person.seen, person.track))
+    covered = float(lasts[np.searchsorted(times, sorted(filled))].sum()) if filled else 0.0
+    return Timeline(
+        source=str(first.get("image") or ""),
+        model=str(first.get("model") or ""),
+        smoothing=float(first.get("smoothing") or 0.0),
+        labels=tuple(name[2:] for name in names),
+        begin=float(times[0]),
+        end=float(times[-1] + step),
+        frames=len(times),
+        step=step,
+        filled=covered,
+        people=tuple(people),
+    )
+
+
+class Summary(NamedTuple):
+    """One person's figures with 95 % intervals (low, high), NaN where the time is too short.
+
+    shares: (c,) of the time in which each label was the most probable; means: (c,) probabilities; affect: (2,).
+    block: seconds of the bootstrap's blocks.
+    """
+
+    shares: np.ndarray
+    share_edges: np.ndarray
+    means: np.ndarray
+    affect: np.ndarray
+    affect_edges: np.ndarray
+    block: float
+
+
+def summary(person: Person, step: float, smoothing: float = 0.0, draws: int = 1000, seed: int = 0) -> Summary:
+    """Shares and mean affect of a person, weighted by time, with intervals from the circular block bootstrap.
+
+    The rows are put on an even grid of `step` seconds (coarser beyond 20,000 cells); cells without the face are left out. Blocks
+    last at least 2 seconds, five times the smoothing, and twice as long as the series remembers (`intervals.memory`); but at
+    most a fifth of the time, so that there are some to draw.
+    """
+    best = np.eye(person.probabilities.shape[1])[person.probabilities.argmax(axis=1)]
+    values = np.concatenate([best, person.probabilities, person.affect], axis=1)
+    cells, width = _cells(person.seconds, person.lasted, values, step)
+    lag = memory(np.nan_to_num(cells), max(1, len(cells) // 10)) * width
+    block = min(max(2.0, 5 * smoothing, 2 * lag), max(len(cells) * width / 5, width))
+    edges = block_bootstrap(cells, max(1, round(block / width)), draws, seed)
+    means, c = cells.mean(axis=0), best.shape[1]
+    return Summary(means[:c], edges[:, :c], means[c : 2 * c], means[2 * c :], edges[:, 2 * c :], block)
+
+
+def _cells(seconds: np.ndarray, lasted: np.ndarray, values: np.ndarray, step: float) -> tuple[np.ndarray, float]:
+    """Time-weighted means (m, k) of the cells of an even grid that hold something, in order, and the grid's width."""
+    width = max(step, (seconds[-1] - seconds[0]) / _MOST_CELLS, 1e-3)
+    place = np.floor((seconds - seconds[0]) / width + 1e-6).astype(int)
+    kept, inverse = np.unique(place, return_inverse=True)
+    weights = np.bincount(inverse, lasted + 1e-9)
+    sums = np.stack([np.bincount(inverse, column * (lasted + 1e-9)) for column in values.T], axis=1)
+    repeats = np.maximum(1, np.rint(weights / width).astype(int))
+    return np.repeat(sums[: len(kept)] / weights[:, None], repeats, axis=0), width
+
+
+class Episode(NamedTuple):
+    """A time in which a person showed one expression: seconds of onset, apex (its highest probability) and offset."""
+
+    track: int
+    label: str
+    onset: float
+    apex: float
+    offset: float
+    peak: float
+    mean: float
+    valence: float
+    arousal: float
+
+
+def episodes(
+    person: Person,
+    labels: Sequence[str],
+    high: float = 0.5,
+    low: float = 0.35,
+    shortest: float = 0.3,
+    away: float = 0.3,
+    left_out: Iterable[str] = ("neutral",),
+) -> list[Episode]:
+    """When a person showed what: an episode of a label lasts while its probability stays at `low` or more, and reaches `high`.
+
+    A face that is away for at most `away` seconds does not end it; one shorter than `shortest` seconds does not count. Labels that
+    are left out have none. Ordered by onset.
+    """
+    found = []
+    for column, label in enumerate(labels):
+        if label not in set(left_out):
+            runs = _runs(person, person.probabilities[:, column] >= low, away)
+            found += [_episode(person, column, label, rows) for rows in runs]
+    long = [one for one in found if one.peak >= high and one.offset - one.onset >= shortest - 1e-9]
+    return sorted(long, key=lambda one: (one.onset, one.label))
+
+
+def _runs(person: Person, on: np.ndarray, away: float) -> list[np.ndarray]:
+    """Runs of rows that are on; broken where the face was away for longer."""
+    rows = np.flatnonzero(on)
+    if not len(rows):
+        return []
+    ends = person.seconds + person.lasted
+    broken = (np.diff(rows) > 1) | (person.seconds[rows[1:]] - ends[rows[:-1]] > away)
+    return np.split(rows, np.flatnonzero(broken) + 1)
+
+
+def _episode(person: Person, column: int, label: str, rows: np.ndarray) -> Episode:
+    shown, weights = person.probabilities[rows, column], person.lasted[rows] + 1e-9
+    affect = np.average(person.affect[rows], axis=0, weights=weights)
+    return Episode(
+        track=person.track,
+        label=label,
+        onset=float(person.seconds[rows[0]]),
+        apex=float(person.seconds[rows[shown.argmax()]]),
+        offset=float(person.seconds[rows[-1]] + person.lasted[rows[-1]]),
+        peak=float(shown.max()),
+        mean=float(np.average(shown, weights=weights)),
+        valence=float(affect[0]),
+        arousal=float(affect[1]),
+    )

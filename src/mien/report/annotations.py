@@ -1,0 +1,124 @@
+"""Episodes as files for other programs: a plain CSV, ELAN (.eaf) and BORIS (.boris)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mien.errors import ConfigError
+from mien.evaluation.timeline import Episode, Timeline, episodes
+from mien.files import whole_file
+
+__all__ = ["ANNOTATION_FORMS", "all_episodes", "episodes_csv", "episodes_table", "write_annotations"]
+
+_DATE = "2000-01-01T00:00:00"
+
+
+def all_episodes(timeline: Timeline) -> list[Episode]:
+    """The episodes of every person, by onset."""
+    found = [one for person in timeline.people for one in episodes(person, timeline.labels)]
+    return sorted(found, key=lambda one: (one.onset, one.track, one.label))
+
+
+def episodes_table(found: Sequence[Episode]) -> list[list[object]]:
+    """A header and a row an episode: person, expression, seconds of onset, apex and offset, how long, peak and mean."""
+    head: list[object] = ["track", "label", "onset", "apex", "offset", "seconds", "peak", "mean", "valence", "arousal"]
+    return [head, *([e.track, e.label, *(round(v, 3) for v in (e.onset, e.apex, e.offset, e.offset - e.onset)),
+                     *(round(v, 4) for v in (e.peak, e.mean, e.valence, e.arousal))] for e in found)]  # fmt: skip
+
+
+def episodes_csv(timeline: Timeline) -> str:
+    """The episodes as CSV."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(episodes_table(all_episodes(timeline)))
+    return out.getvalue()
+
+
+def _eaf(timeline: Timeline) -> str:
+    """An ELAN annotation document of format 3.0: a tier a person and expression, so that expressions may overlap."""
+    root = ElementTree.Element("ANNOTATION_DOCUMENT", AUTHOR="mien", DATE=_DATE, FORMAT="3.0", VERSION="3.0")
+    head = ElementTree.SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
+    if timeline.source:
+        media = Path(timeline.source)
+        kind = "video/mp4" if media.suffix.lower() == ".mp4" else "video/*"
+        where = {"MEDIA_URL": media.absolute().as_uri(), "RELATIVE_MEDIA_URL": f"./{media.name}"}
+        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", {"MIME_TYPE": kind, **where})
+    order = ElementTree.SubElement(root, "TIME_ORDER")
+    tiers: dict[str, list[Episode]] = defaultdict(list)
+    for one in all_episodes(timeline):
+        tiers[f"person {one.track}: {one.label}"].append(one)
+    number = 0
+    for name in sorted(tiers):
+        tier = ElementTree.SubElement(root, "TIER", TIER_ID=name, LINGUISTIC_TYPE_REF="expression")
+        for one in tiers[name]:
+            number += 1
+            _annotate(order, tier, number, one)
+    order[:] = sorted(order, key=lambda slot: int(slot.get("TIME_VALUE", "0")))
+    ElementTree.SubElement(
+        root, "LINGUISTIC_TYPE", LINGUISTIC_TYPE_ID="expression", TIME_ALIGNABLE="true", GRAPHIC_REFERENCES="false"
+    )
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _annotate(order: ElementTree.Element, tier: ElementTree.Element, number: int, one: Episode) -> None:
+    begin, end = f"ts{2 * number - 1}", f"ts{2 * number}"
+    for slot, seconds in ((begin, one.onset), (end, one.offset)):
+        ElementTree.SubElement(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(round(1000 * seconds)))
+    where = {"ANNOTATION_ID": f"a{number}", "TIME_SLOT_REF1": begin, "TIME_SLOT_REF2": end}
+    alignable = ElementTree.SubElement(ElementTree.SubElement(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION", where)
+    ElementTree.SubElement(alignable, "ANNOTATION_VALUE").text = f"{one.label} (apex {one.apex:.2f} s, {one.peak:.0%})"
+
+
+def _boris(timeline: Timeline) -> str:
+    """A BORIS project (format 7.0): a subject a person, a state event an expression, one observation."""
+    found = all_episodes(timeline)
+    people = sorted({one.track for one in found})
+    events: list[list[Any]] = [
+        [round(seconds, 3), f"person {one.track}", one.label, "", note]
+        for one in found
+        for seconds, note in ((one.onset, f"peak {one.peak:.2f} at {one.apex:.2f} s"), (one.offset, ""))
+    ]
+    events.sort(key=lambda event: event[0])
+    name = Path(timeline.source).name or "video"
+    observation = {
+        "file": {"1": [timeline.source] if timeline.source else [], **{str(i): [] for i in range(2, 9)}},
+        "type": "MEDIA", "date": _DATE, "description": f"read by {timeline.model}", "time offset": 0.0, "events": events,
+        "independent_variables": {}, "visualize_spectrogram": False, "close_behaviors_between_videos": False,
+        "media_info": {"length": {timeline.source: timeline.end}, "fps": {timeline.source: round(1 / timeline.step, 3)},
+                       "hasVideo": {timeline.source: True}, "hasAudio": {timeline.source: False}, "offset": {"1": 0.0}},
+    }  # fmt: skip
+    project = {
+        "time_format": "hh:mm:ss", "project_name": name, "project_date": _DATE, "project_description": "",
+        "project_format_version": "7.0", "behavioral_categories": [], "coding_map": {}, "behaviors_coding_map": [],
+        "independent_variables": {}, "converters": {},
+        "subjects_conf": {str(i): {"key": "", "name": f"person {track}", "description": ""} for i, track in enumerate(people)},
+        "behaviors_conf": {
+            str(i): {"type": "State event", "key": chr(97 + i % 26), "code": label, "description": f"apparent {label}",
+                     "category": "", "modifiers": {}, "excluded": "", "coding map": ""}
+            for i, label in enumerate(timeline.labels)
+        },
+        "observations": {name: observation},
+    }  # fmt: skip
+    return msgspec.json.format(msgspec.json.encode(project), indent=1).decode() + "\n"
+
+
+_WRITERS = {".csv": episodes_csv, ".eaf": _eaf, ".boris": _boris}
+ANNOTATION_FORMS = tuple(_WRITERS)
+
+
+def write_annotations(timeline: Timeline, path: str | PathLike[str], overwrite: bool = False) -> None:
+    """The episodes as the ending says: .csv, .eaf (ELAN) or .boris. Raises ConfigError for another, OutputError."""
+    path = Path(path)
+    if path.suffix.lower() not in _WRITERS:
+        raise ConfigError(f"{path}: no form of episodes; use .csv, .eaf (ELAN) or .boris")
+    with whole_file(path, overwrite) as aside:
+        aside.write_text(_WRITERS[path.suffix.lower()](timeline), encoding="utf-8")

@@ -1,0 +1,122 @@
+"""The annotated copy of a video: H.264 in MP4, with the sound of the original, in parts that survive a kill."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from types import TracebackType
+
+import numpy as np
+
+from mien.errors import ConfigError, OutputError, VideoError
+from mien.faces import Box, Face, Frame
+from mien.files import check_free, whole_file
+from mien.runtime.times import Times
+from mien.vision.draw import blur, draw
+from mien.vision.join import TICKS, join
+from mien.vision.writer import VideoWriter
+
+__all__ = ["VideoSink"]
+
+
+class VideoSink:
+    """An annotated H.264 video that begins with the first frame it is given. A Sink.
+
+    It is written in parts, in a folder beside it; at the end, at Ctrl-C and when the source breaks they become the video; any
+    other error leaves nothing.
+    audio: the video whose sound to keep.  blurred: make every face unrecognisable, and `away(seconds)` too, where faces are
+    that are not found now.  times: where the time of drawing is added as a stage.
+    kept: begin where an earlier writing was stopped, at this time of the first frame; such a video keeps its parts after an error.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        rate: float,
+        overwrite: bool = False,
+        times: Times | None = None,
+        audio: str | PathLike[str] | None = None,
+        blurred: bool = False,
+        away: Callable[[float], list[Box]] | None = None,
+        kept: float | None = None,
+        resumable: bool = False,
+    ) -> None:
+        self.path, self._rate, self._overwrite = check_free(path, overwrite), rate, overwrite
+        self._times, self._audio = times or Times(), audio
+        self._blurred, self._away = blurred, away
+        self.start, self._resumable = kept, resumable
+        if self.path.suffix.lower() != ".mp4":
+            raise ConfigError(f"{path}: the video is H.264 in MP4; use a name that ends in .mp4")
+        self.folder = self.path.with_name(f".{self.path.stem}.parts")
+        self._writer: VideoWriter | None = None
+        self._begin = 0.0
+
+    def __enter__(self) -> VideoSink:
+        try:
+            if self.start is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        return self
+
+    def write(self, frame: Frame, faces: Sequence[Face]) -> None:
+        """See Sink."""
+        self.start = frame.seconds if self.start is None else self.start
+        with self._times.stage("draw"):
+            drawn = draw(self._hidden(frame, faces), faces)
+        if self._writer is None:
+            self._begin = frame.seconds
+            name = f"{round((frame.seconds - self.start) * TICKS):014d}.mp4"
+            height, width = frame.image.shape[:2]
+            with self._named():
+                self._writer = VideoWriter(self.folder / name, width, height, self._rate, overwrite=True)
+        with self._times.stage("encode"), self._named():
+            self._writer.write(drawn, frame.seconds - self._begin)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """An error of a part names the video, not the part."""
+        try:
+            yield
+        except OutputError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.__cause__ or error})") from error
+
+    def _hidden(self, frame: Frame, faces: Sequence[Face]) -> np.ndarray:
+        if not self._blurred:
+            return frame.image
+        away = self._away(frame.seconds) if self._away else []
+        return blur(frame.image, [*(face.box for face in faces), *away])
+
+    def checkpoint(self) -> float | None:
+        """Everything so far is safely on the disk; the time of the first frame."""
+        if self._writer is not None:
+            with self._named():
+                self._writer.close()
+            self._writer = None
+        return self.start
+
+    def after(self, seconds: float) -> None:
+        """Forget the parts that begin after this time: they were not finished."""
+        for part in sorted(self.folder.glob("[0-9]*.mp4")):
+            if self.start is None or int(part.stem) > round((seconds - self.start) * TICKS):
+                part.unlink()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None or issubclass(kind, (KeyboardInterrupt, VideoError)):
+                self.checkpoint()
+                parts = sorted(self.folder.glob("[0-9]*.mp4"))
+                if parts:
+                    with self._named(), whole_file(self.path, self._overwrite) as aside:
+                        join(parts, aside, self._audio, self.start or 0.0)
+                shutil.rmtree(self.folder, ignore_errors=True)
+            elif self._writer is not None:
+                self._writer.discard()
+        finally:
+            if not self._resumable:
+                shutil.rmtree(self.folder, ignore_errors=True)

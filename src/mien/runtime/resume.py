@@ -1,0 +1,61 @@
+"""Going on where a killed reading stopped: what was finished is not read again, and the rows are those of one go."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mien.files import whole_file
+
+__all__ = ["Bookmark", "Progress", "key_of"]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a reading came.
+
+    key: of source, model and settings.  size: bytes of the finished rows.  index, seconds: of the last finished frame.
+    start: the time of the first frame of a saved video.  state: of tracker and smoother.
+    """
+
+    key: str
+    size: int
+    index: int
+    seconds: float
+    frames: int
+    faces: int
+    start: float | None
+    state: dict[str, Any]
+
+
+class Bookmark:
+    """A small file beside the table that says how far a reading came."""
+
+    def __init__(self, table: Path, key: str) -> None:
+        self.path, self.key = table.with_name(f".{table.name}.bookmark"), key
+
+    def read(self) -> Progress | None:
+        """How far an earlier reading with the same key came; None if there is none, or it is damaged or of something else."""
+        try:
+            found = msgspec.json.decode(self.path.read_bytes(), type=Progress)
+        except (OSError, msgspec.DecodeError):
+            return None
+        return found if found.key == self.key else None
+
+    def write(self, progress: Progress) -> None:
+        """Raises OutputError."""
+        with whole_file(self.path, overwrite=True) as aside:
+            aside.write_bytes(msgspec.json.encode(progress))
+
+    def remove(self) -> None:
+        """The reading is finished."""
+        self.path.unlink(missing_ok=True)
+
+
+def key_of(source: Path, facts: dict[str, Any]) -> str:
+    """A reading's key: the file (name, size, time of its last change) and all that its rows depend on."""
+    stat = source.stat()
+    text = msgspec.json.encode([str(source.resolve()), stat.st_size, stat.st_mtime_ns, sorted(facts.items())])
+    return hashlib.sha256(text).hexdigest()

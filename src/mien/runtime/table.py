@@ -1,0 +1,339 @@
+"""The table of a watched video: one row a face and frame, the same columns as CSV, JSON lines and Parquet (docs/table.md)."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple
+
+import msgspec
+
+from mien.errors import ConfigError, DataError, MissingExtra, OutputError, VideoError
+from mien.faces import Face, Frame, face_record
+from mien.files import check_free, whole_file
+
+__all__ = [
+    "TABLE_FORMS",
+    "TABLE_VERSION",
+    "Column",
+    "TableSink",
+    "convert",
+    "open_table",
+    "read_rows",
+    "rows_of",
+    "table_columns",
+]
+
+#: Raised by one whenever a column changes its name, place, kind or meaning.
+TABLE_VERSION = 1
+TABLE_FORMS = (".csv", ".jsonl", ".parquet")
+
+
+class Column(NamedTuple):
+    """A column: its name (letters, digits and underscores, at most 60), its kind ('text', 'whole', 'number'), its meaning."""
+
+    name: str
+    kind: str
+    words: str
+
+
+_FIXED = (
+    Column("image", "text", "what the frame is from"),
+    Column("index", "whole", "number of the frame in its source, from 0"),
+    Column("seconds", "number", "time of the frame from the start of its source"),
+    Column("face", "whole", "number of the face in its frame, the largest is 0; empty: a frame without a face"),
+    Column("track", "whole", "number of the person across frames, from 1"),
+    Column("x0", "number", "left edge of the face's box, pixels of the upright frame"),
+    Column("y0", "number", "upper edge"),
+    Column("x1", "number", "right edge"),
+    Column("y1", "number", "lower edge"),
+    Column("score", "number", "how sure the detector is that this is a face, 0 to 1"),
+    Column("label", "text", "the most probable expression"),
+    Column("confidence", "number", "its probability, 0 to 1"),
+    Column("certain", "whole", "1 if the confidence reaches the model's threshold, else 0"),
+    Column("valence", "number", "-1 (unpleasant) to 1 (pleasant)"),
+    Column("arousal", "number", "-1 (calm) to 1 (excited)"),
+)
+_POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+_LAST = (
+    Column("model", "text", "the model's name"),
+    Column("smoothing", "number", "time constant of the average over the past, seconds; 0: as read in this frame"),
+    Column("table_version", "whole", f"version of this list of columns: {TABLE_VERSION}"),
+)
+
+
+def table_columns(labels: Sequence[str]) -> list[Column]:
+    """The columns, in order. A probability's column is 'p_' and its label, other signs as underscores; names differ in more
+    than case, as SPSS wants it.
+
+    >>> [column.name for column in table_columns(["happiness", "very sad"])][15:17]
+    ['p_happiness', 'p_very_sad']
+    """
+    shares, used = [], set()
+    for label in labels:
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_")[:50] or "label"
+        name, number = f"p_{plain}", 2
+        while name.lower() in used:
+            name, number = f"p_{plain}_{number}", number + 1
+        used.add(name.lower())
+        shares.append(Column(name, "number", f"probability of {label}, 0 to 1"))
+    points = [Column(f"{point}_{axis}", "number", f"{point.replace('_', ' ')} as the picture shows it, {axis}, pixels")
+              for point in _POINTS for axis in "xy"]  # fmt: skip
+    return [*_FIXED, *shares, *points, *_LAST]
+
+
+def rows_of(
+    frame: Frame, faces: Sequence[Face], labels: Sequence[str], image: str | None, model: str | None, smoothing: float
+) -> list[list[Any]]:
+    """The rows of one frame, a value for each column; None for what is unknown. A frame without faces has one row."""
+    where, tail = [image, frame.index, round(frame.seconds, 4)], [model, smoothing, TABLE_VERSION]
+    if not faces:
+        return [[*where, *[None] * (12 + len(labels) + 10), *tail]]
+    found = []
+    for number, face in enumerate(map(face_record, faces)):
+        read = face.expression
+        known = (
+            [None] * 5 if read is None else [read.label, read.confidence, int(read.certain), read.valence, read.arousal]
+        )
+        shares = [None if read is None else read.probabilities.get(name) for name in labels]
+        points = [None] * 10 if face.landmarks is None else [edge for point in face.landmarks for edge in point]
+        found.append([*where, number, face.track, *face.box, face.score, *known, *shares, *points, *tail])
+    return found
+
+
+class TableSink:
+    """The table of a video, by its ending: .csv, .jsonl or .parquet. A Sink.
+
+    Rows are added to a file beside it, which becomes the table at the end, at Ctrl-C and when the source breaks; any other
+    error leaves nothing.
+    image: what each row says its frame is from, such as the video's name.  model, smoothing: see the columns.
+    kept: bytes of an earlier part file to go on from (`checkpoint` said them); such a table keeps its part file after an error,
+        to be gone on with.
+    Raises ConfigError for another ending, MissingExtra for Parquet without pyarrow, OutputError.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        labels: Sequence[str],
+        overwrite: bool = False,
+        image: str | None = None,
+        model: str | None = None,
+        smoothing: float = 0.0,
+        kept: int | None = None,
+        resumable: bool = False,
+    ) -> None:
+        self.path, self._overwrite = check_free(path, overwrite), overwrite
+        _checked(self.path)
+        self.part = self.path.with_name(f".{self.path.name}.part")
+        self._labels, self._about = tuple(labels), (image, model, smoothing)
+        self._kept, self._resumable = kept, resumable
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> TableSink:
+        try:
+            if self._kept is None:
+                self._file = self.part.open("w", newline="", encoding="utf-8")
+                self._row([column.name for column in table_columns(self._labels)])
+            else:
+                os.truncate(self.part, self._kept)
+                self._file = self.part.open("a", newline="", encoding="utf-8")
+        except OSError as error:
+            raise _unwritten(self.path, error) from error
+        return self
+
+    def _row(self, values: Sequence[Any]) -> None:
+        assert self._file is not None
+        try:
+            csv.writer(self._file, lineterminator="\n").writerow(["" if v is None else v for v in values])
+        except OSError as error:
+            raise _unwritten(self.path, error) from error
+
+    def write(self, frame: Frame, faces: Sequence[Face]) -> None:
+        """See Sink."""
+        for row in rows_of(frame, faces, self._labels, *self._about):
+            self._row(row)
+
+    def checkpoint(self) -> int:
+        """Everything so far is safely on the disk: how many bytes."""
+        assert self._file is not None
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self.part.stat().st_size
+        except OSError as error:
+            raise _unwritten(self.path, error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        ended = kind is None or issubclass(kind, (KeyboardInterrupt, VideoError))
+        try:
+            self._file.close()
+            if ended:
+                convert(self.part, self.path, self._labels, self._overwrite)
+                self.part.unlink(missing_ok=True)
+        except OSError as problem:
+            raise (problem if isinstance(problem, OutputError) else _unwritten(self.path, problem)) from problem
+        finally:
+            if not self._resumable:
+                self.part.unlink(missing_ok=True)
+
+
+def _unwritten(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def _checked(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_FORMS:
+        raise ConfigError(
+            f"{path}: no table form for {suffix or 'a name without ending'!r}; use .csv, .jsonl or .parquet"
+        )
+    if suffix == ".parquet":
+        _arrow()
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra.of("Parquet needs pyarrow", "data") from error
+    return pyarrow, pyarrow.parquet
+
+
+def open_table(
+    path: str | PathLike[str], labels: Sequence[str], overwrite: bool = False, image: str | None = None
+) -> TableSink:
+    """The table sink for a file name. Raises ConfigError for an ending that is not .csv, .jsonl or .parquet."""
+    return TableSink(path, labels, overwrite, image)
+
+
+def convert(part: Path, path: Path, labels: Sequence[str], overwrite: bool = False) -> None:
+    """The table as its ending says, from its rows as CSV; a few thousand rows in memory at a time. Raises OutputError."""
+    with whole_file(path, overwrite) as aside:
+        suffix = path.suffix.lower()
+        if suffix == ".csv":
+            part.replace(aside)
+        elif suffix == ".jsonl":
+            _as_lines(part, aside, table_columns(labels))
+        else:
+            _as_parquet(part, aside, table_columns(labels), labels)
+
+
+_KINDS: dict[str, Callable[[str], Any]] = {"text": str, "whole": int, "number": float}
+
+
+def _typed(part: Path, columns: Sequence[Column]) -> Iterator[list[Any]]:
+    """The rows of a part file with their types."""
+    turns = [_KINDS[column.kind] for column in columns]
+    with part.open(newline="", encoding="utf-8") as file:
+        lines = csv.reader(file)
+        next(lines)
+        for line in lines:
+            yield [turn(text) if text else None for turn, text in zip(turns, line, strict=True)]
+
+
+def _as_lines(part: Path, out: Path, columns: Sequence[Column]) -> None:
+    names, encode = [column.name for column in columns], msgspec.json.Encoder().encode
+    with out.open("wb") as file:
+        for row in _typed(part, columns):
+            file.write(encode(dict(zip(names, row, strict=True))) + b"\n")
+
+
+def _as_parquet(part: Path, out: Path, columns: Sequence[Column], labels: Sequence[str], size: int = 20_000) -> None:
+    arrow, parquet = _arrow()
+    kinds = {"text": arrow.string(), "whole": arrow.int64(), "number": arrow.float64()}
+    facts = msgspec.json.encode({"table_version": TABLE_VERSION, "labels": list(labels)})
+    fields = [arrow.field(c.name, kinds[c.kind], metadata={"meaning": c.words}) for c in columns]
+    schema = arrow.schema(fields, metadata={"mien": facts})
+    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+        batch: list[list[Any]] = []
+        for row in _typed(part, columns):
+            batch.append(row)
+            if len(batch) == size:
+                writer.write_table(_arrow_table(arrow, batch, schema))
+                batch = []
+        writer.write_table(_arrow_table(arrow, batch, schema))
+
+
+def _arrow_table(arrow: Any, rows: list[list[Any]], schema: Any) -> Any:
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
+    return arrow.table([arrow.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+
+
+def read_rows(path: str | PathLike[str], names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a table in any of its forms, one after another, with their types; None for what is unknown.
+
+    names: only these columns. Raises DataError: no table of a video, or of a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such table; `mien watch VIDEO --table {path.name}` makes one")
+    read = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}.get(path.suffix.lower())
+    if read is None:
+        raise DataError(f"{path}: no table of a video; its name must end in .csv, .jsonl or .parquet")
+    try:
+        yield from read(path, names)
+    except (OSError, UnicodeDecodeError, csv.Error, msgspec.DecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error})") from error
+
+
+def _known(path: Path, header: Sequence[str], version: Any) -> None:
+    for name in ("seconds", "track", "label", "table_version"):
+        if name not in header:
+            raise DataError(f"{path}: not a table of `mien watch`: it has no column {name!r}")
+    if int(version or 0) > TABLE_VERSION:
+        raise DataError(f"{path}: version {version} of the table, newer than this library; pip install -U mien")
+
+
+def _kind(name: str) -> str:
+    """The kind of a column by its name."""
+    return next((c.kind for c in (*_FIXED, *_LAST) if c.name == name), "number")
+
+
+def _csv_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        header = next(lines, [])
+        wanted = [(i, name, _KINDS[_kind(name)]) for i, name in enumerate(header) if names is None or name in names]
+        _known(path, header, 0)
+        last = header.index("table_version")
+        for number, line in enumerate(lines, 2):
+            try:
+                if number == 2:
+                    _known(path, header, line[last])
+                yield {name: (turn(line[i]) if line[i] else None) for i, name, turn in wanted}
+            except (ValueError, IndexError) as error:
+                if isinstance(error, DataError):
+                    raise
+                raise DataError(f"{path}: line {number}: not a row of this table ({error})") from error
+
+
+def _json_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            row = msgspec.json.decode(line, type=dict[str, Any])
+            if number == 1:
+                _known(path, list(row), row.get("table_version"))
+            yield row if names is None else {name: row[name] for name in names if name in row}
+
+
+def _parquet_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    arrow, parquet = _arrow()
+    try:
+        with parquet.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            version = msgspec.json.decode((file.schema_arrow.metadata or {}).get(b"mien", b"{}")).get("table_version")
+            _known(path, header, version)
+            for batch in file.iter_batches(columns=[n for n in header if names is None or n in names]):
+                yield from batch.to_pylist()
+    except arrow.ArrowInvalid as error:
+        raise DataError(f"{path}: cannot be read as a table ({error})") from error

@@ -1,0 +1,235 @@
+"""Who is who across frames: a tracker by overlap and motion, and a smoother over seconds.
+
+Both are told the time of each frame, so they behave alike at any frame rate. Both can be stopped and started again: `state`
+is a JSON value that `restore` takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from mien.faces import Box, Expression, Face
+
+__all__ = ["OverlapTracker", "Smoother", "Tracker", "assigned"]
+
+
+class Tracker(Protocol):
+    """Anything that gives faces their track numbers: the same faces in the same order, frame after frame."""
+
+    def __call__(self, faces: Sequence[Face], seconds: float) -> list[Face]:
+        """seconds: the time of this frame, never before the last one's."""
+
+
+@dataclass(slots=True)
+class _Track:
+    """What is known of one person: where the face was last seen (centre, sides), how it moves (pixels a second)."""
+
+    number: int
+    x: float
+    y: float
+    width: float
+    height: float
+    seen: float
+    vx: float = 0.0
+    vy: float = 0.0
+    hits: int = 1
+
+    def at(self, seconds: float) -> tuple[float, float]:
+        """The expected centre: it goes on as it moved, ever slower (half a second's way at most)."""
+        way = _FADE * (1 - math.exp(-(seconds - self.seen) / _FADE))
+        return self.x + self.vx * way, self.y + self.vy * way
+
+    def see(self, box: Box, seconds: float) -> None:
+        """The face was found here."""
+        x, y, self.width, self.height = _middle(box)
+        gap = seconds - self.seen
+        if gap > 0:
+            share = 1 - math.exp(-gap / _LEARN) if self.hits > 1 else 0.7
+            self.vx += share * ((x - self.x) / gap - self.vx)
+            self.vy += share * ((y - self.y) / gap - self.vy)
+        self.x, self.y, self.seen, self.hits = x, y, seconds, self.hits + 1
+
+
+_FADE, _LEARN = 0.5, 0.15
+_FAR = 1e6
+
+
+class OverlapTracker:
+    """Joins each face to the track whose expected box it fits best, all faces at once (least total cost).
+
+    The cost of a pair is the distance of the centres in face widths, plus half of the part not shared, plus half of the
+    logarithm of the ratio of sizes. A pair is possible within `reach` face widths, more the longer the face was away, and
+    if no side is more than twice the other. A face that fits no track begins a new one; numbers start at 1 and are never
+    given twice.
+
+    patience: seconds that a track outlives its last face.  reach: in face widths, from one frame to the next.
+    """
+
+    def __init__(self, patience: float = 2.0, reach: float = 0.75) -> None:
+        self.patience, self.reach = patience, reach
+        self._tracks: list[_Track] = []
+        self._next = 1
+
+    def __call__(self, faces: Sequence[Face], seconds: float) -> list[Face]:
+        """See Tracker."""
+        self._tracks = [track for track in self._tracks if seconds - track.seen <= self.patience]
+        costs = np.array([[self._cost(track, face.box, seconds) for track in self._tracks] for face in faces])
+        pairs = assigned(costs.reshape(len(faces), len(self._tracks)))
+        numbered, known = [], list(self._tracks)
+        for row, face in enumerate(faces):
+            column = pairs.get(row)
+            if column is None or costs[row, column] >= _FAR:
+                x, y, width, height = _middle(face.box)
+                track = _Track(self._next, x, y, width, height, seconds)
+                self._tracks.append(track)
+                self._next += 1
+            else:
+                track = known[column]
+                track.see(face.box, seconds)
+            numbered.append(replace(face, track=track.number))
+        return numbered
+
+    def cut(self) -> None:
+        """The picture changed altogether: who comes now is someone else, as far as boxes tell."""
+        self._tracks = []
+
+    def away(self, seconds: float) -> list[Box]:
+        """Where the faces should be that have a track but are not seen now."""
+        found = []
+        for track in self._tracks:
+            if 0 < seconds - track.seen <= self.patience:
+                (x, y), w, h = track.at(seconds), track.width / 2, track.height / 2
+                found.append((x - w, y - h, x + w, y + h))
+        return found
+
+    def _cost(self, track: _Track, box: Box, seconds: float) -> float:
+        x, y, width, height = _middle(box)
+        gap = seconds - track.seen
+        side = max((track.width + track.height + width + height) / 4, 1e-6)
+        px, py = track.at(seconds)
+        far = math.hypot(x - px, y - py) / side
+        ratio = abs(math.log(max(width * height, 1e-6) / max(track.width * track.height, 1e-6))) / 2
+        if far > min(self.reach + 1.5 * gap, 2.5) or ratio > math.log(2):
+            return _FAR
+        return far + 0.5 * (1 - _overlap((px, py, track.width, track.height), (x, y, width, height))) + 0.5 * ratio
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on from here."""
+        return {"next": self._next, "tracks": [asdict(track) for track in self._tracks]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another tracker was."""
+        self._next, self._tracks = state["next"], [_Track(**track) for track in state["tracks"]]
+
+
+def _middle(box: Box) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Shared over joined area of two boxes given as centre and sides."""
+    wide = min(a[0] + a[2] / 2, b[0] + b[2] / 2) - max(a[0] - a[2] / 2, b[0] - b[2] / 2)
+    high = min(a[1] + a[3] / 2, b[1] + b[3] / 2) - max(a[1] - a[3] / 2, b[1] - b[3] / 2)
+    shared = max(wide, 0.0) * max(high, 0.0)
+    return shared / max(a[2] * a[3] + b[2] * b[3] - shared, 1e-9)
+
+
+def assigned(costs: np.ndarray) -> dict[int, int]:
+    """The pairing row -> column with the least total cost, of (n, m) costs; min(n, m) pairs.
+
+    Shortest augmenting paths with potentials (H. W. Kuhn, "The Hungarian method", 1955; R. Jonker, A. Volgenant, 1987).
+
+    >>> assigned(np.array([[1.0, 2.0], [1.0, 9.0]]))
+    {0: 1, 1: 0}
+    """
+    n, m = costs.shape
+    if not n or not m:
+        return {}
+    if n > m:
+        return {row: column for column, row in sorted(assigned(costs.T).items(), key=lambda pair: pair[1])}
+    up, down = np.zeros(n), np.zeros(m)
+    owner = np.full(m, -1)
+    for start in range(n):
+        _augment(costs, start, up, down, owner)
+    return {int(row): int(column) for row, column in sorted((owner[c], c) for c in range(m) if owner[c] >= 0)}
+
+
+def _augment(costs: np.ndarray, start: int, up: np.ndarray, down: np.ndarray, owner: np.ndarray) -> None:
+    """Give the row `start` a column along the cheapest path, moving other rows where that is cheaper."""
+    m = costs.shape[1]
+    least, came = np.full(m, np.inf), np.full(m, -1)
+    done = np.zeros(m, bool)
+    row, column = start, -1
+    while True:
+        rest = costs[row] - up[row] - down
+        better = ~done & (rest < least)
+        least[better], came[better] = rest[better], column
+        following = int(np.where(done, np.inf, least).argmin())
+        step = least[following]
+        up[start] += step
+        for j in np.flatnonzero(done):
+            up[owner[j]] += step
+            down[j] -= step
+        least[~done] -= step
+        done[following] = True
+        column = following
+        if owner[column] < 0:
+            break
+        row = owner[column]
+    while column >= 0:
+        before = came[column]
+        owner[column] = owner[before] if before >= 0 else start
+        column = before
+
+
+class Smoother:
+    """Averages what each track shows over seconds: probabilities and affect, exponentially, the past only.
+
+    A reading `constant` seconds old weighs 1/e of the present one, whatever the frame rate. Faces without a track or without
+    an expression pass as they are, and so does everything if `constant` is 0.
+    """
+
+    def __init__(self, constant: float) -> None:
+        self.constant = constant
+        self._last: dict[int, tuple[float, np.ndarray]] = {}
+
+    def __call__(self, faces: Sequence[Face], seconds: float) -> list[Face]:
+        """The same faces, in the same order, with smoothed expressions."""
+        if self.constant <= 0:
+            return list(faces)
+        oldest = seconds - max(20 * self.constant, 5.0)
+        self._last = {track: known for track, known in self._last.items() if known[0] >= oldest}
+        return [self._smoothed(face, seconds) for face in faces]
+
+    def _smoothed(self, face: Face, seconds: float) -> Face:
+        read = face.expression
+        if read is None or face.track is None:
+            return face
+        now = np.array([*read.probabilities, read.valence, read.arousal], np.float64)
+        if face.track in self._last:
+            then, before = self._last[face.track]
+            now = before + (1 - math.exp(-(seconds - then) / self.constant)) * (now - before)
+        self._last[face.track] = seconds, now
+        mean = Expression(read.labels, now[:-2].astype(np.float32), float(now[-2]), float(now[-1]), read.threshold)
+        return replace(face, expression=mean)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on from here."""
+        return {str(track): [then, _numbers(values)] for track, (then, values) in self._last.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where another smoother was."""
+        self._last = {
+            int(track): (then, np.array([math.nan if v is None else v for v in values]))
+            for track, (then, values) in state.items()
+        }
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(value) else float(value) for value in values]

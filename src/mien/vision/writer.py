@@ -1,0 +1,80 @@
+"""Video out: an H.264 writer that keeps every frame's time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from os import PathLike
+from types import TracebackType
+
+import av
+import numpy as np
+
+from mien.errors import OutputError, VideoError
+from mien.files import check_free
+
+__all__ = ["VideoWriter"]
+
+
+class VideoWriter:
+    """An H.264 file that browsers play, with the true time of every frame. A context manager.
+
+    width, height: of the images given; odd sides lose their last pixel (H.264 wants even ones).
+    The file is written aside and renamed at the end. Ctrl-C and a VideoError of the source keep what was written; any
+    other error leaves nothing. Raises OutputError.
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], width: int, height: int, rate: float = 25.0, overwrite: bool = False
+    ) -> None:
+        self.path = check_free(path, overwrite)
+        self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
+        self._size = (max(2, width - width % 2), max(2, height - height % 2))
+        self._last = -1
+        try:
+            self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+            self._stream = self._container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise OutputError(f"{self.path}: cannot be written as H.264 ({error})") from error
+        self._stream.width, self._stream.height = self._size
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
+        self._stream.codec_context.time_base = Fraction(1, 90_000)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, image: np.ndarray, seconds: float) -> None:
+        """Add RGB uint8 (h, w, 3), shown from `seconds` on."""
+        width, height = self._size
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        self._last = max(self._last + 1, round(seconds * 90_000))
+        picture.pts, picture.time_base = self._last, Fraction(1, 90_000)
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except (av.error.FFmpegError, OSError) as error:
+            raise OutputError(f"{self.path}: cannot be written ({error})") from error
+
+    def close(self) -> None:
+        """Finish the file and give it its name; with no frame written there is no file."""
+        try:
+            if self._last >= 0:
+                self._container.mux(self._stream.encode())
+            self._container.close()
+            if self._last >= 0:
+                self._part.replace(self.path)
+        except (av.error.FFmpegError, OSError) as error:
+            raise OutputError(f"{self.path}: cannot be written ({error})") from error
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Leave no file."""
+        self._part.unlink(missing_ok=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or issubclass(kind, (KeyboardInterrupt, VideoError)):
+            self.close()
+        else:
+            self.discard()

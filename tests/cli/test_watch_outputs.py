@@ -1,0 +1,247 @@
+"""mien watch: every output, and going on after a kill."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from builders import a_video, drawn_face
+from mien.errors import DataError
+from mien.runtime.detect import WholeImage
+from mien.runtime.subtitles import Line, cues, write_subtitles
+from mien.runtime.table import TABLE_VERSION, read_rows, table_columns
+from mien.vision.draw import blur
+from mien.vision.video import frames
+from mien.vision.writer import VideoWriter
+from test_runtime import a_model
+
+OPTIONS = ["--model", "tiny.onnx", "--detector", "whole", "--threads", "1"]
+
+
+@pytest.fixture
+def watch(mien, tmp_path):
+    """`mien watch ...` in a folder with tiny.onnx and a.mp4 (12 frames)."""
+    a_model(tmp_path / "tiny.onnx")
+    a_video(tmp_path / "a.mp4", count=12)
+    return lambda *words: mien("watch", *words, *OPTIONS)
+
+
+def rows(path) -> list[dict[str, str]]:
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_three_forms_of_a_table_say_the_same(watch):
+    for name in ("t.csv", "t.jsonl", "t.parquet"):
+        code, _, err = watch("a.mp4", "--table", name)
+        assert code == 0, err
+    first = list(read_rows("t.csv"))
+    assert first == list(read_rows("t.jsonl")) == list(read_rows("t.parquet"))
+    assert len(first) == 12
+    columns = table_columns(["x", "y"])
+    assert list(first[0]) == [column.name for column in columns]
+    types = {"text": str, "whole": int, "number": float}
+    assert all(row[c.name] is None or type(row[c.name]) in (types[c.kind], int) for row in first for c in columns)
+    assert pq.read_schema("t.parquet").names == list(first[0])
+    assert json.loads(pq.read_schema("t.parquet").metadata[b"mien"])["labels"] == ["x", "y"]
+    assert {(row["model"], row["smoothing"], row["table_version"]) for row in first} == {("tiny", 0.3, TABLE_VERSION)}
+    assert {row["track"] for row in first} == {1}
+    names = [column.name for column in table_columns(["Very Sad!", "very-sad", "x" * 90])]
+    assert len({name.lower() for name in names}) == len(names)
+    assert all(name.isascii() and name.isidentifier() and len(name) <= 60 for name in names)
+
+
+def test_what_is_no_table_says_so(watch, tmp_path):
+    watch("a.mp4", "--table", "t.csv")
+    text = (tmp_path / "t.csv").read_text()
+    (tmp_path / "new.csv").write_text(text.replace(f",{TABLE_VERSION}\n", ",99\n"))
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "odd.csv").write_text(text + "a.mp4,nonsense\n")
+    (tmp_path / "odd.parquet").write_bytes(b"nothing")
+    for name, message in [
+        ("new.csv", "newer than this library"),
+        ("other.csv", "it has no column 'seconds'"),
+        ("odd.csv", r"line 14: not a row"),
+        ("odd.parquet", "cannot be read as a table"),
+        ("none.csv", "no such table"),
+        ("tiny.onnx", "must end in"),
+    ]:
+        with pytest.raises(DataError, match=rf"{name}: .*{message}"):
+            list(read_rows(tmp_path / name))
+
+
+def test_from_and_to_and_raw(watch):
+    code, _, _ = watch(
+        "a.mp4", "--from", "0:00.1", "--to", "0:00:00.3", "--table", "t.csv", "--save", "o.mp4", "--smooth", 0
+    )
+    assert code == 0
+    assert [row["index"] for row in rows("t.csv")] == ["3", "4", "5", "6", "7"]
+    assert {row["smoothing"] for row in rows("t.csv")} == {"0.0"}
+    assert np.allclose([frame.seconds for frame in frames("o.mp4")], np.arange(5) / 25, atol=2e-3)
+    for words, message in [(("--from", "x"), "is no time"), (("--from", "2", "--to", "1"), "is not after --from")]:
+        code, _, err = watch("a.mp4", *words)
+        assert (code, message in err, err.count("\n")) == (2, True, 1)
+
+
+def test_max_faces_and_min_size(watch, monkeypatch):
+    from builders import a_face
+
+    many = [a_face((0, 0, side, side), expression=None) for side in (60, 50, 20)]
+    monkeypatch.setattr(WholeImage, "__call__", lambda *_: many)
+    for words, count in [((), 3), (("--max-faces", 1), 1), (("--min-size", 30), 2)]:
+        watch("a.mp4", "--table", "t.csv", "--overwrite", *words)
+        first = [row for row in rows("t.csv") if row["index"] == "0"]
+        assert [row["x1"] for row in first] == ["60.0", "50.0", "20.0"][:count]
+
+
+def test_subtitles(watch, tmp_path):
+    code, out, _ = watch("a.mp4", "--subtitles", "s.srt")
+    assert (code, "written: s.srt" in out) == (0, True)
+    assert (tmp_path / "s.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:00,440\nperson 1: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "s.srt", "tiny.onnx"]
+    seen = [Line(0.1 * i, 1, "anger" if i < 12 else "fear") for i in range(20)] + [
+        Line(2.0, None, None),
+        Line(3.0, 2, "x"),
+    ]
+    assert [(c.begin, c.end, c.words) for c in cues(seen)] == [
+        (0.0, 1.0, "person 1: anger"),
+        (1.0, 2.0, "person 1: fear"),
+        (3.0, 3.1, "person 2: x"),
+    ]
+    write_subtitles(tmp_path / "s.vtt", seen)
+    assert (tmp_path / "s.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nperson 1: anger\n")
+    assert watch("a.mp4", "--subtitles", "s.txt")[0] == 2
+
+
+def with_sound(path, codec="aac", count=50):
+    """Two seconds at 25 frames with a tone of 440 Hz."""
+    with av.open(str(path), "w") as target:
+        video = target.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        sound = target.add_stream(codec, rate=16000)
+        for i in range(count):
+            picture = np.full((64, 96, 3), 5 * i % 255, np.uint8)
+            target.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        target.mux(video.encode())
+        tone = np.sin(np.arange(16000 * count // 25) * 2 * np.pi * 440 / 16000)
+        for start in range(0, len(tone), 1024):
+            part = tone[None, start : start + 1024]
+            form = "fltp" if codec == "aac" else "s16"
+            values = part.astype(np.float32) if codec == "aac" else (part * 20000).astype(np.int16)
+            block = av.AudioFrame.from_ndarray(values, format=form, layout="mono")
+            block.rate, block.pts = 16000, start
+            target.mux(sound.encode(block))
+        target.mux(sound.encode(None))
+
+
+def sound_of(path) -> np.ndarray | None:
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return None
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
+@pytest.mark.parametrize(("name", "codec"), [("s.mp4", "aac"), ("s.avi", "pcm_s16le")])
+def test_the_sound_is_kept(name, codec, watch, tmp_path):
+    with_sound(tmp_path / name, codec)
+    assert watch(name, "--save", "o.mp4")[0] == 0
+    heard = sound_of("o.mp4")
+    assert abs(len(heard) / 16000 - 2) < 0.15
+    spectrum = np.abs(np.fft.rfft(heard[8000:16000]))
+    assert abs(int(spectrum.argmax()) * 2 - 440) < 4
+    assert watch(name, "--save", "p.mp4", "--from", 1)[0] == 0
+    assert abs(len(sound_of("p.mp4")) / 16000 - 1) < 0.2
+    for words in (("--no-audio",), ("--blur-faces",)):
+        assert watch(name, "--save", "q.mp4", "--overwrite", *words)[0] == 0
+        assert sound_of("q.mp4") is None
+
+
+def test_blurred_faces_are_patches(watch, tmp_path):
+    face = cv2.resize(drawn_face(96), (240, 240))
+    hidden = blur(face, [(40, 40, 200, 200)])
+    sharp = cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.CV_32F)[20:220, 20:220].std()
+    soft = cv2.Laplacian(cv2.cvtColor(hidden, cv2.COLOR_RGB2GRAY), cv2.CV_32F)[20:220, 20:220].std()
+    assert soft < sharp / 5
+    with VideoWriter(tmp_path / "f.mp4", 240, 240) as writer:
+        for i in range(4):
+            writer.write(face, i / 25)
+    watch("f.mp4", "--save", "o.mp4", "--blur-faces")
+    image = next(frames("o.mp4")).image
+    assert np.abs(image[80:84, 70:90].astype(int) - face[80:84, 70:90]).mean() > 20, "the eye is gone"
+
+
+def test_a_full_disk_keeps_what_was_finished(watch, tmp_path, monkeypatch):
+    """The table cannot grow beyond 60 kB: the finished part is kept, and the next run goes on there."""
+    from runtime.test_sinks import a_disk_of
+
+    a_video(tmp_path / "long.mp4", count=700)
+    watch("long.mp4", "--table", "whole.csv")
+    size = (tmp_path / "whole.csv").stat().st_size
+    with a_disk_of(size * 3 // 4):
+        code, _, err = watch("long.mp4", "--table", "t.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "t.csv: cannot be written" in err
+    assert "s are finished and kept: make room and give the same command again" in err
+    looked = []
+    plain = WholeImage.__call__
+    monkeypatch.setattr(WholeImage, "__call__", lambda self, image: looked.append(1) or plain(self, image))
+    code, _, err = watch("long.mp4", "--table", "t.csv")
+    assert code == 0
+    assert "going on at" in err
+    assert len(looked) <= 450, "250 frames at least were not read again"
+    assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("look", ["0", "0.2"])
+def test_a_killed_run_goes_on_and_its_rows_are_those_of_one_go(look, watch, tmp_path):
+    a_video(tmp_path / "long.mp4", count=400, size=(320, 240), gaps=[0.1] * 399)
+    words = ["long.mp4", "--save", "o.mp4", "--table", "t.parquet", "--look", look, *OPTIONS]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "mien", "watch", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / ".t.parquet.bookmark").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started.send_signal(signal.SIGKILL)
+    started.wait(60)
+    assert not (tmp_path / "t.parquet").exists()
+    code, _, err = watch(*words[:-6], "--look", look)
+    assert (code, "going on at" in err) == (0, True)
+    assert watch("long.mp4", "--table", "whole.parquet", "--look", look)[0] == 0
+    assert list(read_rows("t.parquet")) == list(read_rows("whole.parquet"))
+    assert np.allclose([f.seconds for f in frames("o.mp4")], np.arange(400) / 10, atol=2e-3)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_another_command_begins_anew(watch, tmp_path, monkeypatch):
+    from mien.cli.watch import _Run
+
+    a_video(tmp_path / "long.mp4", count=600)
+    plain = _Run._write
+
+    def dies(self, sinks, frame, faces):
+        if frame.index == 500:
+            raise ZeroDivisionError
+        plain(self, sinks, frame, faces)
+
+    monkeypatch.setattr(_Run, "_write", dies)
+    with pytest.raises(ZeroDivisionError):
+        watch("long.mp4", "--table", "t.csv")
+    monkeypatch.setattr(_Run, "_write", plain)
+    assert (tmp_path / ".t.csv.bookmark").exists()
+    code, _, err = watch("long.mp4", "--table", "t.csv", "--smooth", 1)
+    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)

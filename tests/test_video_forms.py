@@ -1,0 +1,180 @@
+"""Video in every form: codecs, depths, rotation, odd pixels, variable rates, folders, streams that die and come back."""
+
+import errno
+import http.server
+import itertools
+import struct
+import threading
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from builders import a_video
+from mien.errors import VideoError
+from mien.vision.image import write_image
+from mien.vision.video import frames, video_info
+
+
+def picture(i: int, width: int = 96, height: int = 64) -> np.ndarray:
+    """Red left half, the rest grows brighter with its number."""
+    image = np.full((height, width, 3), 40 + 15 * (i % 10), np.uint8)
+    image[:, : width // 2] = (200, 30, 30)
+    return image
+
+
+def film(path, codec, pix_fmt="yuv420p", count=8, rate=25, square=None, **options):
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        if square:
+            stream.codec_context.sample_aspect_ratio = square
+        for i in range(count):
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24").reformat(format=pix_fmt)))
+        target.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("a.mp4", "libx264", "yuv420p"),
+        ("a.mkv", "libx264", "yuv420p10le"),
+        ("a.mp4", "libx265", "yuv420p10le"),
+        ("a.webm", "libvpx-vp9", "yuv420p"),
+        ("a.avi", "mjpeg", "yuvj420p"),
+        ("a.gif", "gif", "rgb8"),
+    ],
+)
+def test_every_form_gives_its_frames(name, codec, pix_fmt, tmp_path):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg cannot write {codec}")
+    options = {"x265-params": "log-level=none:pools=1:frame-threads=1"} if codec == "libx265" else {}
+    got = list(frames(film(tmp_path / name, codec, pix_fmt, **options)))
+    assert [frame.index for frame in got] == list(range(8))
+    assert np.allclose([frame.seconds for frame in got], np.arange(8) / 25, atol=0.011)
+    for i, frame in enumerate(got):
+        assert np.abs(frame.image[20:40, 10:30].mean(axis=(0, 1)) - (200, 30, 30)).max() < 40
+        assert abs(frame.image[20:40, 60:90].mean() - (40 + 15 * i)) < 20
+
+
+def test_a_film_turned_by_its_flag_is_upright(tmp_path):
+    """A phone held upright: the matrix of the track says to turn by a quarter, clockwise."""
+    path = film(tmp_path / "a.mp4", "libx264")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    data[at : at + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 64 * one, 0, 1 << 30)
+    path.write_bytes(data)
+    image = next(frames(path)).image
+    assert image.shape == (96, 64, 3)
+    assert image[10, 32, 0] > 150, "what was left is above"
+    assert image[85, 32, 0] < 100
+
+
+def test_odd_pixels_are_made_square(tmp_path):
+    path = film(tmp_path / "a.mp4", "libx264", square=Fraction(4, 3))
+    assert next(frames(path)).image.shape == (64, 128, 3)
+
+
+def test_a_part_has_the_numbers_and_times_of_the_whole(tmp_path):
+    gaps = [0.04, 0.2, 0.04, 0.04, 0.5, 0.04] * 15
+    a_video(tmp_path / "a.mp4", count=len(gaps) + 1, gaps=gaps)
+
+    def told(moving):
+        return [(f.index, round(f.seconds, 5), int(f.image[5, 90, 0])) for f in moving]
+
+    whole = told(frames(tmp_path / "a.mp4"))
+    for begin, end, every in [(0, 2.0, 1), (3.3, 5.0, 1), (7.77, None, 3)]:
+        wanted = [f for f in whole if begin <= f[1] and (end is None or f[1] < end) and f[0] % every == 0]
+        assert told(frames(tmp_path / "a.mp4", every, begin, end)) == wanted
+    with pytest.raises(VideoError, match=r"a\.mp4: no frame could be decoded from 99 s on"):
+        list(frames(tmp_path / "a.mp4", begin=99))
+
+
+def test_a_gif_can_be_read_from_its_middle(tmp_path):
+    path = film(tmp_path / "a.gif", "gif", "rgb8", count=20, rate=10)
+    assert [frame.index for frame in frames(path, begin=1.0)] == list(range(10, 20))
+
+
+def test_a_folder_of_frames(tmp_path):
+    for i in (1, 2, 10):
+        write_image(tmp_path / f"frame{i}.png", picture(i))
+    got = list(frames(tmp_path, rate=10))
+    assert [(f.index, f.seconds, int(f.image[0, 95, 0])) for f in got] == [(0, 0.0, 55), (1, 0.1, 70), (2, 0.2, 40)]
+    assert video_info(tmp_path, 10)[:5] == (96, 64, 3, 0.3, 10)
+    (tmp_path / "frame3.png").write_bytes(b"no picture")
+    got = []
+    with pytest.raises(VideoError, match=r"1 of 4 pictures could not be read; the first: .*frame3\.png"):
+        got.extend(frame.index for frame in frames(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VideoError, match="a folder without pictures"):
+        list(frames(tmp_path / "empty"))
+
+
+def test_a_film_without_pictures_and_a_busy_camera_say_so(tmp_path, monkeypatch):
+    with av.open(str(tmp_path / "sound.mp4"), "w") as target:
+        stream = target.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.rate = 8000
+        target.mux(stream.encode(sound))
+        target.mux(stream.encode(None))
+    with pytest.raises(VideoError, match=r"sound\.mp4: has no video stream"):
+        list(frames(tmp_path / "sound.mp4"))
+
+    def busy(*_, **__):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("av.open", busy)
+    with pytest.raises(VideoError, match="camera 0: in use by another program; close it there"):
+        list(frames(0))
+
+
+@pytest.fixture
+def streamed(tmp_path):
+    """A server of one MPEG-TS film that breaks off: each connection gets the next of `parts` bytes (None: refused)."""
+    film(tmp_path / "a.ts", "libx264", count=50, g="5")
+    data = (tmp_path / "a.ts").read_bytes()
+    parts: list[int | None] = []
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            size = parts.pop(0) if parts else None
+            if size is None:
+                self.send_error(503)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "video/mp2t")
+            self.end_headers()
+            self.wfile.write(data[:size])
+
+        def log_message(self, *_):
+            pass
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}/live.ts", parts, len(data)
+    running.shutdown()
+    running.server_close()
+
+
+def test_a_stream_that_dies_is_read_on_when_it_comes_back(streamed):
+    address, parts, size = streamed
+    parts += [size // 2, None, size // 2]
+    told, got = [], []
+    with pytest.raises(VideoError, match=r"the stream died after \d+ frames \(.* did not come back within 1 s"):
+        for frame in frames(address, patience=1.0, tell=told.append):
+            got.append((frame.index, frame.seconds))
+    assert 25 <= len(got) <= 50
+    assert [index for index, _ in got] == list(range(len(got)))
+    assert all(a[1] < b[1] for a, b in itertools.pairwise(got))
+    assert got[-1][1] < 30
+    assert "trying again for 1 s" in told[0]
+    assert len(told) == 2
+
+
+def test_an_address_that_never_answers_is_one_error(streamed):
+    address, _, _ = streamed
+    with pytest.raises(VideoError, match=r"live\.ts: cannot be read as a video"):
+        list(frames(address, patience=5.0))

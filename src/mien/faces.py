@@ -27,6 +27,8 @@ class Expression:
         that answers valence and arousal alone: then the label is 'unknown' and nothing is certain.
     valence, arousal: in [-1, 1]; NaN if the model does not know.
     threshold: the confidence from which the model's makers call an answer certain.
+    heat: (h', w') float32 over the chip, if asked for: above 0 where the face speaks for the label (see mien.runtime.explain).
+    features: (d,) float32, if asked for: the vector that the model's heads see.
     """
 
     labels: tuple[str, ...]
@@ -34,6 +36,8 @@ class Expression:
     valence: float = math.nan
     arousal: float = math.nan
     threshold: float = 0.0
+    heat: np.ndarray | None = field(default=None, repr=False)
+    features: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:

@@ -7,7 +7,7 @@ from mien.data.prepare import prepare
 from mien.data.synthetic import FRAMING, synthetic
 from mien.errors import ConfigError, DataError
 from mien.evaluation.averaging import averaging_kinds, view_count, views
-from mien.evaluation.ensemble import averaged, fitted_weights, greedy_weights, mean_answer, stacked
+from mien.evaluation.ensemble import averaged, cross_weighted, fitted_weights, greedy_weights, mean_answer, stacked
 from mien.evaluation.predictions import Predictions, predict
 from mien.labels import LabelSet
 
@@ -128,3 +128,35 @@ def _chips(manifest):
     from mien.data.prepare import chips
 
     return chips(manifest)
+
+
+def test_no_row_judges_weights_that_it_helped_to_choose():
+    manifest = synthetic(400)
+    rng = np.random.default_rng(0)
+    truth = manifest.targets().argmax(1)
+    told = []
+    for worth in (0.6, 1.2, 1.6):
+        logits = rng.normal(0, 1, (400, 8))
+        logits[np.arange(400), truth] += worth
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        told.append(Predictions(manifest.labels, manifest.ids, p, manifest.affect()))
+    found = cross_weighted("fitted", told, manifest, ["a", "b", "c"], False)
+    swapped = np.array(told[2].probabilities)
+    mean = averaged(told, None)
+    assert not np.allclose(found.probabilities, mean.probabilities)
+    assert loss(found.probabilities, truth) < loss(mean.probabilities, truth)
+    # a row's own answer changes its own mean, never the weights that mean it
+    swapped[0] = swapped[0][::-1]
+    other = Predictions(manifest.labels, manifest.ids, swapped, manifest.affect())
+    again = cross_weighted("fitted", [*told[:2], other], manifest, ["a", "b", "c"], False)
+    same_side = np.isclose(again.probabilities, found.probabilities, atol=1e-9).all(axis=1)
+    assert 150 < same_side.sum() < 250  # the half of row 0 is answered with the same weights as before
+    share = _solved(found.probabilities[0], [part.probabilities[0] for part in told])
+    assert np.allclose(
+        share @ np.stack([t.probabilities[0] for t in (*told[:2], other)]), again.probabilities[0], atol=1e-6
+    )
+
+
+def _solved(mean: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
+    """The weights behind one row's mean."""
+    return np.linalg.lstsq(np.stack(parts, axis=1), mean, rcond=None)[0]

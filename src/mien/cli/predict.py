@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,44 +29,58 @@ def predict(
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
     min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    explain: Annotated[bool, typer.Option(help="Show in the annotated pictures what speaks for each label.")] = False,
+    features: Annotated[
+        Path | None, typer.Option(help="A table (.csv, .parquet) of faces with the vector before the model's heads.")
+    ] = None,
 ) -> None:
     """Read the faces of images: expression, valence and arousal.
 
     Exit code 1 if something could not be read (the rest is), 2 if nothing could.
     """
+    if explain and save is None:
+        raise ConfigError("--explain: draws into the annotated pictures; name their folder with --save")
     paths, problems = _paths(images)
     if not paths:
         raise ConfigError("; ".join(problems))
     for problem in problems:
         print(f"mien: {problem}", file=sys.stderr)
     places = _places(paths, save, overwrite)
+    from mien.runtime.features import FeatureTable
     from mien.runtime.read import load
     from mien.runtime.sinks import json_line
-    from mien.vision.draw import draw
+    from mien.vision.draw import draw, draw_heat
     from mien.vision.image import read_image, write_image
 
-    reader = load(model, detector, threads, detector_file, min_size)
+    table = None if features is None else FeatureTable(features, overwrite)
+    reader = load(model, detector, threads, detector_file, min_size, explain, table is not None)
     rows: list[tuple[Path, Sequence[Face]]] = []
     read = failed = 0
-    for number, path in enumerate(_progress(paths)):
-        try:
-            image = read_image(path)
-            faces = reader(image)
-        except ImageError as error:
-            failed += 1
-            print(f"mien: {error}", file=sys.stderr)
-            continue
-        read += 1
-        if json:
-            print(json_line(faces, _shown(path)), flush=True)
-        else:
-            rows.append((path, faces))
-        if places:
-            write_image(places[number], draw(image, faces), overwrite)
+    with table or nullcontext():
+        for number, path in enumerate(_progress(paths)):
+            try:
+                image = read_image(path)
+                faces = reader(image)
+            except ImageError as error:
+                failed += 1
+                print(f"mien: {error}", file=sys.stderr)
+                continue
+            read += 1
+            if json:
+                print(json_line(faces, _shown(path)), flush=True)
+            else:
+                rows.append((path, faces))
+            if table is not None:
+                table.write(_shown(path), faces)
+            if places:
+                under = draw_heat(image, faces, reader.classifier.spec.crop) if explain else image
+                write_image(places[number], draw(under, faces), overwrite)
     if not json:
         _table(rows)
     if places and read:
         print(f"annotated pictures: {save}", file=sys.stderr if json else sys.stdout)
+    if features is not None:
+        print(f"features: {features}", file=sys.stderr if json else sys.stdout)
     if failed:
         print(f"mien: {failed} of {len(paths)} images could not be read", file=sys.stderr)
     if failed or problems:
@@ -154,7 +169,7 @@ def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
                 name,
                 str(number),
                 box,
-                escape(label),
+                escape(label if face.expression.certain or label == "unknown" else f"{label} (not certain)"),
                 f"{share:.0%}",
                 escape(f"{second} {other:.0%}" if second else ""),
                 *affect,

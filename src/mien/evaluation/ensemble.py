@@ -22,6 +22,7 @@ __all__ = [
     "MemberScores",
     "averaged",
     "choose_weights",
+    "cross_weighted",
     "fitted_weights",
     "greedy_weights",
     "judge_ensemble",
@@ -172,6 +173,35 @@ def choose_weights(
     truth, known = _truth(manifest)
     said = stacked(told, names)[0][:, known]
     return (fitted_weights if how == "fitted" else greedy_weights)(said, truth, logits)
+
+
+def cross_weighted(
+    how: str, told: Sequence[Predictions], manifest: Manifest, names: Sequence[str], logits: bool, seed: int = 0
+) -> Predictions:
+    """The ensemble's answers where each half of the rows is answered with weights chosen on the other half.
+
+    So that one split both chooses and judges, honestly. Halves are drawn by subject where subjects are known; the labelled
+    rows of each choose. Raises DataError: see choose_weights.
+    """
+    subjects = [name or row for row, name in enumerate(manifest.table["subject"].to_pylist())]
+    groups = sorted(set(subjects), key=str)
+    first = set(np.random.default_rng(seed).permutation(len(groups))[: len(groups) // 2].tolist())
+    place = {name: number in first for number, name in enumerate(groups)}
+    side = np.array([place[name] for name in subjects])
+    answers = averaged(told, None, logits, names)
+    probabilities, affect = np.array(answers.probabilities), np.array(answers.affect)
+    for half in (True, False):
+        choosing = np.flatnonzero(side == half)
+        parts = [_rows(part, choosing) for part in told]
+        share = choose_weights(how, parts, manifest.take(choosing), names, logits)
+        mean = averaged(told, share, logits, names)
+        probabilities[side != half], affect[side != half] = mean.probabilities[side != half], mean.affect[side != half]
+    return Predictions(answers.labels, answers.ids, probabilities, affect)
+
+
+def _rows(predictions: Predictions, rows: np.ndarray) -> Predictions:
+    ids = [predictions.ids[row] for row in rows]
+    return Predictions(predictions.labels, ids, predictions.probabilities[rows], predictions.affect[rows])
 
 
 def _truth(manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -10,17 +10,30 @@ import numpy as np
 
 from mien.errors import ModelError
 from mien.faces import Expression, Face
-from mien.runtime.sessions import Session
+from mien.runtime.explain import heat_of_maps, occlusion
+from mien.runtime.sessions import FullSession, Session
 from mien.vision.align import crop
 
 __all__ = ["Classifier"]
 
 
 class Classifier:
-    """Crops faces as the model's spec says, reads them in batches."""
+    """Crops faces as the model's spec says, reads them in batches.
 
-    def __init__(self, session: Session, batch: int = 64) -> None:
+    explain: every expression gets its `heat`: from the model's own maps if its file has them, else by covering parts of
+    the face (65 more answers a face).  features: every expression gets its `features`.
+    Raises ModelError: the file gives no features; a model without expressions has nothing to explain.
+    """
+
+    def __init__(self, session: Session, batch: int = 64, explain: bool = False, features: bool = False) -> None:
         self.session, self.spec, self.batch = session, session.spec, batch
+        self.explain, self.features = explain, features
+        if explain and not self.spec.expression:
+            raise ModelError(f"{self.spec.name}: answers valence and arousal alone; there is no label to explain")
+        if features and not self._gives("features"):
+            raise ModelError(
+                f"{self.spec.name}: its file gives no features; make one that does: mien export --features"
+            )
         self._crop = msgspec.structs.replace(session.spec.crop, border=0)
 
     def __call__(self, image: np.ndarray, faces: Sequence[Face]) -> list[Face]:
@@ -32,17 +45,22 @@ class Classifier:
         """The face as the model sees it: uint8 (h, w, 3)."""
         return crop(image, face, self._crop)
 
+    def _gives(self, output: str) -> bool:
+        return output in self.spec.outputs and isinstance(self.session, FullSession)
+
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 chips (n, h, w, 3) -> (n, c) probabilities and (n, 2) affect. Raises ModelError if they are not numbers."""
-        probabilities, affect = [], []
-        for start in range(0, len(chips), self.batch):
-            part = np.ascontiguousarray(chips[start : start + self.batch].transpose(0, 3, 1, 2), np.float32)
-            p, a = self.session.run(part)
-            probabilities.append(p)
-            affect.append(a)
-        if not probabilities:
+        probabilities, affect = self._run(chips, self.session.run)
+        return probabilities, affect
+
+    def _run(self, chips: np.ndarray, ask: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+        parts = [
+            ask(np.ascontiguousarray(chips[start : start + self.batch].transpose(0, 3, 1, 2), np.float32))
+            for start in range(0, len(chips), self.batch)
+        ]
+        if not parts:
             return np.zeros((0, len(self.spec.labels)), np.float32), np.zeros((0, 2), np.float32)
-        result = np.concatenate(probabilities), np.concatenate(affect)
+        result = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
         if self.spec.expression and not np.isfinite(result[0]).all():
             raise ModelError(
                 f"{self.spec.name}: answered with probabilities that are not numbers; the file may be damaged"
@@ -53,9 +71,23 @@ class Classifier:
         """The expression of each chip, in order."""
         if not chips:
             return []
-        probabilities, affect = self.run(np.stack(chips))
-        spec = self.spec
+        stack, spec = np.stack(chips), self.spec
+        more: dict[str, np.ndarray] = {}
+        if self.features or (self.explain and self._gives("maps")):
+            assert isinstance(self.session, FullSession)
+            probabilities, affect, *rest = self._run(stack, self.session.run_all)
+            more = dict(zip(spec.outputs, rest, strict=True))
+        else:
+            probabilities, affect = self.run(stack)
+        heat = self._heat(stack, probabilities, more.get("maps")) if self.explain else [None] * len(stack)
+        vectors = more["features"] if self.features else [None] * len(stack)
         return [
-            Expression(spec.labels, p, float(v), float(a), spec.threshold)
-            for p, (v, a) in zip(probabilities, np.clip(affect, -1, 1), strict=True)
+            Expression(spec.labels, p, float(v), float(a), spec.threshold, warm, vector)
+            for p, (v, a), warm, vector in zip(probabilities, np.clip(affect, -1, 1), heat, vectors, strict=True)
         ]
+
+    def _heat(self, chips: np.ndarray, probabilities: np.ndarray, maps: np.ndarray | None) -> Sequence[np.ndarray]:
+        said = probabilities.argmax(axis=1)
+        if maps is not None:
+            return list(heat_of_maps(maps, said))
+        return [occlusion(self.run, chip, int(label)) for chip, label in zip(chips, said, strict=True)]

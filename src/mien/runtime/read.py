@@ -69,12 +69,15 @@ def load(
     threads: int | None = None,
     detector_file: str | PathLike[str] | None = None,
     min_size: float | None = None,
+    explain: bool = False,
+    features: bool = False,
 ) -> Reader:
     """A reader.
 
     model: a name, a model file, or any Session.  detector: 'auto' (mien-face), 'yunet', 'whole' (the image already is a
     face), or any Detector.  threads: for each engine; all cores by default.  detector_file: a local file in YuNet's form.
     min_size: the smallest face to look for, in pixels; smaller is slower.
+    explain, features: expressions get their `heat`, their `features` (see mien.runtime.classify.Classifier).
     Raises ModelNotFound, ModelError, ConfigError.
 
     >>> import numpy as np
@@ -84,7 +87,7 @@ def load(
     8
     """
     session = open_session(model_file(model), threads) if isinstance(model, (str, PathLike)) else model
-    classifier = Classifier(session)
+    classifier = Classifier(session, explain=explain, features=features)
     if isinstance(detector, str):
         detector = open_detector(detector, session.spec.crop, threads, detector_file, min_size)
     return Reader(detector, classifier)

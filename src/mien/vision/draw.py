@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mien.faces import Box, Expression, Face
+from mien.spec import CropSpec
+from mien.vision.align import crop_matrix
 
-__all__ = ["PALETTE", "blur", "draw"]
+__all__ = ["PALETTE", "blur", "draw", "draw_heat"]
 
 #: Colours by label; Okabe and Ito's colour-blind safe set, lightened for dark panels.
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -57,6 +59,46 @@ def blur(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
             patches = cv2.resize(part, (6, 6), interpolation=cv2.INTER_AREA)
             part[:] = cv2.resize(patches, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return out
+
+
+#: How opaque the hottest place is.
+_OPAQUE = 0.75
+_FINE = 256
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+def draw_heat(image: np.ndarray, faces: Sequence[Face], crop: CropSpec) -> np.ndarray:
+    """A new picture with each face's heat over it: what speaks for the label, from nothing (clear) to the most of this face
+    (yellow). What the model saw of the face turns grey, so that heat is the only colour there. Faces without heat, or with
+    none above 0, stay as they are.
+
+    crop: how the model cut its chips. The colours are inferno's (S. van der Walt and N. Smith 2015): even in lightness, and
+    told apart with any colour vision.
+    """
+    drawn = image.astype(np.float32)
+    for face in faces:
+        heat = face.expression.heat if face.expression is not None else None
+        if heat is None or not heat.max() > 0:
+            continue
+        seen = _over_image(np.ones_like(heat), face, crop, image.shape)[..., None]
+        drawn = drawn * (1 - seen) + (drawn @ _LUMA)[..., None] * seen
+        strength = _over_image(np.clip(heat, 0, None) / heat.max(), face, crop, image.shape)
+        level = np.rint(255 * (0.25 + 0.7 * strength)).astype(np.uint8)  # without inferno's black end
+        shade = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+        cover = _OPAQUE * strength[..., None]
+        drawn = drawn * (1 - cover) + shade * cover
+    return np.rint(drawn).astype(np.uint8)
+
+
+def _over_image(heat: np.ndarray, face: Face, crop: CropSpec, shape: tuple[int, ...]) -> np.ndarray:
+    """(h', w') heat in [0, 1] over a face's chip, laid onto the image: (h, w) float32, 0 outside the chip."""
+    fine = np.clip(cv2.resize(heat, (_FINE, _FINE), interpolation=cv2.INTER_CUBIC), 0, 1)
+    matrix = np.vstack([crop_matrix(face, crop), (0, 0, 1)])
+    matrix = np.diag([_FINE / crop.width, _FINE / crop.height, 1]) @ matrix  # image to heat, edges
+    matrix = matrix[:2]
+    matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # to OpenCV's convention: pixel i is the point i
+    size = (shape[1], shape[0])
+    return cv2.warpAffine(fine, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def colour(label: str) -> tuple[int, int, int]:

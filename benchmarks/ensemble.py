@@ -20,7 +20,8 @@ from mien.data.manifest import Manifest
 from mien.evaluation.ensemble import averaged, cross_weighted
 from mien.evaluation.intervals import compare_rows
 from mien.evaluation.metrics import ExpressionScores, aligned, score_expression
-from mien.evaluation.predictions import Predictions, read_predictions, write_predictions
+from mien.evaluation.predictions import Predictions, write_predictions
+from mien.evaluation.tables import read_predictions
 
 HEAD = "| {} | accuracy | 95 % interval | macro F1 | macro recall | NLL | ECE | over the best member | real |"
 

@@ -11,7 +11,8 @@ from mien.data.manifest import Manifest
 from mien.data.synthetic import synthetic
 from mien.errors import ConfigError, ExportError
 from mien.evaluation.ensemble import averaged
-from mien.evaluation.predictions import Predictions, read_predictions, write_predictions
+from mien.evaluation.predictions import Predictions, write_predictions
+from mien.evaluation.tables import read_predictions
 from mien.export import ensemble as module
 from mien.export.ensemble import export_ensemble
 from mien.export.onnx import export_onnx

@@ -192,16 +192,11 @@ def cross_weighted(
     probabilities, affect = np.array(answers.probabilities), np.array(answers.affect)
     for half in (True, False):
         choosing = np.flatnonzero(side == half)
-        parts = [_rows(part, choosing) for part in told]
+        parts = [part.take(choosing.tolist()) for part in told]
         share = choose_weights(how, parts, manifest.take(choosing), names, logits)
         mean = averaged(told, share, logits, names)
         probabilities[side != half], affect[side != half] = mean.probabilities[side != half], mean.affect[side != half]
     return Predictions(answers.labels, answers.ids, probabilities, affect)
-
-
-def _rows(predictions: Predictions, rows: np.ndarray) -> Predictions:
-    ids = [predictions.ids[row] for row in rows]
-    return Predictions(predictions.labels, ids, predictions.probabilities[rows], predictions.affect[rows])
 
 
 def _truth(manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,7 @@ REGRESSOR = (*VOTES, "trainer.batch=64", "schedule.name=cosine")
 RUNS = {
     "cnn": Trained("fer2013-cnn", ("schedule.epochs=3", "trainer.batch=128"), "50 % (7 epochs)"),
     "mlp": Trained(
-        "fer2013-mlp", ("trainer.batch=512", "optimizer.lr=0.0003", "schedule.epochs=8"), "43.75 % (10 epochs)"
+        "fer2013-mlp", ("trainer.batch=512", "optimizer.lr=0.0001", "schedule.epochs=6"), "43.75 % (10 epochs)"
     ),
     "fcn": Trained("fer2013-fcn", ("schedule.epochs=10", "schedule.patience=2"), "none given (on AffectNet)"),
     "efficientnet3": Trained(

@@ -3,6 +3,7 @@
 import csv
 
 import cv2
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -161,6 +162,19 @@ def test_cropped_sources_keep_their_pixels(forms):
 def test_another_framing_is_refused(forms):
     with pytest.raises(ConfigError, match=r"crop\.align: fer2013's pictures are already cropped"):
         prepare(read_source("fer2013", forms[1]), CropSpec(width=48, height=48))
+
+
+def test_pictures_that_are_cropped_may_be_cut_more_tightly(forms):
+    manifest = read_source("fer2013", forms[1])
+    framing = manifest.header.framing
+    points = tuple(((x - 0.125) / 0.75, y) for x, y in framing.points)
+    tight = msgspec.structs.replace(framing, width=36, height=48, points=points)
+    chips = prepare(manifest, tight, None).chips
+    whole = read_image(next(iter(manifest)).image)
+    assert np.array_equal(read_image(next(iter(chips)).image), whole[:, 6:42])
+    wide = msgspec.structs.replace(framing, points=tuple((0.1 + 0.8 * x, y) for x, y in framing.points))
+    with pytest.raises(ConfigError, match=r"crop\.points: .*shows more than there is"):
+        prepare(manifest, wide, None)
 
 
 def test_what_gives_no_chip_is_listed():

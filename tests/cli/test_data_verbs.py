@@ -77,7 +77,8 @@ def test_chips_are_prepared_and_wrong_ones_refused(mien, drawn):
     code, out, _ = mien("data", "prepare", drawn, "--out", "chips.parquet", *words)
     assert (code, "(80)" in out) == (0, True)
     assert Manifest.read("chips.parquet").header.crop.width == 32
-    code, _, err = mien("data", "prepare", drawn, "--out", "other.parquet")
+    wide = "crop.points=[[0.4, 0.45], [0.6, 0.45], [0.5, 0.55], [0.42, 0.65], [0.58, 0.65]]"
+    code, _, err = mien("data", "prepare", drawn, "--out", "other.parquet", "--set", wide)
     assert (code, "crop.points: synthetic's pictures are already cropped" in err) == (2, True)
     code, _, err = mien("data", "submit", "ferplus-small", "chips.parquet", "--out", "s.csv")
     assert (code, "its chips are cut otherwise than ferplus-small wants" in err) == (2, True)

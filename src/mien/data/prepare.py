@@ -23,13 +23,15 @@ from mien.errors import ConfigError, DataError, ImageError, OutputError
 from mien.faces import Face
 from mien.files import check_free, whole_file
 from mien.spec import CropSpec, encode
-from mien.vision.align import crop, framed
+from mien.vision.align import crop, crop_matrix, framed
 from mien.vision.image import read_image
 
 __all__ = ["Prepared", "chips", "five_of", "prepare", "prepare_file"]
 
 Detect = Callable[[np.ndarray], list[Face]]
 _BLOCK = 2048
+#: Share of a side by which a recipe may look beyond a picture that is already cropped.
+_OUTSIDE = 0.002
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,21 +50,21 @@ def prepare(
 ) -> Prepared:
     """Cut every picture by `spec` and store the chips losslessly (PNG).
 
-    Where the face is: for sources of cropped faces, the whole picture (and `spec` must frame faces as the source
-    does); else the row's box and landmarks; else the largest face that `detector` finds. Rows without a face
-    or with an unreadable picture are listed in `missed`. Raises ConfigError if the framing differs.
+    Where the face is: for sources of cropped faces, the whole picture (of which `spec` may show a part, not
+    more); else the row's box and landmarks; else the largest face that `detector` finds. Rows without a face
+    or with an unreadable picture are listed in `missed`. Raises ConfigError if such pictures show too little.
     """
     return _cut(manifest, spec, detector, progress(manifest))
 
 
 def _cut(manifest: Manifest, spec: CropSpec, detector: Detect | None, samples: Iterable[Sample]) -> Prepared:
     if manifest.header.framing is not None:
-        _same_framing(manifest.header.framing, spec, manifest.header.source)
+        _check_framing(manifest.header.framing, spec, manifest.header.source)
     kept, encoded, missed = [], [], []
     for row, sample in enumerate(samples):
         try:
             image = read_image(sample.image)
-            chip = crop(image, _face(image, sample, manifest, spec, detector), spec)
+            chip = crop(image, _face(image, sample, manifest, detector), spec)
         except (ImageError, DataError) as error:
             missed.append((sample.id, str(error)))
             continue
@@ -92,7 +94,7 @@ def prepare_file(
     out = check_free(out, overwrite)
     missed_file = check_free(out.with_name(f"{out.stem}.missed.csv"), overwrite)
     if manifest.header.framing is not None:
-        _same_framing(manifest.header.framing, spec, manifest.header.source)
+        _check_framing(manifest.header.framing, spec, manifest.header.source)
     parts = _parts(out, manifest, spec, made_by)
     own = threading.local()
 
@@ -167,18 +169,28 @@ def _joined(parts: Path, blocks: int, out: Path, missed_file: Path) -> tuple[int
     return count, missed
 
 
-def _same_framing(framing: CropSpec, spec: CropSpec, source: str) -> None:
-    for name in ("align", "points", "margin", "shift", "mask"):
+def _check_framing(framing: CropSpec, spec: CropSpec, source: str) -> None:
+    """Pictures that are already cropped can be cut as they are or more tightly, not wider. Raises ConfigError."""
+    for name in ("align", "mask"):
         theirs, ours = getattr(framing, name), getattr(spec, name)
         if theirs != ours:
             raise ConfigError(
                 f"crop.{name}: {source}'s pictures are already cropped, with {theirs}; the recipe says {ours}"
             )
+    matrix = np.vstack([crop_matrix(framed((1000, 1000), framing), spec), [0, 0, 1]])
+    corners = np.array([(x, y, 1) for x in (0, spec.width) for y in (0, spec.height)]).T
+    x, y = (np.linalg.inv(matrix) @ corners)[:2]
+    if min(x.min(), y.min()) < -_OUTSIDE * 1000 or max(x.max(), y.max()) > (1 + _OUTSIDE) * 1000:
+        name = next((n for n in ("points", "margin", "shift") if getattr(framing, n) != getattr(spec, n)), "points")
+        raise ConfigError(
+            f"crop.{name}: {source}'s pictures are already cropped, with {getattr(framing, name)}; the recipe says "
+            f"{getattr(spec, name)}, which shows more than there is"
+        )
 
 
-def _face(image: np.ndarray, sample: Sample, manifest: Manifest, spec: CropSpec, detector: Detect | None) -> Face:
+def _face(image: np.ndarray, sample: Sample, manifest: Manifest, detector: Detect | None) -> Face:
     if manifest.header.framing is not None:
-        return framed(image.shape, spec)
+        return framed(image.shape, manifest.header.framing)
     if sample.landmarks is not None:
         return Face(sample.box or _around(sample.landmarks), landmarks=five_of(sample.landmarks))
     found = detector(image) if detector is not None else []

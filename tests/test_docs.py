@@ -16,6 +16,15 @@ def test_the_readme_runs(block, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("happiness")
 
 
+@pytest.mark.parametrize(
+    "block", re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "explaining.md").read_text(), re.DOTALL)
+)
+def test_what_explaining_shows_runs(block, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    exec(compile(block, "explaining.md", "exec"), {})  # noqa: S102 - our own page
+    assert capsys.readouterr().out == "happiness (8, 8)\n"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]

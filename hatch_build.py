@@ -6,6 +6,7 @@ src/mien/apps/web/package-lock.json; only the two files that the page loads are 
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -52,39 +53,60 @@ def vendor(web: Path = WEB) -> Path:
         for part in ("package.json", "package-lock.json"):
             shutil.copy(web / part, place)
         npm = shutil.which("npm") or "npm"
-        subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=place, check=True)
-        source, ready = place / "node_modules" / "onnxruntime-web", place / "vendor"
+        subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=place, check=True
+        )
+        return take(place / "node_modules" / "onnxruntime-web" / "dist", web)
+
+
+def take(source: Path, web: Path = WEB) -> Path:
+    """Fill web/vendor from a folder that holds the engine's files."""
+    version = json.loads((web / "package.json").read_text())["dependencies"]["onnxruntime-web"]
+    with tempfile.TemporaryDirectory(dir=web) as name:
+        ready = Path(name) / "vendor"
         ready.mkdir()
         for part in FILES:
-            shutil.copy(source / "dist" / part, ready)
-        shutil.copy(web / "package-lock.json", ready)
-        version = (web / "package.json").read_text().split('"onnxruntime-web": "')[1].split('"')[0]
+            shutil.copyfile(source / part, ready / part)
+        shutil.copyfile(web / "package-lock.json", ready / "package-lock.json")
         (ready / "LICENSE.txt").write_text(NOTICE.format(version=version, files=" and ".join(FILES)))
         shutil.rmtree(web / "vendor", ignore_errors=True)
-        shutil.copytree(ready, web / "vendor")
+        ready.rename(web / "vendor")
     return web / "vendor"
 
 
 class WebBuildHook(BuildHookInterface):  # type: ignore[misc]
-    """Before a wheel is built: the engine, if it can be had; else the wheel's page says what is missing."""
+    """Before a wheel is built: the example and the engine, if it can be had; else the wheel's page says what is missing."""
 
     PLUGIN_NAME = "custom"
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's call
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """See hatchling."""
-        if version == "editable" or up_to_date():
+        if version == "editable":
+            return
+        example = Path(self.root) / "examples" / "eileen_collins.jpg"
+        build_data["force_include"][str(example)] = "mien/apps/web/example.jpg"
+        if up_to_date():
             return
         try:
             vendor()
         except (OSError, subprocess.CalledProcessError) as error:
-            self.app.display_warning(f"the page's engine is not inside ({error}); its pictures will be read by the server")
+            self.app.display_warning(
+                f"the page's engine is not inside ({error}); its pictures will be read by the server"
+            )
+
+
+def main(arguments: list[str]) -> None:
+    """`hatch_build.py` asks npm; `hatch_build.py FOLDER` takes the files that lie there."""
+    if not arguments and up_to_date():
+        print(f"up to date: {WEB / 'vendor'}")
+        return
+    try:
+        print(f"written: {take(Path(arguments[0])) if arguments else vendor()}")
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(
+            f"the page's engine could not be brought in ({error}); is npm installed, and does it reach its registry?"
+        )
 
 
 if __name__ == "__main__":
-    if up_to_date():
-        print(f"up to date: {WEB / 'vendor'}")
-    else:
-        try:
-            print(f"written: {vendor()}")
-        except (OSError, subprocess.CalledProcessError) as problem:
-            sys.exit(f"the page's engine could not be brought in ({problem}); is npm installed, and its registry reachable?")
+    main(sys.argv[1:])

@@ -42,7 +42,7 @@ class Browser:
     def __enter__(self) -> Browser:
         try:
             port = self._port()
-            with urlopen(f"http://127.0.0.1:{port}/json", timeout=10) as answer:  # noqa: S310 - our own browser
+            with urlopen(f"http://127.0.0.1:{port}/json", timeout=10) as answer:
                 targets = json.load(answer)
             place = next(item["webSocketDebuggerUrl"] for item in targets if item["type"] == "page")
             self._socket = connect(place, max_size=None, proxy=None)
@@ -87,7 +87,9 @@ class Browser:
         """The value of an expression, once it is true."""
         end = time.monotonic() + seconds
         while not (value := self.js(code)):
-            assert time.monotonic() < end, f"never true: {code}\n{self.problems()}\n{self.js('document.body.innerText')}"
+            assert time.monotonic() < end, (
+                f"never true: {code}\n{self.problems()}\n{self.js('document.body.innerText')}"
+            )
             time.sleep(0.05)
         return value
 

@@ -23,6 +23,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 from websockets.sync.client import connect
 
 from apps.conftest import EXAMPLE
@@ -30,7 +31,7 @@ from builders import a_face, a_video, drawn_face
 from mien.apps.batching import Batcher
 from mien.apps.jobs import clip_kind
 from mien.apps.measures import Measures
-from mien.errors import ConfigError, ImageError, ModelError, OutputError
+from mien.errors import ImageError, ModelError
 from mien.faces import ImageRecord
 from mien.runtime.classify import Classifier
 from mien.runtime.fakes import FakeDetector, FakeSession
@@ -50,7 +51,19 @@ class Server:
 
     def __init__(self, folder, *options, **environment):
         a_model(folder / "tiny.onnx")
-        command = [sys.executable, "-m", "mien", "serve", "--port", "0", "--model", "tiny.onnx", "--detector", "whole", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "mien",
+            "serve",
+            "--port",
+            "0",
+            "--model",
+            "tiny.onnx",
+            "--detector",
+            "whole",
+            *options,
+        ]
         self.log = folder / "log"
         with self.log.open("w") as file:
             self.process = subprocess.Popen(
@@ -257,18 +270,27 @@ def test_many_small_requests_leave_the_memory_flat(server):
     def ask(count):
         with httpx.Client() as client:
             headers = {"content-type": "image/png"}
-            return [client.post(f"{server.url}/predict", content=picture, headers=headers).status_code for _ in range(count)]
+            return [
+                client.post(f"{server.url}/predict", content=picture, headers=headers).status_code for _ in range(count)
+            ]
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, [10] * 8))
         before = server.memory()
-        codes = [code for part in pool.map(ask, [50] * 8) for code in part]
+        codes = [code for part in pool.map(ask, [30] * 8) for code in part]
     assert set(codes) == {200}
     assert server.memory() - before < 15
 
 
-@schemathesis.serializer("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff", *(
-    "video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo"))
+@schemathesis.serializer(
+    "image/png",
+    "image/jpeg",
+    "image/webp",
+    "image/gif",
+    "image/bmp",
+    "image/tiff",
+    *("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo"),
+)
 def as_bytes(_, value):
     return value if isinstance(value, bytes) else str(value).encode()
 
@@ -281,10 +303,12 @@ def test_the_api_is_as_its_description_says(server):
         operation = result.ok()
         names.append(operation.label)
 
-        @hypothesis_settings(max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @hypothesis_settings(
+            max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        )
         @given(case=operation.as_strategy())
         def answers_as_described(case):
-            case.call_and_validate()
+            case.call_and_validate(excluded_checks=[positive_data_acceptance])  # bytes are seldom a picture
 
         answers_as_described()
     assert {"POST /predict", "POST /watch", "GET /watch/{job_id}", "GET /model"} <= set(names)
@@ -307,7 +331,7 @@ def test_keys(tmp_path):
     assert json.loads(server.log.read_text().splitlines()[-1])["event"] == "stop"
 
 
-def test_what_the_command_refuses(mien, monkeypatch, tmp_path):
+def test_what_the_command_refuses(mien, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -317,7 +341,7 @@ def test_what_the_command_refuses(mien, monkeypatch, tmp_path):
         assert f"port {port} of 127.0.0.1: is taken" in said
     monkeypatch.setenv("MIEN_API_KEYS", "short")
     assert "at least 16 characters" in mien("serve")[2]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert "pip install 'mien[serve]'" in mien("serve")[2]
 
 
@@ -352,7 +376,7 @@ def test_requests_share_batches_and_get_their_own_answers():
 
 
 def test_an_error_in_a_batch_reaches_those_in_it_alone():
-    def broken(chips):
+    def broken(_):
         raise ModelError("the model is broken")
 
     batcher, session = a_batcher(broken)

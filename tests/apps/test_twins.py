@@ -108,7 +108,8 @@ def test_the_decoder_finds_the_same_faces(javascript):
     assert np.allclose([face["score"] for face in faces], scores[keep], atol=1e-6)
 
 
-def test_a_photograph_is_read_alike(javascript, engine, example):
+@pytest.mark.usefixtures("engine")
+def test_a_photograph_is_read_alike(javascript, example):
     reader = load(threads=1)
     assert isinstance(reader.detector, GridDetector)
     models = {"models/model.onnx": model_file("ferplus-small"), "models/detector.onnx": locate(ENTRIES["mien-face"])}

@@ -29,7 +29,11 @@ Send = Callable[[Any], Awaitable[None]]
 #: Routes that read faces: they want a key and count as work; the page and /health do not.
 _WORK = ("predict", "watch", "frames")
 _CLOSED = (*_WORK, "metrics", "model")
-_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
 
 
 class _AsJson(logging.Formatter):
@@ -84,14 +88,19 @@ class Gate:
             return Problem(403, "origin: pages from elsewhere may not use this server")
         if route in _CLOSED and self._settings.keys and not self._knows(headers):
             return Problem(401, "a key is needed; send it as `Authorization: Bearer KEY`")
-        if route in _WORK and scope["type"] == "http" and scope["method"] == "POST" and self.busy >= self._settings.at_once:
+        if (
+            route in _WORK
+            and scope["type"] == "http"
+            and scope["method"] == "POST"
+            and self.busy >= self._settings.at_once
+        ):
             return Problem(429, f"{self.busy} requests are in work, the most there may be; try again in a second")
         return None
 
     def _knows(self, headers: dict[bytes, str]) -> bool:
         kind, _, given = headers.get(b"authorization", "").partition(" ")
         told = given.strip().encode() if kind.lower() == "bearer" else headers.get(b"x-api-key", "").encode()
-        return any([hmac.compare_digest(told, key.encode()) for key in self._settings.keys])
+        return sum(hmac.compare_digest(told, key.encode()) for key in self._settings.keys) > 0
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, route: str, problem: Problem) -> None:
         self._measures.requests.labels(route, str(problem.status_code)).inc()

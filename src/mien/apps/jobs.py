@@ -47,7 +47,13 @@ def clip_kind(head: bytes) -> str:
 
     Play lists are not among them: they would make the decoder open other files and addresses.
     """
-    known = {b"\x1aE\xdf\xa3": "matroska", b"GIF8": "gif", b"OggS": "ogg", b"FLV\x01": "flv", b"\x00\x00\x01\xba": "mpeg"}
+    known = {
+        b"\x1aE\xdf\xa3": "matroska",
+        b"GIF8": "gif",
+        b"OggS": "ogg",
+        b"FLV\x01": "flv",
+        b"\x00\x00\x01\xba": "mpeg",
+    }
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return "mp4"
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":

@@ -14,16 +14,20 @@ class Measures:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        names = {"registry": self.registry}
-        self.requests = Counter("mien_requests", "Requests by route and status", ["route", "status"], **names)
-        self.seconds = Histogram("mien_request_seconds", "From request to answer", ["route"], buckets=_SECONDS, **names)
-        self.stages = Histogram("mien_stage_seconds", "Time of a stage", ["stage"], buckets=_SECONDS, **names)
-        self.images = Counter("mien_images", "Pictures and frames read", **names)
-        self.faces = Counter("mien_faces", "Faces read", **names)
-        self.batch = Histogram("mien_batch_faces", "Faces in one call of the model", buckets=(1, 2, 4, 8, 16, 32, 64), **names)
-        self.busy = Gauge("mien_requests_in_work", "Requests in work", **names)
-        self.sockets = Gauge("mien_sockets", "Open sockets for frames", **names)
-        self.jobs = Counter("mien_jobs", "Clips by how they ended", ["state"], **names)
+        to = self.registry
+        self.requests = Counter("mien_requests", "Requests by route and status", ["route", "status"], registry=to)
+        self.seconds = Histogram(
+            "mien_request_seconds", "From request to answer", ["route"], buckets=_SECONDS, registry=to
+        )
+        self.stages = Histogram("mien_stage_seconds", "Time of a stage", ["stage"], buckets=_SECONDS, registry=to)
+        self.images = Counter("mien_images", "Pictures and frames read", registry=to)
+        self.faces = Counter("mien_faces", "Faces read", registry=to)
+        self.batch = Histogram(
+            "mien_batch_faces", "Faces in one call of the model", buckets=(1, 2, 4, 8, 16, 32, 64), registry=to
+        )
+        self.busy = Gauge("mien_requests_in_work", "Requests in work", registry=to)
+        self.sockets = Gauge("mien_sockets", "Open sockets for frames", registry=to)
+        self.jobs = Counter("mien_jobs", "Clips by how they ended", ["state"], registry=to)
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text form."""

@@ -23,7 +23,9 @@ __all__ = ["WEB", "DetectorPart", "ModelPart", "Site", "engine_missing", "page_f
 
 WEB = Path(__file__).parent / "web"
 _ENGINE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "LICENSE.txt")
-_NO_ENGINE = "the page's engine (onnxruntime-web) is not in this installation; in a clone of the repository, run: make web"
+_NO_ENGINE = (
+    "the page's engine (onnxruntime-web) is not in this installation; in a clone of the repository, run: make web"
+)
 
 
 class ModelPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +48,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     detector: None if the picture already is the face.  palette: colours (red, green, blue) by label.  columns: of the table.
     engine: whether onnxruntime-web is there.  server: whether a server behind the page answers /predict.
-    max_bytes: the largest upload the server takes.
+    example: whether example.jpg is there.  max_bytes: the largest upload the server takes.
     """
 
     version: str
@@ -56,6 +58,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...]
     engine: bool
     missing: str = ""
+    example: bool = False
     server: bool = False
     max_bytes: int = 0
 
@@ -76,6 +79,7 @@ def site(reader: Reader, max_bytes: int = 0, web: Path = WEB) -> Site:
         columns=_columns(spec.labels),
         engine=not missing,
         missing=missing,
+        example=_example() is not None,
         server=max_bytes > 0,
         max_bytes=max_bytes,
     )
@@ -107,12 +111,14 @@ def page_files(model: Path, detector: Path | None, web: Path = WEB) -> dict[str,
     files["models/model.onnx"] = model
     if detector is not None:
         files["models/detector.onnx"] = detector
-    example = next((place for place in _EXAMPLES if place.is_file()), None)
+    example = _example()
     return files if example is None else {**files, "example.jpg": example}
 
 
-#: The example photograph: in a wheel beside the page, in a clone among the examples.
-_EXAMPLES = (WEB / "example.jpg", Path(__file__).parents[3] / "examples" / "eileen_collins.jpg")
+def _example() -> Path | None:
+    """The example photograph: in a wheel beside the page, in a clone among the examples."""
+    places = (WEB / "example.jpg", Path(__file__).parents[3] / "examples" / "eileen_collins.jpg")
+    return next((place for place in places if place.is_file()), None)
 
 
 def write_site(

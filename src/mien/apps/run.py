@@ -46,11 +46,16 @@ def open_socket(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(_CONNECTIONS)  # who calls from here on waits until the application is up
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
-            raise OutputError(f"port {port} of {host}: is taken; stop what uses it, or choose another with --port") from error
-        raise OutputError(f"{host} port {port}: cannot be opened ({error.strerror or error}); choose with --host and --port") from error
+            raise OutputError(
+                f"port {port} of {host}: is taken; stop what uses it, or choose another with --port"
+            ) from error
+        raise OutputError(
+            f"{host} port {port}: cannot be opened ({error.strerror or error}); choose with --host and --port"
+        ) from error
     return listening
 
 
@@ -91,7 +96,9 @@ def serve(app: Any, listening: socket.socket, settings: Settings) -> None:
         timeout_keep_alive=max(1, round(min(5.0, settings.seconds))),
         timeout_graceful_shutdown=_GRACE,
     )
-    log.info("start", extra={"facts": {"at": "{}:{}".format(*listening.getsockname()[:2]), "keys": bool(settings.keys)}})
+    log.info(
+        "start", extra={"facts": {"at": "{}:{}".format(*listening.getsockname()[:2]), "keys": bool(settings.keys)}}
+    )
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn hears it first, and raises it again once all is closed
     try:
         asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))

@@ -17,7 +17,15 @@ from litestar.exceptions import HTTPException, WebSocketDisconnect
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, OpenAPIMediaType, Operation, RequestBody, Schema, SecurityScheme
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIMediaType,
+    Operation,
+    Reference,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+)
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import Parameter
 from litestar.response import File
@@ -131,7 +139,9 @@ async def predict(request: Request[Any, Any, Any], state: State) -> list[ImageRe
         async with asyncio.timeout(seconds):
             found = await asyncio.gather(*(_read(serving, name, data) for name, data in pictures))
     except TimeoutError as error:
-        raise HTTPException(status_code=503, detail=f"not read within {seconds:g} s; the server has too much to do") from error
+        raise HTTPException(
+            status_code=503, detail=f"not read within {seconds:g} s; the server has too much to do"
+        ) from error
     return [_record(name, faces) for (name, _), faces in zip(pictures, found, strict=True)]
 
 
@@ -142,7 +152,9 @@ async def _read(serving: Serving, name: str | None, data: bytes) -> list[Face]:
         raise ImageError(f"{name}: {error}" if name else str(error)) from error
 
 
-def _record(image: str | None, faces: list[Face], index: int | None = None, seconds: float | None = None) -> ImageRecord:
+def _record(
+    image: str | None, faces: list[Face], index: int | None = None, seconds: float | None = None
+) -> ImageRecord:
     return ImageRecord(image, tuple(map(face_record, faces)), index, seconds)
 
 
@@ -164,9 +176,15 @@ async def watch(
     assert jobs is not None
     kind = _kind(request)
     if not (kind.startswith("video/") or kind in (_BYTES, "image/gif")):
-        raise HTTPException(status_code=415, detail=f"{kind or 'no type'}: send the file itself, as video/... or {_BYTES}")
+        raise HTTPException(
+            status_code=415, detail=f"{kind or 'no type'}: send the file itself, as video/... or {_BYTES}"
+        )
     if jobs.pending >= settings.jobs:
-        raise HTTPException(status_code=429, detail=f"{jobs.pending} clips wait already, the most there may be", headers={"retry-after": "30"})
+        raise HTTPException(
+            status_code=429,
+            detail=f"{jobs.pending} clips wait already, the most there may be",
+            headers={"retry-after": "30"},
+        )
     with jobs.arrival() as (name, place):
         await _save(request, place, settings)
         return jobs.add(name, every)
@@ -187,7 +205,9 @@ async def _save(request: Request[Any, Any, Any], place: Path, settings: Settings
             await asyncio.to_thread(file.write, part)
     with place.open("rb") as file:
         if not clip_kind(file.read(16)):
-            raise HTTPException(status_code=400, detail="not a video of a known form; send MP4, WebM, MKV, MOV, AVI, Ogg or GIF")
+            raise HTTPException(
+                status_code=400, detail="not a video of a known form; send MP4, WebM, MKV, MOV, AVI, Ogg or GIF"
+            )
 
 
 def _job(serving: Serving, name: str) -> JobRecord:
@@ -206,7 +226,12 @@ async def progress(state: State, job_id: _Id) -> JobRecord:
     return _job(state.serving, job_id)
 
 
-@delete("/watch/{job_id:str}", status_code=200, responses=_problems(401, 403, 404), summary="Stop a job, or forget one that has ended")
+@delete(
+    "/watch/{job_id:str}",
+    status_code=200,
+    responses=_problems(401, 403, 404),
+    summary="Stop a job, or forget one that has ended",
+)
 async def cancel(state: State, job_id: _Id) -> JobRecord:
     _job(state.serving, job_id)
     return state.serving.jobs.cancel(job_id)
@@ -223,7 +248,10 @@ async def table(
 ) -> File:
     job = _job(state.serving, job_id)
     if job.state != "done":
-        raise HTTPException(status_code=409, detail=f"the job is {job.state}{f': {job.problem}' if job.problem else ''}; there is a table once it is done")
+        raise HTTPException(
+            status_code=409,
+            detail=f"the job is {job.state}{f': {job.problem}' if job.problem else ''}; there is a table once it is done",
+        )
     return File(state.serving.jobs.table(job_id, form), filename=f"faces.{form}", media_type=FORMS[form])
 
 
@@ -298,12 +326,22 @@ async def page(state: State, address: str = "/") -> Response[Any] | File:
     path = serving.files.get(name)
     if path is None:
         raise HTTPException(status_code=404, detail="nothing is here; the API is described at /schema/openapi.json")
-    kinds = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".onnx": _BYTES, ".html": "text/html", ".css": "text/css", ".svg": "image/svg+xml"}
+    kinds = {
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+        ".onnx": _BYTES,
+        ".html": "text/html",
+        ".css": "text/css",
+        ".svg": "image/svg+xml",
+    }
     return File(path, content_disposition_type="inline", media_type=kinds.get(path.suffix), headers=fresh)
 
 
 def _http_problem(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    detail = error.detail if error.status_code != 413 or "at once" in error.detail else "more bytes than this server takes"
+    detail = (
+        error.detail if error.status_code != 413 or "at once" in error.detail else "more bytes than this server takes"
+    )
     extra = getattr(error, "extra", None)
     if extra and isinstance(extra, list):
         detail = f"{detail}: {'; '.join(str(item.get('message', item)) for item in extra if isinstance(item, dict))}"
@@ -359,7 +397,9 @@ def create_app(
 
 
 def _described(settings: Settings) -> OpenAPIConfig:
-    keys = {"key": SecurityScheme(type="http", scheme="bearer", description="One of MIEN_API_KEYS")}
+    keys: dict[str, SecurityScheme | Reference] = {
+        "key": SecurityScheme(type="http", scheme="bearer", description="One of MIEN_API_KEYS")
+    }
     return OpenAPIConfig(
         title="mien",
         version=mien.__version__,

@@ -68,6 +68,9 @@ def serve(
     if engine_missing():
         print(f"mien: {engine_missing()}; until then the page sends its pictures to this server", file=sys.stderr)
     if not is_local(host) and not settings.keys:
-        print("mien: anyone who reaches this address can use the server; set MIEN_API_KEYS to ask for a key", file=sys.stderr)
+        print(
+            "mien: anyone who reaches this address can use the server; set MIEN_API_KEYS to ask for a key",
+            file=sys.stderr,
+        )
     log_to_stderr()
     run(app, listening, settings)

@@ -200,7 +200,7 @@ def test_frames_by_socket(server):
         for index in range(3):
             line.send(png(drawn_face(48, seed=index)))
             record = msgspec.json.decode(line.recv(10), type=ImageRecord)
-            assert (record.index or 0, len(record.faces)) == (index, 1)
+            assert (record.index or 0, len(record.faces), record.faces[0].track) == (index, 1, 1)
         line.send(b"no picture")
         assert json.loads(line.recv(10))["status_code"] == 400
         line.send("words")

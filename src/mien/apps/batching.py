@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -51,10 +52,7 @@ class Batcher:
         if self._running is None or self._running.done():
             self._running = loop.create_task(self._classify())
         expressions = await future
-        return [
-            Face(face.box, face.score, face.landmarks, read, face.track)
-            for face, read in zip(faces, expressions, strict=True)
-        ]
+        return [replace(face, expression=read) for face, read in zip(faces, expressions, strict=True)]
 
     def close(self) -> None:
         """Finish what is begun, take nothing more."""

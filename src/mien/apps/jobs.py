@@ -31,6 +31,7 @@ __all__ = ["FORMS", "Jobs", "Opening", "clip_kind", "read_clip"]
 FORMS = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 _EVERY = 0.25  # seconds between reports of a job's process
 _NAME = "clip"
+_SMOOTH = 0.3  # seconds; as mien watch does
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,9 +132,9 @@ class Jobs:
                 job.process.terminate()
             job.record = msgspec.structs.replace(job.record, state="cancelled")
         else:
-            state = job.record.state if job.ended else "cancelled"
+            if job.record.state == "queued":
+                job.record = msgspec.structs.replace(job.record, state="cancelled")
             self._remove(name)
-            job.record = msgspec.structs.replace(job.record, state=state)
         return job.record
 
     async def close(self) -> None:
@@ -223,7 +224,8 @@ def read_clip(folder: Path, every: int, opening: Opening, settings: Settings, te
     Raises MienError if nothing could be read; a clip that is damaged later on is done, with its problem said.
     """
     from mien.runtime.read import load
-    from mien.runtime.sinks import open_table
+    from mien.runtime.table import TableSink
+    from mien.runtime.watch import Watching
     from mien.vision.video import video_info
 
     clip = folder / "clip.bin"
@@ -232,14 +234,17 @@ def read_clip(folder: Path, every: int, opening: Opening, settings: Settings, te
         raise VideoError(f"{clip}: {info.width}x{info.height} pixels; the limit is {settings.max_pixels:,}")
     total = None if info.frames is None else -(-info.frames // every)
     reader = load(opening.model, opening.detector, None, opening.detector_file, opening.min_size)
-    labels = reader.classifier.spec.labels
+    spec, how = reader.classifier.spec, Watching(smoothing=_SMOOTH)
     frames = faces = 0
     seconds, told, problem = 0.0, 0.0, ""
     tell({"total": total})
     with contextlib.ExitStack() as stack:
-        tables = [stack.enter_context(open_table(folder / f"faces.{form}", labels, image=_NAME)) for form in FORMS]
+        tables = [
+            stack.enter_context(TableSink(folder / f"faces.{form}", spec.labels, False, _NAME, spec.name, _SMOOTH))
+            for form in FORMS
+        ]
         try:
-            for frame, found in reader.watch(clip, every):
+            for frame, found in reader.watch(clip, every, how=how):
                 if frame.seconds > settings.max_video_seconds:
                     problem = f"longer than {settings.max_video_seconds:g} s; the rest was left out"
                     break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import mien
 from mien.errors import ConfigError, OutputError
 from mien.runtime.detect import GridDetector
 from mien.runtime.read import Reader
-from mien.runtime.sinks import CsvSink
+from mien.runtime.table import TABLE_VERSION, table_columns
 from mien.spec import DetectorSpec, ModelSpec
 from mien.vision.draw import colour
 
@@ -46,7 +45,8 @@ class DetectorPart(msgspec.Struct, frozen=True, kw_only=True):
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """What the page knows, as page.json.
 
-    detector: None if the picture already is the face.  palette: colours (red, green, blue) by label.  columns: of the table.
+    detector: None if the picture already is the face.  palette: colours (red, green, blue) by label.  columns: of the table; those
+    of its labels in the order of the labels.  rows: what each row of it ends with.
     engine: whether onnxruntime-web is there.  server: whether a server behind the page answers /predict.
     example: whether example.jpg is there.  max_bytes: the largest upload the server takes.
     """
@@ -56,6 +56,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     detector: DetectorPart | None
     palette: dict[str, tuple[int, int, int]]
     columns: tuple[str, ...]
+    rows: dict[str, str | int]
     engine: bool
     missing: str = ""
     example: bool = False
@@ -76,7 +77,8 @@ def site(reader: Reader, max_bytes: int = 0, web: Path = WEB) -> Site:
         model=ModelPart(file="models/model.onnx", spec=spec),
         detector=_detector(reader.detector),
         palette={label: colour(label) for label in (*spec.labels, "unknown")},
-        columns=_columns(spec.labels),
+        columns=tuple(column.name for column in table_columns(spec.labels)),
+        rows={"model": spec.name, "smoothing": 0, "table_version": TABLE_VERSION},
         engine=not missing,
         missing=missing,
         example=_example() is not None,
@@ -94,11 +96,6 @@ def _detector(detector: Any) -> DetectorPart | None:
         detector.spec, threshold=detector.threshold, overlap=detector.overlap, long_side=detector.long_side
     )
     return DetectorPart(file="models/detector.onnx", spec=spec, look={**look, "min_size": detector.min_size})
-
-
-def _columns(labels: Sequence[str]) -> tuple[str, ...]:
-    points = [f"{name}_{axis}" for name in CsvSink._POINTS for axis in "xy"]
-    return (*CsvSink._FIXED, *(f"p_{name}" for name in labels), *points)
 
 
 def page_files(model: Path, detector: Path | None, web: Path = WEB) -> dict[str, Path]:

@@ -41,6 +41,7 @@ from mien.apps.settings import Settings
 from mien.errors import ImageError, MienError
 from mien.faces import Face, ImageRecord, face_record
 from mien.runtime.read import Reader
+from mien.runtime.track import OverlapTracker
 from mien.spec import ModelSpec
 
 __all__ = ["create_app"]
@@ -257,7 +258,8 @@ async def table(
 
 @websocket("/frames")
 async def frames(socket: WebSocket[Any, Any, Any], state: State) -> None:
-    """Encoded frames in (binary messages), ImageRecords out (JSON), one for each, in order; a Problem for what is none."""
+    """Encoded frames in (binary messages), ImageRecords out (JSON), one for each, in order, with track
+    numbers; a Problem for what is none."""
     serving: Serving = state.serving
     await socket.accept()
     if serving.sockets >= serving.settings.sockets:
@@ -275,7 +277,7 @@ async def frames(socket: WebSocket[Any, Any, Any], state: State) -> None:
 
 
 async def _talk(socket: WebSocket[Any, Any, Any], serving: Serving) -> None:
-    start, index = time.perf_counter(), 0
+    start, index, follow = time.perf_counter(), 0, OverlapTracker()
     while True:
         try:
             async with asyncio.timeout(serving.settings.seconds):
@@ -291,7 +293,7 @@ async def _talk(socket: WebSocket[Any, Any, Any], serving: Serving) -> None:
             answer = Problem(415, "send each frame as a binary message: an encoded picture, such as JPEG")
         else:
             try:
-                answer = _record(None, await serving.batcher(data), index, seconds)
+                answer = _record(None, follow(await serving.batcher(data), seconds), index, seconds)
             except ImageError as error:
                 answer = Problem(400, str(error))
         index += 1

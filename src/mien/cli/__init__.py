@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 import mien
-from mien.cli import calibrate, compare, data, ensemble, evaluate, export, models, page, predict, report, serve, show, train, watch
+from mien.cli import (
+    calibrate,
+    compare,
+    data,
+    ensemble,
+    evaluate,
+    export,
+    models,
+    page,
+    predict,
+    report,
+    serve,
+    show,
+    train,
+    watch,
+)
 from mien.errors import MienError
 
 __all__ = ["app", "main"]

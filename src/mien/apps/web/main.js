@@ -156,7 +156,7 @@ class Page {
     this.timeline.add(faces, seconds);
     const track = this.now.chosen ? this.now.chosen.track : this.chosen;
     this.timeline.draw(track, seconds);
-    find('who').textContent = track === null ? '' : `face ${track + 1}`;
+    find('who').textContent = track === null ? '' : `face ${track}`;
     this.panel.say(faces, true);
   }
 
@@ -210,7 +210,7 @@ class Page {
     const frames = this.pictures.length
       ? this.pictures.map(({ name, faces, scale }) => ({ image: name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
       : this.moving.frames;
-    save(new Blob([csv(frames, this.site.columns)], { type: 'text/csv' }), 'faces.csv');
+    save(new Blob([csv(frames, this.site)], { type: 'text/csv' }), 'faces.csv');
   }
 
   savePicture() {

@@ -1,7 +1,7 @@
 // The side: which faces there are, what the chosen one shows, and the same in words for screen readers.
 import { css, percent, signed } from './draw.js';
 
-export const keyOf = (face, number) => face.track ?? number;
+export const keyOf = (face, number) => face.track ?? number + 1;
 const readOf = (face) => face.calm ?? face.expression;
 const THUMB = 96;
 
@@ -56,7 +56,7 @@ export class Panel {
       if (button.dataset.label !== name) {
         button.dataset.label = name;
         button.lastChild.textContent = name;
-        button.setAttribute('aria-label', `Face ${key + 1}: ${name}`);
+        button.setAttribute('aria-label', `Face ${key}: ${name}`);
       }
       thumb(button.firstChild, source, face.box, scale);
     });

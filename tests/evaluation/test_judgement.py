@@ -1,9 +1,9 @@
 """Judgements: copies left out, the report as a person gets it, comparisons from the command line."""
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +12,9 @@ from mien.data.split import project
 from mien.data.synthetic import synthetic
 from mien.evaluation.judgement import copies_in_training, coverage, judge
 from mien.evaluation.predictions import Predictions, write_predictions
+from mien.evaluation.slices import slice_rows
 from mien.report.judged import judgement_page, judgement_text
+from pages import check_page
 
 
 def answers(manifest: Manifest, right: float, seed: int = 0) -> Predictions:
@@ -60,32 +62,53 @@ def test_coverage_falls_as_confidence_rises():
     assert 0.95 not in found
 
 
-class Page(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.images, self.links, self.titles = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        if tag == "img":
-            self.images.append(attributes)
-        if tag == "h2":
-            self.titles.append(attributes.get("id"))
-        self.links += [v for k, v in attrs if k in {"src", "href"} and v]
-
-
 def test_the_page_is_whole_and_shows_the_faces(drawn):
     told = answers(drawn, 0.7)
-    found = judge("<model>", told, drawn, draws=50)
-    text = judgement_page(found, told, drawn, "mien evaluate <model>")
-    page = Page()
-    page.feed(text)
-    assert not [link for link in page.links if link.startswith(("http", "//"))]
-    assert len(page.images) > 24
-    assert all(image["alt"] for image in page.images)
-    assert {"figures", "confusion", "classes", "sure", "affect", "mistakes", "doubts", "how"} <= set(page.titles)
-    assert "&lt;model&gt;" in text
-    assert "accuracy" in judgement_text(found, "mien evaluate m")
+    found = judge("<model>", told, drawn, draws=50, made={"data": "<drawn>"})
+    found = msgspec.structs.replace(found, slices=slice_rows(told, drawn, ["label", "brightness"], draws=20))
+    html = judgement_page(found, told, drawn, "mien evaluate '<model>'")
+    page = check_page(html)
+    assert len(page.all("img")) > 24
+    there = {a["id"] for a in page.all("h2")}
+    assert there == {"figures", "confusion", "classes", "sure", "affect", "slices", "mistakes", "doubts", "how"}
+    assert "&lt;model&gt;" in html
+    assert "<model>" not in html
+    assert len(page.all("image")) == 2  # as read, as annotated
+    bare = check_page(judgement_page(found, told, drawn, "mien", faces=False))
+    assert not bare.all("img")
+    assert "it holds no pictures" in bare.text
+
+
+def test_the_text_holds_every_figure_with_its_interval(drawn):
+    found = judge("m", answers(drawn, 0.7), drawn, {drawn.ids[0]}, draws=50, made={"data": "drawn | here"})
+    text = judgement_text(found, "mien evaluate m")
+    lines = text.splitlines()
+    for name in ("accuracy", "macro F1", "Cohen's kappa", "AUROC, one against the rest", "Brier score", "CCC"):
+        line = next(line for line in lines if line.startswith(f"| {name} |"))
+        assert " to " in line, name
+    assert "### Without copies" in text
+    assert "drawn \\| here" in text
+    assert {line.count("|") for line in lines if line.startswith("| neutral |")} == {8, 9}
+
+
+def test_what_is_odd_is_said(drawn):
+    one = drawn.take([0])
+    told = answers(one, 1.0)
+    found = judge("m", told, one, draws=20)
+    assert any("only 1 row:" in note for note in found.notes)
+    assert any("macro means are over the 1 classes" in note for note in found.notes)
+    constant = Predictions(drawn.labels, drawn.ids, np.tile(np.eye(8)[0], (len(drawn), 1)), drawn.affect())
+    found = judge("m", constant, drawn, draws=20)
+    assert any("the answer is neutral on every row" in note for note in found.notes)
+    assert found.scores.expression.kappa == 0
+    check_page(judgement_page(found, constant, drawn, "mien"))
+    affect_only = Predictions(drawn.labels, drawn.ids, np.full((len(drawn), 8), np.nan), drawn.affect())
+    found = judge("m", affect_only, drawn, draws=20)
+    assert found.scores.expression is None
+    assert {a["id"] for a in check_page(judgement_page(found, affect_only, drawn, "mien")).all("h2")} == {
+        "affect",
+        "how",
+    }
 
 
 def test_rivals_are_judged_and_compared(mien, drawn):

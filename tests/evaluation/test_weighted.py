@@ -31,7 +31,17 @@ def test_weights_stand_for_repeated_rows(repeated):
     again = np.repeat(np.arange(len(p)), weights[0])
     found = {name: values[0] for name, values in expression_figures(p, targets, LABELS)(weights.astype(float)).items()}
     plain = judge_rows(p[again], targets[again], LABELS)
-    measures = ("accuracy", "macro_recall", "macro_precision", "macro_f1", "weighted_f1", "kappa", "alpha", "auroc", "aucpr")
+    measures = (
+        "accuracy",
+        "macro_recall",
+        "macro_precision",
+        "macro_f1",
+        "weighted_f1",
+        "kappa",
+        "alpha",
+        "auroc",
+        "aucpr",
+    )
     for name in (*measures, "top2", "ece", "nll", "brier", "cross_entropy"):
         assert abs(found[name] - getattr(plain, name)) < 1e-9, name
     for label, one in plain.classes.items():

@@ -7,12 +7,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from builders import a_run
 from mien.data.manifest import Manifest
 from mien.data.split import project
 from mien.data.synthetic import synthetic
 from mien.evaluation.judgement import copies_in_training, coverage, judge
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.slices import slice_rows
+from mien.export.onnx import export_onnx
 from mien.report.judged import judgement_page, judgement_text
 from pages import check_page
 
@@ -141,3 +143,67 @@ def test_fewer_labels_leave_rows_out(mien, drawn):
     )
     assert code == 0
     assert json.loads(out)["scores"]["expression"]["rows"] == len(project(drawn.split("test"), "affectnet7"))
+
+
+def test_groups_and_a_page_without_faces_from_the_command_line(mien, drawn):
+    drawn.write("d.parquet")
+    write_predictions(answers(drawn, 0.8), "a.csv")
+    words = ("evaluate", "a.csv", "--data", "d.parquet", "--split", "train")
+    code, out, _ = mien(*words, "--slice", "label", "--slice", "contrast", "--no-faces", "--out", "r.html")
+    assert code == 0
+    assert "By contrast" in out
+    page = check_page(Path("r.html").read_text())
+    assert not page.all("img")
+    assert "mien evaluate a.csv" in page.text
+    assert "a table of answers, made elsewhere" in page.text
+    assert mien(*words, "--slice", "age")[0] == 2
+    code, _, err = mien(*words, "--robustness")
+    assert (code, "only a model can be shown corrupted faces" in err) == (2, True)
+    code, _, err = mien(*words, "--card", "c.md")
+    assert (code, "is no .onnx model" in err) == (2, True)
+    assert not Path("c.md").exists()
+    code, _, err = mien(*words, "--out", "r.pdf")
+    assert (code, "a report is .html, .md or .json" in err) == (2, True)
+
+
+def test_comparisons_are_written_as_page_text_and_json(mien, drawn):
+    drawn.write("d.parquet")
+    for name, right in (("a.csv", 0.9), ("b.csv", 0.4)):
+        write_predictions(answers(drawn, right, seed=2), name)
+    words = ("compare", "b.csv", "a.csv", "--data", "d.parquet", "--split", "train")
+    for suffix in ("html", "md", "json"):
+        assert mien(*words, "--out", f"c.{suffix}")[0] == 0
+    assert "a.csv is really better" in check_page(Path("c.html").read_text()).text
+    assert "### Leaderboard" in Path("c.md").read_text()
+    assert [one["model"] for one in json.loads(Path("c.json").read_text())["judgements"]] == ["a.csv", "b.csv"]
+    assert mien(*words, "--out", "c.md")[0] == 2
+
+
+def test_a_model_is_judged_under_corruptions(mien, tmp_path):
+    model = tmp_path / "m.onnx"
+    export_onnx(a_run(tmp_path / "run") / "weights.safetensors", model)
+    synthetic(24, seed=0).write("d.parquet")
+    words = (
+        "evaluate",
+        model,
+        "--data",
+        "d.parquet",
+        "--split",
+        "train",
+        "--robustness",
+        "--tta",
+        "flip",
+        "--card",
+        "c.md",
+    )
+    code, out, err = mien(*words, "--out", "r.html")
+    assert code == 0, err
+    assert "Under corruptions" in out
+    assert (
+        len([a for a in check_page(Path("r.html").read_text()).all("svg") if "under" in a.get("aria-label", "")]) == 8
+    )
+    card = Path("c.md").read_text()
+    assert "accuracy kept under corruptions" in card
+    assert "--card" not in card
+    for part in ("Intended use", "Measured", "Limits", "Law, and where not to use it", "Licence"):
+        assert f"## {part}" in card

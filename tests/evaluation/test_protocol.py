@@ -2,10 +2,10 @@
 
 import json
 
-import lookalikes
 import numpy as np
 import pytest
 
+import lookalikes
 from mien.data.sources import read_source
 from mien.data.split import _with_splits
 from mien.evaluation.predictions import Predictions, write_predictions
@@ -22,7 +22,7 @@ def lookalike(tmp_path_factory):
     return root
 
 
-def perfect(manifest, names=None):
+def perfect(manifest):
     """What a model that is always right would say; of rows without a label, anything."""
     targets = np.nan_to_num(manifest.targets(), nan=1 / len(manifest.labels)).astype(float)
     return Predictions(manifest.labels, manifest.ids, targets, np.nan_to_num(manifest.affect()))

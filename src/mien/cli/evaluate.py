@@ -107,7 +107,7 @@ def evaluate(
     if out is not None:
         _report(out, found, told, manifest, command, faces, overwrite)
     if card is not None:
-        _card(card, model, found, command, overwrite)
+        _card(card, model, found, typed(but=("--card", "--out", "--predictions")), overwrite)
     if json:
         print(msgspec.json.encode(found).decode())
         return
@@ -335,9 +335,15 @@ def _session(model: str) -> Any:
     return open_session(path)
 
 
-def typed() -> str:
-    """The command as it was typed."""
-    return shlex.join(["mien", *sys.argv[1:]])
+def typed(but: Sequence[str] = ()) -> str:
+    """The command as it was typed; but: without these options and their values, and without --overwrite and --json."""
+    words, kept = iter(sys.argv[1:]), ["mien"]
+    for word in words:
+        if but and word in but:
+            next(words, None)
+        elif not (but and (word in ("--overwrite", "--json") or word.startswith(tuple(f"{name}=" for name in but)))):
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def report_kind(out: Path | None) -> str:

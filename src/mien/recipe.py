@@ -63,9 +63,9 @@ class Recipe(Section, frozen=True):
         _check_seed(self.seed)
         monitor, network = self.schedule.monitor, self.network
         used = self.schedule.stop or self.schedule.name == "plateau" or self.trainer.keep == "best"
-        if used and monitor == "ccc" and network.affect != "trained":
-            raise ValueError("schedule.monitor: 'ccc' needs network.affect: trained")
-        if used and monitor in {"accuracy", "macro_f1"} and not network.expression:
+        if used and monitor in {"ccc", "rmse"} and network.affect != "trained":
+            raise ValueError(f"schedule.monitor: {monitor!r} needs network.affect: trained")
+        if used and monitor in {"accuracy", "macro_f1", "auroc"} and not network.expression:
             raise ValueError(f"schedule.monitor: {monitor!r} needs an expression head")
 
 

@@ -10,6 +10,7 @@ from mien.labels import label_set
 from mien.spec import Affect
 
 __all__ = [
+    "LEAST",
     "AugmentSection",
     "DataSection",
     "DetectorLossSection",
@@ -25,6 +26,8 @@ __all__ = [
     "TrainerSection",
 ]
 
+#: Monitored figures of which less is better.
+LEAST = ("loss", "rmse")
 #: How FER+ votes become a target; see mien.data.sources.ferplus.
 Rule = Literal["majority", "distribution", "plain"]
 
@@ -137,7 +140,7 @@ class LossSection(Section, frozen=True):
 
 
 class DistilSection(Section, frozen=True):
-    """Learning from teachers (`--teacher RUN`, several allowed: their probabilities are averaged).
+    """Learning from teachers: `--teacher RUN`, or `--teacher TABLE` of predictions by row; of several the mean is taken.
 
     weight: share of the teachers in the expression target; the labels keep the rest.
     temperature: that softens both sides (Hinton et al. 2015, arXiv:1503.02531).
@@ -225,7 +228,8 @@ class ScheduleSection(Section, frozen=True):
     `factor` every `every` epochs; 'plateau' times `factor` when `monitor` has not improved for `patience` epochs;
     'constant'.
 
-    warmup: epochs of linear rise first.  monitor: 'loss' (less is better), 'accuracy', 'macro_f1' or 'ccc', on held-out rows.
+    warmup: epochs of linear rise first.  monitor: 'loss' or 'rmse' (less is better), 'accuracy', 'macro_f1', 'auroc' or
+    'ccc' (rmse and ccc: mean of valence and arousal), on held-out rows.
     stop: epochs without improvement of `monitor` after which training ends; 0 never.
     """
 
@@ -235,7 +239,7 @@ class ScheduleSection(Section, frozen=True):
     factor: float = 0.5
     every: int = 10
     patience: int = 3
-    monitor: Literal["loss", "accuracy", "macro_f1", "ccc"] = "loss"
+    monitor: Literal["loss", "accuracy", "macro_f1", "auroc", "ccc", "rmse"] = "loss"
     stop: int = 0
 
     def __post_init__(self) -> None:

@@ -15,7 +15,12 @@ from mien.errors import MissingExtra
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or YAML file.")],
-    data: Annotated[Path, typer.Option(help="The folder of the recipe's data.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="The place of the recipe's data: one for each of its sources, in their order, or a manifest."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The run folder.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, on top of the recipe.")
@@ -26,7 +31,8 @@ def train(
     teacher: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A run to learn from (several allowed); for a detector's recipe an ONNX file, YuNet by default."
+            help="A run, or a table of predictions of the training rows, to learn from (several allowed); for a detector's "
+            "recipe an ONNX file, YuNet by default."
         ),
     ] = None,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's log into the run folder.")] = False,
@@ -49,14 +55,22 @@ def train(
     if isinstance(chosen, DetectorRecipe):
         from mien.runtime.store import ENTRIES, fetch
 
-        if len(teacher or ()) > 1:
-            raise ConfigError(f"{chosen.name}: a detector's recipe takes one --teacher")
+        if len(teacher or ()) > 1 or len(data) > 1:
+            raise ConfigError(f"{chosen.name}: a detector's recipe takes one --teacher and one --data")
         source = teacher[0] if teacher else fetch(ENTRIES["yunet"])
-        weights = fit_detector(chosen, data, out, source, resume, threads, _track, bar, init)
+        weights = fit_detector(chosen, data[0], out, source, resume, threads, _track, bar, init, _tell)
     else:
         loggers = _loggers(out, chosen.name, tensorboard, wandb)
-        weights = fit(chosen, data, out, resume, threads, _track, bar, init, teacher or (), loggers=loggers)
-    print(f"weights: {weights}\nnext: mien export {out} --out {chosen.name}.onnx")
+        weights = fit(chosen, data, out, resume, threads, _track, bar, init, teacher or (), loggers=loggers, tell=_tell)
+    if int(os.environ.get("RANK", "0")) == 0:
+        report = f"\nreport: {out / 'report.html'}" if (out / "report.html").is_file() else ""
+        print(f"weights: {weights}{report}\nnext: mien export {out} --out {chosen.name}.onnx")
+
+
+def _tell(line: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)  # above Lightning's bar, where there is one
 
 
 def _loggers(out: Path, name: str, tensorboard: bool, wandb: bool) -> list[Any]:

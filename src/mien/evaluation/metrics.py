@@ -30,6 +30,7 @@ __all__ = [
     "ExpressionScores",
     "Scores",
     "expected_calibration_error",
+    "macro_auroc",
     "macro_f1",
     "nominal_alpha",
     "reliability",
@@ -228,6 +229,18 @@ def nominal_alpha(first: np.ndarray, second: np.ndarray) -> float:
 def macro_f1(truth: np.ndarray, said: np.ndarray) -> float:
     """Mean F1 over the classes that have rows, from (n,) class indices."""
     return float(f1_score(truth, said, labels=np.unique(truth), average="macro", zero_division=0))
+
+
+def macro_auroc(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean area under the ROC curve, one class against the rest, over the classes that have rows; NaN with one class.
+
+    truth: (n,) class indices.  probabilities: (n, c).
+
+    >>> macro_auroc(np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]))
+    1.0
+    """
+    onehot = np.eye(probabilities.shape[1])[truth]
+    return _one_against_rest(roc_auc_score, onehot, probabilities, sorted(set(truth.tolist())))
 
 
 def wilson(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -13,33 +13,37 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mien.data.manifest import Manifest
 from mien.data.prepare import chips
 from mien.sections import DataSection
+from mien.training.stop import Order
 
 __all__ = ["Batch", "ChipDataset", "EpochSampler", "loader"]
 
-#: Chips uint8 (n, k, H, W) with border; targets (n, c) and affect (n, 2), NaN where unknown.
-Batch = tuple[Tensor, Tensor, Tensor]
+#: Chips uint8 (n, k, H, W) with border; targets (n, c), affect (n, 2) and what t stored teachers told (n, t * c), NaN
+#: where unknown.
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class ChipDataset(Dataset[Batch]):
     """The chips, targets and affect of a prepared manifest.
 
     cache: a file for the decoded chips, which are then mapped into memory instead of held there.
+    told: (n, t * c) probabilities by t stored teachers.
     """
 
-    def __init__(self, manifest: Manifest, cache: Path | None = None) -> None:
+    def __init__(self, manifest: Manifest, cache: Path | None = None, told: Tensor | None = None) -> None:
         self.chips = torch.from_numpy(chips(manifest, cache)).permute(0, 3, 1, 2)
         self.targets = torch.from_numpy(manifest.targets())
         self.affect = torch.from_numpy(manifest.affect())
+        self.told = told if told is not None else torch.zeros(len(self.targets), 0)
 
     def __len__(self) -> int:
         return len(self.chips)
 
     def __getitem__(self, row: int) -> Batch:
-        return self.chips[row], self.targets[row], self.affect[row]
+        return self.chips[row], self.targets[row], self.affect[row], self.told[row]
 
     def __getitems__(self, rows: list[int]) -> Batch:
         """A whole batch at once."""
-        return self.chips[rows], self.targets[rows], self.affect[rows]
+        return self.chips[rows], self.targets[rows], self.affect[rows], self.told[rows]
 
 
 class EpochSampler(Sampler[int]):
@@ -89,7 +93,8 @@ class EpochSampler(Sampler[int]):
 def loader(dataset: ChipDataset, batch: int, sampler: EpochSampler | None = None) -> DataLoader[Batch]:
     """Batches in row order, or as a sampler says (the last short batch is left out)."""
     drop = sampler is not None and len(sampler) > batch
-    return DataLoader(dataset, batch, sampler=sampler, drop_last=drop, collate_fn=_as_is)
+    order = Order(sampler) if sampler is not None else None
+    return DataLoader(dataset, batch, sampler=order, drop_last=drop, collate_fn=_as_is)
 
 
 def _as_is(batch: Any) -> Any:

@@ -40,6 +40,7 @@ from mien.sections import AugmentSection, DetectorNetworkSection
 from mien.spec import DetectorSpec, strict
 from mien.training.augment import spoil
 from mien.training.loop import Learner, open_run, run_loop, write_environment
+from mien.training.stop import Order
 
 __all__ = ["FaceLearner", "detection_loss", "fit_detector", "fit_threshold", "flipped"]
 
@@ -57,12 +58,13 @@ def fit_detector(
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda rows: rows,
     bar: bool = True,
     init: str | PathLike[str] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Train, and return the path of the weights.
 
     data: a folder with heads.parquet and backgrounds.parquet.  teacher: an ONNX file in YuNet's form.
     run: the run folder, made here; with `resume` an unfinished one.  threads: for torch on a CPU; all cores by default.
-    init: a run or weights of the same network to start from.
+    init: a run or weights of the same network to start from.  tell: gets a line an epoch.
     Raises OutputError, DataError, ModelError, ConfigError, TrainingError.
     """
     folder = open_run(Path(run), recipe, resume)
@@ -83,11 +85,11 @@ def fit_detector(
         network.load_state_dict(started.state_dict())
     write_environment(folder, origins)
     learner = FaceLearner(network, recipe, len(pools[0]))
-    shown = _HardSampler(learner, recipe.seed, recipe.scenes.hard)
+    shown = Order(_HardSampler(learner, recipe.seed, recipe.scenes.hard))
     batch = recipe.trainer.batch
     train = DataLoader(SceneDataset(pools[0]), batch, sampler=shown, drop_last=True, collate_fn=_as_is)
     held = DataLoader(SceneDataset(pools[1]), batch, collate_fn=_as_is)
-    run_loop(learner, train, held, folder, bar)
+    run_loop(learner, train, held, folder, bar, tell=tell)
     kept = cast(FaceNetwork, learner.kept.eval())
     save_weights(weights, kept, _spec(recipe, Path(teacher), fit_threshold(kept, pools[1], recipe.look.recall)))
     return weights

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import pickle
 import platform
+import time
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,10 +28,13 @@ from torch.utils.data import DataLoader
 from mien.errors import ConfigError, OutputError, TrainingError
 from mien.files import whole_file
 from mien.recipe import DetectorRecipe, Recipe, load_recipe, recipe_text
-from mien.sections import NetworkSection
+from mien.sections import LEAST, NetworkSection, TrainerSection
 from mien.training.optimizers import build_optimizer, rate_at
+from mien.training.stop import Order, Stopper
 
-__all__ = ["Freezer", "Learner", "open_run", "run_loop", "write_environment"]
+__all__ = ["Freezer", "Learner", "open_run", "read_metrics", "run_loop", "write_environment"]
+
+_TOLD = ("loss", "accuracy", "macro_f1", "ccc", "rmse")
 
 
 class Learner(lightning.LightningModule):
@@ -36,6 +43,7 @@ class Learner(lightning.LightningModule):
     def __init__(self, network: nn.Module, recipe: Recipe | DetectorRecipe) -> None:
         super().__init__()
         self.network, self.recipe = network, recipe
+        self.after_step: Callable[[int], None] = lambda _: None  # Stopper's, which must see the average updated
         decay = recipe.trainer.ema
         self.averaged = (
             AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
@@ -53,9 +61,10 @@ class Learner(lightning.LightningModule):
             ((self.recipe.seed * 100_003 + self.current_epoch) * 1_000_003 + step) * 1009 + self.global_rank
         )
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
+        self.after_step(batch_idx)
 
     def place(self) -> tuple[int, int]:
         """(rank, world) of this process."""
@@ -75,7 +84,7 @@ class Learner(lightning.LightningModule):
         optimizer = build_optimizer(self, self.recipe.optimizer)
         schedule, steps = self.recipe.schedule, int(self.trainer.estimated_stepping_batches)
         if schedule.name == "plateau":
-            least = schedule.monitor == "loss"
+            least = schedule.monitor in LEAST
             plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer, "min" if least else "max", schedule.factor, schedule.patience
             )
@@ -193,12 +202,15 @@ class _EpochLog(Callback):
         row = {name: f"{value:.5f}" for name, value in figures.items()}
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         row = {"epoch": str(trainer.current_epoch), "lr": f"{rate:.6g}", **row}
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        rows: list[dict[str, str]] = [*read_metrics(path), row]
+        names = list(dict.fromkeys(name for one in rows for name in one))  # a run of an older mien has fewer
+        with (
+            whole_file(path, overwrite=True) as part,
+            part.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
 
     def _keep_best(self, figures: dict[str, float], pl_module: Any) -> None:
         if self.recipe.trainer.keep != "best":
@@ -207,13 +219,52 @@ class _EpochLog(Callback):
         if f"val/{monitor}" not in figures:
             there = ", ".join(name.removeprefix("val/") for name in figures if name.startswith("val/"))
             raise ConfigError(f"schedule.monitor: the held-out rows give no {monitor}; they give {there}")
-        score = figures[f"val/{monitor}"] * (-1 if monitor == "loss" else 1)
+        score = figures[f"val/{monitor}"] * (-1 if monitor in LEAST else 1)
         if self.best is None or score > self.best:
             self.best = score
             with whole_file(self.folder / "best.safetensors", overwrite=True) as part:
                 save_file(
                     {name: t.detach().cpu().contiguous() for name, t in pl_module.kept.state_dict().items()}, part
                 )
+
+
+class _Teller(Callback):
+    """Says after each epoch how far training is, what the held-out rows say, and how long it will still take."""
+
+    def __init__(self, tell: Callable[[str], None], epochs: int) -> None:
+        self.tell, self.epochs = tell, epochs
+        self.began, self.first = 0.0, 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        self.began, self.first = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        done = trainer.current_epoch + 1
+        figures = trainer.callback_metrics
+        shown = [name for name in ("train/loss", *(f"val/{n}" for n in _TOLD)) if name in figures]
+        words = ", ".join(f"{name} {float(figures[name]):.3f}" for name in shown)
+        left = (time.monotonic() - self.began) / (done - self.first) * (self.epochs - done)
+        if trainer.is_global_zero:
+            self.tell(f"epoch {done} of {self.epochs}: {words}; {_span(left)} left")
+
+
+def _span(seconds: float) -> str:
+    """
+    >>> _span(42), _span(600), _span(7300)
+    ('42 s', '10 min', '2 h 2 min')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's metrics.csv, one an epoch; none if it is not there yet."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def run_loop(
@@ -224,24 +275,76 @@ def run_loop(
     bar: bool,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Any] = (),
+    tell: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train to the recipe's end, from the folder's checkpoint if there is one. Raises TrainingError.
 
+    train: its sampler is an Order, so that a run stopped within an epoch goes on where it was.  tell: gets a line an epoch.
     Afterwards `learner.kept` holds the weights to keep: the last ones, or the best ones if the recipe says so.
     """
     recipe, last = learner.recipe, folder / "last.ckpt"
     chosen, schedule = recipe.trainer, recipe.schedule
-    stopper = [
-        EarlyStopping(
-            f"val/{schedule.monitor}", patience=schedule.stop, mode="min" if schedule.monitor == "loss" else "max"
-        )
-    ]
-    trainer = lightning.Trainer(
-        max_epochs=schedule.epochs,
+    order = train.sampler
+    assert isinstance(order, Order)
+    stopper = Stopper(folder, order, chosen)
+    learner.after_step = stopper.after_step
+    early = EarlyStopping(
+        f"val/{schedule.monitor}", patience=schedule.stop, mode="min" if schedule.monitor in LEAST else "max"
+    )
+    ours = [_EpochLog(folder, recipe), stopper, _Teller(tell, schedule.epochs)]
+    if chosen.compile:
+        learner.network.compile()
+    try:
+        with _quiet():
+            trainer = _trainer(recipe, folder, [*callbacks, *([early] if schedule.stop else []), *ours], loggers, bar)
+            trainer.log_every_n_steps = min(50, max(1, len(train)))
+            trainer.fit(learner, train, held, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
+        why = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{last}: damaged ({why}); delete it to start the run again") from error
+    except RuntimeError as error:
+        raise _advised(error, last, chosen) from error
+    except SystemExit as error:  # what Lightning makes of an interrupt
+        raise TrainingError(f"{folder}: interrupted; go on with --resume") from error
+    if chosen.keep == "best" and trainer.is_global_zero:
+        learner.kept.load_state_dict(load_file(folder / "best.safetensors"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advertisements, and without its advice where we know better: chips lie in memory, so workers would
+    cost; every process judges all held-out rows, so nothing has to be reduced; Order goes on within an epoch."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for words in (
+            "does not have many workers",
+            "sync_dist",
+            "dataloader is not resumable",
+            "LeafSpec",
+            "lr_scheduler.step",
+        ):
+            warnings.filterwarnings("ignore", f"(?s).*{words}")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _trainer(
+    recipe: Recipe | DetectorRecipe, folder: Path, callbacks: list[Callback], loggers: Sequence[Any], bar: bool
+) -> lightning.Trainer:
+    chosen = recipe.trainer
+    if chosen.strategy == "fsdp" and not torch.cuda.is_available():
+        raise ConfigError("trainer.strategy: fsdp shards over GPUs and there is none here; use ddp")
+    return lightning.Trainer(
+        max_epochs=recipe.schedule.epochs,
         precision=chosen.precision,
         gradient_clip_val=chosen.clip or None,
         accumulate_grad_batches=chosen.accumulate,
-        callbacks=[*callbacks, *(stopper if schedule.stop else []), _EpochLog(folder, recipe)],
+        callbacks=callbacks,
+        default_root_dir=folder,
         logger=list(loggers) or False,
         enable_checkpointing=False,
         enable_progress_bar=bar,
@@ -255,17 +358,16 @@ def run_loop(
         use_distributed_sampler=False,
         deterministic=chosen.deterministic or None,
     )
-    if chosen.compile:
-        learner.network.compile()
-    try:
-        trainer.fit(learner, train, held, ckpt_path=last if last.is_file() else None, weights_only=False)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"memory ran out; lower trainer.batch (now {chosen.batch}) or raise trainer.accumulate"
-        ) from error
-    except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{last}: damaged ({error}); delete it to start the run again") from error
-    if trainer.interrupted:
-        raise TrainingError(f"{folder}: interrupted; go on with --resume")
-    if chosen.keep == "best" and trainer.is_global_zero:
-        learner.kept.load_state_dict(load_file(folder / "best.safetensors"))
+
+
+def _advised(error: RuntimeError, last: Path, chosen: TrainerSection) -> Exception:
+    """The error with its next move if it is one that users meet, or itself."""
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text or "not enough memory" in text:
+        return TrainingError(
+            f"memory ran out; lower trainer.batch (now {chosen.batch}) and raise trainer.accumulate (now "
+            f"{chosen.accumulate}) by the same factor, then go on with --resume"
+        )
+    if "loading state_dict" in text:
+        return TrainingError(f"{last}: the checkpoint of another network: {text[:400]}")
+    return error

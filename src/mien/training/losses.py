@@ -68,7 +68,8 @@ class Loss(nn.Module):
     def forward(
         self, answer: Answer, targets: Tensor, affect: Tensor, teacher: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """answer for n rows; targets (n, c) and affect (n, 2), NaN where unknown; teacher (n, c) probabilities."""
+        """answer for n rows; targets (n, c) and affect (n, 2), NaN where unknown; teacher (n, c) probabilities, NaN
+        where no teacher knows the row."""
         parts: dict[str, Tensor] = {}
         if answer.logits is not None:
             parts["expression"] = self._expression(answer.logits, targets, teacher)
@@ -82,6 +83,17 @@ class Loss(nn.Module):
         return self._sum(parts), parts
 
     def _expression(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
+        """Rows that no teacher knows have their labels alone, with the full weight."""
+        if teacher is None:
+            return self._shared(logits, targets, None)
+        told = ~torch.isnan(teacher).any(dim=1)
+        if told.all():
+            return self._shared(logits, targets, teacher)
+        parts = (told, teacher[told]), (~told, None)
+        sums = [self._shared(logits[rows], targets[rows], by) * rows.sum() for rows, by in parts if rows.any()]
+        return torch.stack(sums).sum() / len(logits)
+
+    def _shared(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
         known = ~torch.isnan(targets).any(dim=1)
         total = logits.sum() * 0
         share = self.distil.weight if teacher is not None else 0.0

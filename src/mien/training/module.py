@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mien.evaluation.affect import concordance
-from mien.evaluation.metrics import macro_f1
+from mien.evaluation.affect import concordance, rmse
+from mien.evaluation.metrics import macro_auroc, macro_f1
 from mien.models.network import Answer, ExportGraph, Network
 from mien.recipe import Recipe
 from mien.training.augment import augment, centre
@@ -17,11 +18,9 @@ from mien.training.dataset import Batch
 from mien.training.loop import Learner
 from mien.training.losses import Loss
 from mien.training.mixing import mixed
+from mien.training.transforms import Transform
 
-__all__ = ["ExpressionModule", "Transform"]
-
-#: float32 chips (n, 3, h, w) 0..255 -> the same form: what a user's own augmentation does after the recipe's.
-Transform = Callable[[Tensor], Tensor]
+__all__ = ["ExpressionModule"]
 
 
 class ExpressionModule(Learner):
@@ -45,24 +44,27 @@ class ExpressionModule(Learner):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.seed_step(batch_idx)
-        chips, targets, affect = batch
+        chips, targets, affect, told = batch
         x = augment(chips, self.recipe.augment, self.recipe.crop.border)
         x = self.transform(x) if self.transform is not None else x
-        x, targets, affect = mixed(x, targets, affect, self.recipe.augment)
+        classes = targets.shape[1]
+        x, both, affect = mixed(x, torch.cat([targets, told], dim=1), affect, self.recipe.augment)
         x = x.contiguous(memory_format=torch.channels_last)
-        loss, parts = self.loss(self.network(x), targets, affect, self._taught(x))
+        taught = self._taught(x, both[:, classes:].unflatten(1, (-1, classes)) if told.shape[1] else None)
+        loss, parts = self.loss(self.network(x), both[:, :classes], affect, taught)
         for name, part in parts.items() if len(parts) > 1 else ():
             self.log(f"train/{name}", part.detach(), on_step=False, on_epoch=True, sync_dist=True)
         return self.finite(loss, batch_idx)
 
-    def _taught(self, x: Tensor) -> Tensor | None:
-        if not self.teachers:
-            return None
+    def _taught(self, x: Tensor, told: Tensor | None) -> Tensor | None:
+        """(n, c): the mean over all teachers that know a row, NaN where none does; None without teachers. told: (n, t, c)."""
+        answers = [] if told is None else list(told.unbind(1))
         with torch.no_grad():
-            return torch.stack([teacher.to(x.device)(x)[0] for teacher in self.teachers]).mean(0)
+            answers += [teacher.to(x.device)(x)[0] for teacher in self.teachers]
+        return torch.stack(answers).nanmean(0) if answers else None
 
     def validation_step(self, batch: Batch, _batch_idx: int) -> None:
-        chips, targets, affect = batch
+        chips, targets, affect, _ = batch
         answer = cast(Network, self.kept)(centre(chips, self.recipe.crop.border))
         n = len(chips)
         logits = torch.full((n, targets.shape[1]), torch.nan) if answer.logits is None else answer.logits.float()
@@ -79,7 +81,7 @@ class ExpressionModule(Learner):
 
 
 def held_metrics(loss: Loss, logits: Tensor, targets: Tensor, said: Tensor, affect: Tensor) -> dict[str, float]:
-    """loss, accuracy, macro_f1, ccc (mean of valence and arousal): those that the rows allow; NaN marks what is unknown."""
+    """loss, accuracy, macro_f1, auroc, ccc and rmse (means of valence and arousal): those that the rows allow; NaN marks what is unknown."""
     found: dict[str, float] = {}
     parts = Answer(None if logits.isnan().all() else logits, None if said.isnan().all() else said)
     plain = Loss(loss.section, loss.distil, torch.ones_like(loss.class_weights)).to(logits.device)
@@ -89,10 +91,10 @@ def held_metrics(loss: Loss, logits: Tensor, targets: Tensor, said: Tensor, affe
         truth, answer = targets[known].argmax(1).cpu().numpy(), logits[known].argmax(1).cpu().numpy()
         found["accuracy"] = float((truth == answer).mean())
         found["macro_f1"] = macro_f1(truth, answer)
+        found["auroc"] = macro_auroc(truth, torch.softmax(logits[known].double(), 1).cpu().numpy())
     both = ~affect.isnan().any(dim=1) & ~said.isnan().any(dim=1)
     if both.any():
         pairs = said[both].cpu().double().numpy(), affect[both].cpu().double().numpy()
-        found["ccc"] = float(
-            (concordance(pairs[0][:, 0], pairs[1][:, 0]) + concordance(pairs[0][:, 1], pairs[1][:, 1])) / 2
-        )
+        for name, measure in (("ccc", concordance), ("rmse", rmse)):
+            found[name] = float(np.mean([measure(pairs[0][:, i], pairs[1][:, i]) for i in (0, 1)]))
     return found

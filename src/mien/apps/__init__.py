@@ -1,1 +1,0 @@
-"""Doors to the outside: the server and the page."""

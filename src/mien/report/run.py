@@ -1,0 +1,61 @@
+"""The page of a run: what was asked for, how it went, and what the network says of the held-out rows."""
+
+from __future__ import annotations
+
+import base64
+import csv
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mien.evaluation.judgement import Judgement
+from mien.recipe import Recipe, recipe_text
+from mien.report.judged import confusion_rows
+from mien.report.page import page
+from mien.report.tables import judgement_tables, percent
+from mien.spec import ModelSpec
+
+__all__ = ["run_page"]
+
+
+def run_page(folder: Path, recipe: Recipe, spec: ModelSpec, found: Judgement | None) -> str:
+    """One self-contained HTML page, from the folder's metrics.csv, curves.png and environment.json.
+
+    found: the held-out rows judged; None where there is nothing to judge them by.
+    """
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        epochs = list(csv.DictReader(file))
+    expression = None if found is None else found.scores.expression
+    facts: dict[str, Any] = {
+        "recipe": recipe,
+        "text": recipe_text(recipe),
+        "spec": spec,
+        "headline": _headline(epochs, found),
+        "curves": base64.b64encode((folder / "curves.png").read_bytes()).decode(),
+        "epochs": epochs,
+        "names": list(epochs[0]) if epochs else [],
+        "tables": [] if found is None else [t for t in judgement_tables(found) if t.name != "coverage"],
+        "confusion": [] if expression is None else confusion_rows(expression),
+        "environment": msgspec.json.decode((folder / "environment.json").read_bytes()),
+        "folder": folder.name,
+    }
+    return page("run.html", f"Run {folder.name}", facts)
+
+
+def _headline(epochs: list[dict[str, str]], found: Judgement | None) -> list[tuple[str, str]]:
+    facts = [(f"{len(epochs)}", "epochs")]
+    if found is not None and found.scores.expression is not None:
+        scores = found.scores.expression
+        low, high = scores.interval
+        facts += [
+            (f"{scores.rows:,}", "held-out faces"),
+            (percent(scores.accuracy), f"accuracy ({percent(low)} to {percent(high)})"),
+            (percent(scores.macro_f1), "macro F1"),
+            (f"{scores.auroc:.3f}", "AUROC"),
+            (percent(scores.ece), "calibration error"),
+        ]
+    if found is not None and found.scores.affect is not None:
+        ccc = found.scores.affect.ccc
+        facts += [(f"{ccc[0]:.2f}", "CCC of valence"), (f"{ccc[1]:.2f}", "CCC of arousal")]
+    return facts

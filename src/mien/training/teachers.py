@@ -1,0 +1,101 @@
+"""Teachers: networks that answer while the student learns, and answers that were stored before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien.errors import ConfigError, DataError
+from mien.evaluation.predictions import Predictions, projected
+from mien.evaluation.tables import read_predictions
+from mien.labels import LabelSet
+from mien.models.network import ExportGraph
+from mien.models.weights import load_weights, weights_file
+from mien.recipe import Recipe
+from mien.spec import CropSpec
+
+__all__ = ["Teachers", "read_teachers"]
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """networks: answer each training chip as the student sees it.  told: (n, t * c) probabilities of t tables, side by side, by
+    row of the train side, NaN where a table does not know the row; None without tables.  origins: paths and hashes."""
+
+    networks: list[ExportGraph]
+    told: Tensor | None
+    origins: list[dict[str, str]]
+
+
+def read_teachers(
+    paths: Sequence[str | PathLike[str]],
+    ids: Sequence[str],
+    labels: LabelSet,
+    recipe: Recipe,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Teachers:
+    """Runs, weights files, or tables of predictions (.csv, .parquet) of the train rows by id, from any model.
+
+    ids: of the train rows.  Raises ConfigError, DataError, ModelError.
+    """
+    networks, origins, tables = [], [], []
+    for path in map(Path, paths):
+        if path.suffix in {".csv", ".parquet"}:
+            tables.append(_stored(path, ids, labels, tell))
+            origins.append({"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+        else:
+            network, origin = _network(path, labels, recipe)
+            networks.append(network)
+            origins.append(origin)
+    told = torch.from_numpy(np.concatenate(tables, axis=1).astype(np.float32)) if tables else None
+    return Teachers(networks, told, origins)
+
+
+def _stored(path: Path, ids: Sequence[str], labels: LabelSet, tell: Callable[[str], None]) -> np.ndarray:
+    """(n, c) probabilities in the order of the ids, NaN where the table does not know one."""
+    stored = read_predictions(path)
+    strange = [name for name in labels if name not in stored.labels]
+    if strange:
+        raise ConfigError(
+            f"--teacher {path}: says nothing of {', '.join(strange)}; it answers {', '.join(stored.labels)}"
+        )
+    at = {name: row for row, name in enumerate(stored.ids)}
+    rows = [(i, at[name]) for i, name in enumerate(ids) if name in at]
+    if not rows:
+        raise DataError(
+            f"--teacher {path}: knows none of the {len(ids):,} training rows; its ids are like {stored.ids[:1]}, theirs "
+            f"like {list(ids[:1])}; make it with `mien evaluate MODEL --split train --predictions {path.name}`"
+        )
+    here, there = (np.array(column) for column in zip(*rows, strict=True))
+    only = Predictions(stored.labels, [ids[i] for i in here], stored.probabilities[there], stored.affect[there])
+    out = np.full((len(ids), len(labels)), np.nan)
+    out[here] = projected(only, labels).probabilities
+    if len(rows) < len(ids):
+        tell(f"--teacher {path}: knows {len(rows):,} of {len(ids):,} training rows; the others have their labels alone")
+    return out
+
+
+def _network(path: Path, labels: LabelSet, recipe: Recipe) -> tuple[ExportGraph, dict[str, str]]:
+    file, origin = weights_file(path)
+    network, spec = load_weights(file)
+    if not spec.expression:
+        raise ConfigError(f"--teacher {path}: answers valence and arousal alone; a teacher needs an expression head")
+    if LabelSet(spec.labels) != labels or _plain(spec.crop) != _plain(recipe.crop):
+        raise ConfigError(
+            f"--teacher {path}: answers {', '.join(spec.labels)} on {spec.crop.width}x{spec.crop.height} chips; the recipe "
+            f"has {', '.join(labels)} on {recipe.crop.width}x{recipe.crop.height}, framed {_plain(recipe.crop)}; a teacher "
+            "of other chips can teach by its stored predictions"
+        )
+    return ExportGraph(network, spec), origin
+
+
+def _plain(crop: CropSpec) -> CropSpec:
+    return msgspec.structs.replace(crop, border=0)

@@ -63,7 +63,7 @@ def test_members_without_weight_stay_outside(tmp_path):
     members = files(tmp_path)
     export_ensemble(members, [1, 0, 1], tmp_path / "e.onnx")
     assert [m.made_by for m in read_spec(tmp_path / "e.onnx").ensemble.members] == ["seed 0", "seed 2"]
-    with pytest.raises(ConfigError, match="no ensemble; use that model itself"):
+    with pytest.raises(ConfigError, match=r"only m0\.onnx has a weight above 0; that is no ensemble"):
         export_ensemble(members, [1, 0, 0], tmp_path / "f.onnx")
 
 

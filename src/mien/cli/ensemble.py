@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -71,14 +72,14 @@ def ensemble(
         found, answers = judge_ensemble(ask(judging), names, share, judging, logits, chosen_on, same)
         if predictions is not None:
             write_predictions(answers, predictions, overwrite)
+        if json:
+            print(msgspec.json.encode(found).decode())
+        else:
+            _show(found, split)
         if out is not None:
             _export(files, share, out, found, f"{source}/{split}/{rule}", overwrite)
-    if json:
-        print(msgspec.json.encode(found).decode())
-        return
-    _show(found, split)
     for path in (predictions, out):
-        if path is not None:
+        if path is not None and not json:
             print(f"written: {path} ({path.stat().st_size / 1e6:.2f} MB)")
 
 
@@ -199,7 +200,7 @@ def _show(found: EnsembleScores, split: str) -> None:
         table.add_row(escape(member.name), f"{member.weight:.3f}", *_cells(member))
     table.add_section()
     table.add_row("ensemble", "", *_cells(found.ensemble), style="bold")
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     gain, (low, high) = found.gain.difference, found.gain.interval
     print(
         f"gain over the best member here ({found.best}): {100 * gain:+.2f} points, 95 % interval {100 * low:+.2f} to "

@@ -39,7 +39,9 @@ def export_ensemble(
     """
     kept = [(Path(file), float(weight)) for file, weight in zip(files, weights, strict=True) if weight > 0]
     if len(kept) < 2:
-        raise ConfigError("ensemble: one member with a weight above 0 is no ensemble; use that model itself")
+        raise ConfigError(
+            f"ensemble: only {kept[0][0].name if kept else 'no member'} has a weight above 0; that is no ensemble, use the model itself"
+        )
     total = sum(weight for _, weight in kept)
     share = np.array([weight / total for _, weight in kept], np.float64)
     opened = [open_graph(file) for file, _ in kept]

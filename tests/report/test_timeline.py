@@ -1,0 +1,189 @@
+"""The timeline: figures with oracles, episodes, files for other programs, the page."""
+
+import csv
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from scipy.signal import lfilter
+
+from builders import LABELS, a_face, an_expression
+from mien.errors import DataError
+from mien.evaluation.intervals import block_bootstrap, memory
+from mien.evaluation.timeline import Person, episodes, read_timeline, summary
+from mien.faces import Frame
+from mien.report.annotations import write_annotations
+from mien.report.strips import binned
+from mien.report.timeline import timeline_page, write_report
+from mien.runtime.table import TableSink
+from mien.vision.writer import VideoWriter
+
+IMAGE = np.zeros((2, 2, 3), np.uint8)
+
+
+def a_person(seconds, happy, lasted=0.1, track=1) -> Person:
+    """Happiness as given, the rest neutral; valence follows."""
+    seconds, happy = np.asarray(seconds, float), np.asarray(happy, float)
+    shares = np.zeros((len(seconds), len(LABELS)))
+    shares[:, LABELS.index("happiness")], shares[:, LABELS.index("neutral")] = happy, 1 - happy
+    affect = np.stack([happy, np.zeros(len(happy))], axis=1)
+    return Person(
+        track, seconds, shares, affect, np.tile([0.0, 0, 9, 9], (len(seconds), 1)), np.full(len(seconds), lasted)
+    )
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A minute at 10 frames a second: person 1 always there, happy from 20 to 40 s; person 2 from 30 s on; 45 to 50 s nobody."""
+    path = tmp_path / "t.csv"
+    with TableSink(path, LABELS, image="a.mp4", model="tiny", smoothing=0.3) as sink:
+        for i in range(600):
+            t = i / 10
+            one = an_expression("happiness" if 20 <= t < 40 else "neutral", 0.8, 0.6 if 20 <= t < 40 else 0.0, 0.1)
+            faces = [a_face(expression=one, track=1)]
+            if t >= 30:
+                faces.append(a_face(expression=an_expression("anger", 0.7, -0.4, 0.5), track=2))
+            sink.write(Frame(IMAGE, i, t), [] if 45 <= t < 50 else faces)
+    return path
+
+
+def test_a_table_becomes_people(table):
+    found = read_timeline(table)
+    assert [(p.track, round(p.seen, 3)) for p in found.people] == [(1, 55.0), (2, 25.0)]
+    assert (found.frames, found.begin, round(found.end, 3), round(found.filled, 3)) == (600, 0.0, 60.0, 55.0)
+    assert (found.source, found.model, found.smoothing, found.labels) == ("a.mp4", "tiny", 0.3, LABELS)
+    figures = summary(found.people[0], found.step)
+    happy = LABELS.index("happiness")
+    assert figures.shares[happy] == pytest.approx(20 / 55, abs=1e-9)
+    assert figures.affect[0] == pytest.approx(0.6 * 20 / 55, abs=1e-6)
+    low, high = figures.share_edges[:, happy]
+    assert 0 <= low < 20 / 55 < high <= 1
+
+
+def test_shares_are_of_time_and_not_of_frames():
+    """Two frames that last a second each weigh as much as twenty of a tenth."""
+    person = a_person([*np.arange(20) / 10, 2.0, 3.0], [*[0.0] * 20, 1.0, 1.0])
+    lasted = np.array([*[0.1] * 20, 1.0, 1.0])
+    person = Person(1, person.seconds, person.probabilities, person.affect, person.boxes, lasted)
+    assert summary(person, 0.1).shares[LABELS.index("happiness")] == pytest.approx(0.5)
+
+
+def test_the_block_bootstrap_is_the_plain_one_for_independent_rows():
+    values = np.random.default_rng(0).normal(size=(400, 1))
+    low, high = block_bootstrap(values, 1, draws=4000)[:, 0]
+    assert (high - low) == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.06)
+    assert np.isnan(block_bootstrap(values[:7], 2)).all()
+
+
+def test_the_block_bootstrap_holds_where_neighbours_are_alike():
+    """AR(1) series: the true mean lies in the interval about as often as it says; rows drawn singly would say far too much."""
+    rng, inside, naive = np.random.default_rng(1), 0, 0
+    for _ in range(50):
+        values = lfilter([1.0], [1.0, -0.95], rng.normal(size=1000))[:, None]
+        low, high = block_bootstrap(values, 4 * memory(values, 100), draws=100)[:, 0]
+        inside += low <= 0 <= high
+        low, high = block_bootstrap(values, 1, draws=100)[:, 0]
+        naive += low <= 0 <= high
+    assert inside >= 38
+    assert naive <= 30
+    assert memory(rng.normal(size=(500, 1)), 50) <= 2
+
+
+def test_episodes_have_onset_apex_and_offset():
+    happy = np.zeros(100)
+    happy[20:40] = 0.4
+    happy[30] = 0.9
+    happy[60:62] = 0.9
+    happy[80:90] = 0.45
+    [one] = episodes(a_person(np.arange(100) / 10, happy), LABELS)
+    assert (one.label, one.onset, one.apex, round(one.offset, 6), one.peak) == ("happiness", 2.0, 3.0, 4.0, 0.9)
+    assert one.mean == pytest.approx((19 * 0.4 + 0.9) / 20)
+    seconds = np.arange(100) / 10 + np.where(np.arange(100) >= 30, 5.0, 0.0)
+    assert [round(e.onset, 3) for e in episodes(a_person(seconds, np.full(100, 0.8)), LABELS)] == [0.0, 8.0]
+
+
+def test_episodes_for_other_programs(table, tmp_path):
+    found = read_timeline(table)
+    for name in ("e.csv", "e.eaf", "e.boris"):
+        write_annotations(found, tmp_path / name)
+    with (tmp_path / "e.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["track"], row["label"], row["onset"], row["offset"]) for row in rows] == [
+        ("1", "happiness", "20.0", "40.0"),
+        ("2", "anger", "30.0", "45.0"),
+        ("2", "anger", "50.0", "60.0"),
+    ]
+    root = ElementTree.parse(tmp_path / "e.eaf").getroot()  # noqa: S314 - our own file
+    slots = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE")) for slot in root.iter("TIME_SLOT")}
+    tiers = {
+        tier.get("TIER_ID"): [
+            (slots[a.get("TIME_SLOT_REF1")], slots[a.get("TIME_SLOT_REF2")]) for a in tier.iter("ALIGNABLE_ANNOTATION")
+        ]
+        for tier in root.iter("TIER")
+    }
+    assert tiers == {"person 1: happiness": [(20000, 40000)], "person 2: anger": [(30000, 45000), (50000, 60000)]}
+    assert list(slots.values()) == sorted(slots.values())
+    project = json.loads((tmp_path / "e.boris").read_text())
+    [observation] = project["observations"].values()
+    assert [event[:3] for event in observation["events"]][:3] == [
+        [20.0, "person 1", "happiness"],
+        [30.0, "person 2", "anger"],
+        [40.0, "person 1", "happiness"],
+    ]
+    assert {row["code"] for row in project["behaviors_conf"].values()} == set(LABELS)
+
+
+def test_pictures_hide_no_peak():
+    """An hour in 480 steps: the one frame that is happy is still in the range, and the mean is of all rows."""
+    happy = np.zeros(36_000)
+    happy[20_000] = 1.0
+    bins = binned(a_person(np.arange(36_000) / 10, happy), 0.0, 3600.0, 0.1)
+    assert len(bins.there) == 480
+    assert bins.high[:, LABELS.index("happiness")].max() == 1.0
+    assert bins.mean[:, LABELS.index("happiness")].mean() == pytest.approx(happy.mean())
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(table, tmp_path, mien):
+    code, out, err = mien("report", table, "--out", "r.html", "--episodes", "e.eaf")
+    assert (code, "written: r.html" in out, "written: e.eaf" in out) == (0, True, True), err
+    text = (tmp_path / "r.html").read_text()
+    assert "http" not in text.replace("http://www.w3.org", "")
+    for words in (
+        "Person 1",
+        "Person 2",
+        "circular block bootstrap",
+        "36.4 %",
+        "0:20.0",
+        "it holds no pictures of faces",
+    ):
+        assert words in text
+    assert "<img" not in text
+    assert len(text) < 600_000
+    assert mien("report", table, "--out", "r.html")[0] == 2, "what exists is not replaced"
+    code, _, err = mien("report", table)
+    assert (code, "nothing to write" in err) == (2, True)
+    assert "no form of episodes" in mien("report", table, "--episodes", "e.xls")[2]
+
+
+def test_thumbnails_come_from_the_video(table, tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 64, 64, rate=10) as writer:
+        for i in range(600):
+            writer.write(np.full((64, 64, 3), i % 200, np.uint8), i / 10)
+    write_report(table, tmp_path / "r.html", video=tmp_path / "a.mp4")
+    text = (tmp_path / "r.html").read_text()
+    assert text.count('<img src="data:image/jpeg') == 3
+    assert "mind who sees it" in text
+
+
+def test_names_are_escaped_and_empty_tables_say_so(tmp_path):
+    with TableSink(tmp_path / "t.jsonl", LABELS, image="<script>alert(1)</script>") as sink:
+        for i in range(3):
+            sink.write(Frame(IMAGE, i, i / 10), [])
+    text = timeline_page(read_timeline(tmp_path / "t.jsonl"), title="<script>")
+    assert "<script>" not in text
+    assert "No face was read in any frame" in text
+    with TableSink(tmp_path / "e.csv", LABELS):
+        pass
+    with pytest.raises(DataError, match="a table without rows"):
+        read_timeline(tmp_path / "e.csv")

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint web serve clean
 
 demo: .venv/light
 	@mkdir -p out
@@ -11,10 +11,17 @@ demo: .venv/light
 	@echo "the annotated picture: out/demo/eileen_collins.jpg"
 
 test: .venv/full lint
+	@$(BIN)/python hatch_build.py || echo "the page's engine is missing: the tests that need it skip"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
+web:  # the page's engine (onnxruntime-web), pinned, by npm
+	$(PYTHON) hatch_build.py
+
+serve: .venv/serve web
+	$(BIN)/mien serve
+
 lint: .venv/full
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks hatch_build.py
 	$(BIN)/mypy
 
 .venv/light: pyproject.toml
@@ -22,10 +29,15 @@ lint: .venv/full
 	$(PIP) -e .
 	@touch $@
 
+.venv/serve: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -e '.[serve]'
+	@touch $@
+
 .venv/full: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) -e '.[train,test,lint]'
-	@touch $@ .venv/light
+	@touch $@ .venv/light .venv/serve
 
 clean:
-	rm -rf .venv out build dist
+	rm -rf .venv out build dist src/mien/apps/web/vendor

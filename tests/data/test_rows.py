@@ -263,3 +263,28 @@ def test_a_submission_is_one_code_a_line(tmp_path):
     assert (tmp_path / "s.csv").read_text() == "3\n6\n0\n"
     with pytest.raises(OutputError, match="exists already"):
         write_submission(told, tmp_path / "s.csv")
+
+
+def test_facts_and_votes_travel_with_the_rows(tmp_path):
+    labels = ("happiness", "sadness")
+    made = [
+        Sample(f"r{i}", b"x", np.eye(2, dtype=np.float32)[i % 2], votes=np.array([i, 3]), facts={"age": str(i)})
+        for i in range(3)
+    ]
+    one = make_manifest([*made, Sample("bare", b"x")], Header(source="one", labels=labels))
+    assert one.facts == ["age"]
+    assert one.votes().tolist() == [[0, 3], [1, 3], [2, 3], [0, 0]]
+    one.write(tmp_path / "one.parquet")
+    again = list(Manifest.read(tmp_path / "one.parquet"))
+    assert again[1].facts == {"age": "1"}
+    assert again[1].votes.tolist() == [1, 3]
+    assert (again[3].votes, again[3].facts) == (None, {"age": None})
+    other = make_manifest([Sample("z", b"x", np.array([1, 0], np.float32))], Header(source="two", labels=("fear", "sadness")))
+    both = merge([one, other])
+    assert both.table["source"].to_pylist() == ["one"] * 4 + ["two"]
+    assert both.table["age"].to_pylist() == ["0", "1", "2", None, None]
+    assert both.labels.names == ("happiness", "sadness", "fear")
+    assert both.votes()[1].tolist() == [1, 3, 0]
+    assert project(one, ("sadness", "happiness")).votes()[2].tolist() == [3, 2]
+    with pytest.raises(DataError, match="may not be called 'box'"):
+        make_manifest([Sample("r", b"x", facts={"box": "1"})], Header(source="one", labels=labels))

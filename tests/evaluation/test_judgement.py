@@ -1,18 +1,22 @@
 """Judgements: copies left out, the report as a person gets it, comparisons from the command line."""
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from builders import a_run
 from mien.data.manifest import Manifest
 from mien.data.split import project
 from mien.data.synthetic import synthetic
 from mien.evaluation.judgement import copies_in_training, coverage, judge
 from mien.evaluation.predictions import Predictions, write_predictions
+from mien.evaluation.slices import slice_rows
+from mien.export.onnx import export_onnx
 from mien.report.judged import judgement_page, judgement_text
+from pages import check_page
 
 
 def answers(manifest: Manifest, right: float, seed: int = 0) -> Predictions:
@@ -60,32 +64,53 @@ def test_coverage_falls_as_confidence_rises():
     assert 0.95 not in found
 
 
-class Page(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.images, self.links, self.titles = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        if tag == "img":
-            self.images.append(attributes)
-        if tag == "h2":
-            self.titles.append(attributes.get("id"))
-        self.links += [v for k, v in attrs if k in {"src", "href"} and v]
-
-
 def test_the_page_is_whole_and_shows_the_faces(drawn):
     told = answers(drawn, 0.7)
-    found = judge("<model>", told, drawn, draws=50)
-    text = judgement_page(found, told, drawn, "mien evaluate <model>")
-    page = Page()
-    page.feed(text)
-    assert not [link for link in page.links if link.startswith(("http", "//"))]
-    assert len(page.images) > 24
-    assert all(image["alt"] for image in page.images)
-    assert {"figures", "confusion", "classes", "sure", "affect", "mistakes", "doubts", "how"} <= set(page.titles)
-    assert "&lt;model&gt;" in text
-    assert "accuracy" in judgement_text(found, "mien evaluate m")
+    found = judge("<model>", told, drawn, draws=50, made={"data": "<drawn>"})
+    found = msgspec.structs.replace(found, slices=slice_rows(told, drawn, ["label", "brightness"], draws=20))
+    html = judgement_page(found, told, drawn, "mien evaluate '<model>'")
+    page = check_page(html)
+    assert len(page.all("img")) > 24
+    there = {a["id"] for a in page.all("h2")}
+    assert there == {"figures", "confusion", "classes", "sure", "affect", "slices", "mistakes", "doubts", "how"}
+    assert "&lt;model&gt;" in html
+    assert "<model>" not in html
+    assert len(page.all("image")) == 2  # as read, as annotated
+    bare = check_page(judgement_page(found, told, drawn, "mien", faces=False))
+    assert not bare.all("img")
+    assert "it holds no pictures" in bare.text
+
+
+def test_the_text_holds_every_figure_with_its_interval(drawn):
+    found = judge("m", answers(drawn, 0.7), drawn, {drawn.ids[0]}, draws=50, made={"data": "drawn | here"})
+    text = judgement_text(found, "mien evaluate m")
+    lines = text.splitlines()
+    for name in ("accuracy", "macro F1", "Cohen's kappa", "AUROC, one against the rest", "Brier score", "CCC"):
+        line = next(line for line in lines if line.startswith(f"| {name} |"))
+        assert " to " in line, name
+    assert "### Without copies" in text
+    assert "drawn \\| here" in text
+    assert {line.count("|") for line in lines if line.startswith("| neutral |")} == {8, 9}
+
+
+def test_what_is_odd_is_said(drawn):
+    one = drawn.take([0])
+    told = answers(one, 1.0)
+    found = judge("m", told, one, draws=20)
+    assert any("only 1 row:" in note for note in found.notes)
+    assert any("macro means are over the 1 classes" in note for note in found.notes)
+    constant = Predictions(drawn.labels, drawn.ids, np.tile(np.eye(8)[0], (len(drawn), 1)), drawn.affect())
+    found = judge("m", constant, drawn, draws=20)
+    assert any("the answer is neutral on every row" in note for note in found.notes)
+    assert found.scores.expression.kappa == 0
+    check_page(judgement_page(found, constant, drawn, "mien"))
+    affect_only = Predictions(drawn.labels, drawn.ids, np.full((len(drawn), 8), np.nan), drawn.affect())
+    found = judge("m", affect_only, drawn, draws=20)
+    assert found.scores.expression is None
+    assert {a["id"] for a in check_page(judgement_page(found, affect_only, drawn, "mien")).all("h2")} == {
+        "affect",
+        "how",
+    }
 
 
 def test_rivals_are_judged_and_compared(mien, drawn):
@@ -118,3 +143,67 @@ def test_fewer_labels_leave_rows_out(mien, drawn):
     )
     assert code == 0
     assert json.loads(out)["scores"]["expression"]["rows"] == len(project(drawn.split("test"), "affectnet7"))
+
+
+def test_groups_and_a_page_without_faces_from_the_command_line(mien, drawn):
+    drawn.write("d.parquet")
+    write_predictions(answers(drawn, 0.8), "a.csv")
+    words = ("evaluate", "a.csv", "--data", "d.parquet", "--split", "train")
+    code, out, _ = mien(*words, "--slice", "label", "--slice", "contrast", "--no-faces", "--out", "r.html")
+    assert code == 0
+    assert "By contrast" in out
+    page = check_page(Path("r.html").read_text())
+    assert not page.all("img")
+    assert "mien evaluate a.csv" in page.text
+    assert "a table of answers, made elsewhere" in page.text
+    assert mien(*words, "--slice", "age")[0] == 2
+    code, _, err = mien(*words, "--robustness")
+    assert (code, "only a model can be shown corrupted faces" in err) == (2, True)
+    code, _, err = mien(*words, "--card", "c.md")
+    assert (code, "is no .onnx model" in err) == (2, True)
+    assert not Path("c.md").exists()
+    code, _, err = mien(*words, "--out", "r.pdf")
+    assert (code, "a report is .html, .md or .json" in err) == (2, True)
+
+
+def test_comparisons_are_written_as_page_text_and_json(mien, drawn):
+    drawn.write("d.parquet")
+    for name, right in (("a.csv", 0.9), ("b.csv", 0.4)):
+        write_predictions(answers(drawn, right, seed=2), name)
+    words = ("compare", "b.csv", "a.csv", "--data", "d.parquet", "--split", "train")
+    for suffix in ("html", "md", "json"):
+        assert mien(*words, "--out", f"c.{suffix}")[0] == 0
+    assert "a.csv is really better" in check_page(Path("c.html").read_text()).text
+    assert "### Leaderboard" in Path("c.md").read_text()
+    assert [one["model"] for one in json.loads(Path("c.json").read_text())["judgements"]] == ["a.csv", "b.csv"]
+    assert mien(*words, "--out", "c.md")[0] == 2
+
+
+def test_a_model_is_judged_under_corruptions(mien, tmp_path):
+    model = tmp_path / "m.onnx"
+    export_onnx(a_run(tmp_path / "run") / "weights.safetensors", model)
+    synthetic(24, seed=0).write("d.parquet")
+    words = (
+        "evaluate",
+        model,
+        "--data",
+        "d.parquet",
+        "--split",
+        "train",
+        "--robustness",
+        "--tta",
+        "flip",
+        "--card",
+        "c.md",
+    )
+    code, out, err = mien(*words, "--out", "r.html")
+    assert code == 0, err
+    assert "Under corruptions" in out
+    assert (
+        len([a for a in check_page(Path("r.html").read_text()).all("svg") if "under" in a.get("aria-label", "")]) == 8
+    )
+    card = Path("c.md").read_text()
+    assert "accuracy kept under corruptions" in card
+    assert "--card" not in card
+    for part in ("Intended use", "Measured", "Limits", "Law, and where not to use it", "Licence"):
+        assert f"## {part}" in card

@@ -1,7 +1,6 @@
 """The audit's page: whole, self-contained, readable by all."""
 
 import re
-from html.parser import HTMLParser
 
 import cv2
 import numpy as np
@@ -13,37 +12,9 @@ from mien.errors import DataError
 from mien.labels import label_set
 from mien.report.figures import data_uri, label_colour, montage, plane, tile
 from mien.report.page import audit_page
+from pages import Reader
 
 LABELS = label_set("affectnet8")
-VOID = {"meta", "img", "br", "link", "input", "hr", "rect", "line", "circle", "image"}
-
-
-class Reader(HTMLParser):
-    """Checks that tags close, and keeps what a page refers to."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.faults, self.tags, self.words = [], [], [], []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        if tag not in VOID and (not self.open or self.open.pop() != tag):
-            self.faults.append(tag)
-
-    def handle_data(self, text):
-        self.words.append(text)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def png(image):

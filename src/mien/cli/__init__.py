@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 import mien
-from mien.cli import calibrate, compare, data, ensemble, evaluate, export, models, predict, report, show, train, watch
+from mien.cli import (
+    calibrate,
+    compare,
+    data,
+    ensemble,
+    evaluate,
+    export,
+    models,
+    page,
+    predict,
+    report,
+    serve,
+    show,
+    train,
+    watch,
+)
 from mien.errors import MienError
 
 __all__ = ["app", "main"]
@@ -22,6 +37,8 @@ app = typer.Typer(
 app.command()(predict.predict)
 app.command()(watch.watch)
 app.command()(report.report)
+app.command()(serve.serve)
+app.command()(page.page)
 app.command()(train.train)
 app.command()(show.show)
 app.command()(show.runs)

@@ -107,7 +107,7 @@ def evaluate(
     if out is not None:
         _report(out, found, told, manifest, command, faces, overwrite)
     if card is not None:
-        _card(card, model, found, command, overwrite)
+        _card(card, model, found, typed(but=("--card", "--out", "--predictions")), overwrite)
     if json:
         print(msgspec.json.encode(found).decode())
         return
@@ -335,9 +335,15 @@ def _session(model: str) -> Any:
     return open_session(path)
 
 
-def typed() -> str:
-    """The command as it was typed."""
-    return shlex.join(["mien", *sys.argv[1:]])
+def typed(but: Sequence[str] = ()) -> str:
+    """The command as it was typed; but: without these options and their values, and without --overwrite and --json."""
+    words, kept = iter(sys.argv[1:]), ["mien"]
+    for word in words:
+        if but and word in but:
+            next(words, None)
+        elif not (but and (word in ("--overwrite", "--json") or word.startswith(tuple(f"{name}=" for name in but)))):
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def report_kind(out: Path | None) -> str:
@@ -376,10 +382,17 @@ def _card(out: Path, model: str, found: Judgement, command: str, overwrite: bool
         part.write_text(model_card(read_spec(file), found, file, command), encoding="utf-8")
 
 
+def _short(column: str, cell: str) -> str:
+    """A cell as narrow as a terminal needs it: an interval with a dash."""
+    return cell.replace(" to ", "\u2013") if "95 %" in column else cell
+
+
 def show_tables(tables: Iterable[Table], title: str, notes: Sequence[str] = ()) -> None:
     """Print tables and notes."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
+    from rich.padding import Padding
     from rich.table import Table as Printed
 
     console = Console()
@@ -387,17 +400,24 @@ def show_tables(tables: Iterable[Table], title: str, notes: Sequence[str] = ()) 
     for note in notes:
         console.print(f"Note: {note}.", highlight=False)
     for table in tables:
-        printed = Printed(
-            *table.head,
-            title=table.title,
-            caption=table.caption,
-            box=box.SIMPLE_HEAD,
-            title_justify="left",
-            caption_justify="left",
-        )
+        printed = Printed(*table.head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for row in table.rows:
-            printed.add_row(*row)
-        console.print(printed)
+            printed.add_row(*(escape(_short(name, cell)) for name, cell in zip(table.head, row, strict=True)))
+        console.print(f"\n[bold]{escape(table.title)}[/]\n{escape(table.caption)}", highlight=False)
+        if console.measure(printed, options=console.options.update(width=500)).maximum <= console.width:
+            console.print(printed)
+        else:
+            for row in table.rows:
+                console.print(Padding(escape(_spoken(table.head, row)), (0, 0, 0, 2)), highlight=False)
+
+
+def _spoken(head: Sequence[str], row: Sequence[str]) -> str:
+    """A row as a line, for tables that are wider than the terminal: each value after its name, intervals in brackets."""
+    words = row[0]
+    for name, cell in zip(head[1:], row[1:], strict=True):
+        if cell:
+            words += f" ({cell})" if "95 %" in name else f"; {name} {cell}" if name else f"; {cell}"
+    return words
 
 
 def _need() -> None:

@@ -180,7 +180,7 @@ def cap(manifest: Manifest, per_class: int, seed: int) -> Manifest:
 def merge(manifests: Sequence[Manifest], labels: str | Sequence[str] | None = None) -> Manifest:
     """The rows of several manifests under one label set, one after another.
 
-    labels: by default all labels that any of them has, mien's own first. Ids are prefixed with the source's name where two
+    labels: by default all labels that any of them has, mien's own first. A fact `source` says where each row is from. Ids are prefixed with the source's name where two
     manifests share one. Paths become absolute where the rows have pictures in files.
     Raises DataError: chips that were cut in different ways, nothing to merge.
     """
@@ -194,7 +194,7 @@ def merge(manifests: Sequence[Manifest], labels: str | Sequence[str] | None = No
     parts = [project(manifest, onto.names) for manifest in manifests]
     ids = [name for part in parts for name in part.ids]
     tables = [_renamed(part, i) if len(set(ids)) < len(ids) else part.table for i, part in enumerate(parts)]
-    tables = [_absolute(table, part) for table, part in zip(tables, parts, strict=True)]
+    tables = [_sourced(_absolute(table, part), part) for table, part in zip(tables, parts, strict=True)]
     first = parts[0].header
     header = msgspec.structs.replace(
         first,
@@ -217,6 +217,13 @@ def _all_labels(manifests: Sequence[Manifest]) -> LabelSet:
 def _renamed(manifest: Manifest, number: int) -> pa.Table:
     ids = pa.array([f"{manifest.header.source}/{number}/{name}" for name in manifest.ids], pa.string())
     return manifest.table.set_column(manifest.table.schema.get_field_index("id"), "id", ids)
+
+
+def _sourced(table: pa.Table, manifest: Manifest) -> pa.Table:
+    """With the source of each row as a fact, unless the rows know it already."""
+    if "source" in table.column_names:
+        return table
+    return table.append_column("source", pa.array([manifest.header.source] * len(table), pa.string()))
 
 
 def _absolute(table: pa.Table, manifest: Manifest) -> pa.Table:

@@ -72,13 +72,14 @@ def robustness(
     if not len(kept):
         raise DataError(f"{manifest.header.source}: no row has a label; robustness judges expressions")
     manifest, truth = manifest.take(kept), truth[kept]
+    names = manifest.ids
     steps = [("", 0), *((name, level) for name in CORRUPTIONS for level in LEVELS)]
     said = np.zeros((len(steps), len(kept)), np.int64)
     blocks = [range(start, min(start + _BLOCK, len(kept))) for start in range(0, len(kept), _BLOCK)]
     for block, i in progress([(block, i) for block in blocks for i in range(len(steps))]):
         if i == 0:
             pictures, border = _bordered(manifest.take(block))
-            ids = [manifest.ids[row] for row in block]
+            ids = [names[row] for row in block]
         name, level = steps[i]
         said[i, block] = _answers(model, labels, manifest.labels, pictures, border, ids, name, level, seed)
     hits = (said == truth).astype(np.float64)

@@ -89,7 +89,10 @@ def slice_rows(
     found = []
     for name in dict.fromkeys(names):
         groups = grouped(column(manifest, name))
-        parts = [_slice(word, rows, predictions, manifest, hits, truth, draws) for word, rows in groups.items()]
+        subjects = manifest.table["subject"].to_pylist() if name != "subject" else [None] * len(manifest)
+        parts = [
+            _slice(word, rows, predictions, manifest, hits, truth, subjects, draws) for word, rows in groups.items()
+        ]
         found.append(Slicing(name, tuple(parts), _gap(name, parts, groups, hits, manifest), UNITS.get(name, "")))
     return _adjusted(found)
 
@@ -153,9 +156,9 @@ def _slice(
     manifest: Manifest,
     hits: np.ndarray,
     truth: np.ndarray,
+    subjects: list[str | None],
     draws: int,
 ) -> Slice:
-    subjects = manifest.table["subject"].to_pylist()
     labelled = rows[~np.isnan(hits[rows])]
     facts: dict[str, object] = {}
     if len(labelled):

@@ -15,7 +15,13 @@ __all__ = ["detector_card", "model_card"]
 
 def _passes(spec: ModelSpec) -> str:
     mirrored = bool(spec.network.get("mirror"))
-    return "the chip and its mirror image averaged inside the graph" if mirrored else "one pass, no averaging"
+    return "The chip and its mirror image are averaged inside the graph" if mirrored else "One pass, no averaging"
+
+
+def _selection(spec: ModelSpec) -> str:
+    if not spec.made_by.startswith("mien "):
+        return "Whether weights were selected on these rows is not known."
+    return f"No weights were selected on these rows; the temperature ({spec.temperature:g}) was fitted on rows held out of Training."
 
 
 def model_card(spec: ModelSpec, judged: Judgement, file: Path, command: str = "") -> str:
@@ -75,8 +81,8 @@ def _measured(spec: ModelSpec, judged: Judgement, command: str) -> str:
     notes = "".join(f"\nNote: {note}.\n" for note in judged.notes)
     return f"""## Measured
 
-{judged.made.get("data", judged.data)}; {_passes(spec)}. No weights were selected on these rows; the temperature ({spec.temperature:g}) was fitted
-on rows held out of Training. In brackets: 95 % intervals.
+{judged.made.get("data", judged.data)}.
+{_passes(spec)}. {_selection(spec)} In brackets: 95 % intervals.
 
     {command}
 
@@ -162,8 +168,8 @@ def _limits(spec: ModelSpec, judged: Judgement) -> str:
         "- People who label such faces disagree often, and the labels are theirs: a high figure means agreement with them, not truth.",
         f"- Low recall: {', '.join(weak)}." if weak else "",
         *found,
-        f"- Faces smaller than {spec.crop.width} pixels, turned away, covered, dark or blurred are read worse.",
-        "- Posed and exaggerated faces are read more surely than faint ones.",
+        f"- Expect faces smaller than {spec.crop.width} pixels, turned away, covered, dark or blurred to be read worse; "
+        "`mien evaluate --robustness` measures how much.",
     ]
     return "## Limits\n\n" + "\n".join(line for line in lines if line) + "\n"
 

@@ -199,9 +199,10 @@ def _slicing(one: Slicing, tables: dict[str, Table]) -> dict[str, Any]:
     rows = []
     for part, cells in groups:
         value, edges = (part.accuracy, part.interval) if labelled else (part.ccc[0], part.ccc_intervals[0])
-        rows.append(
-            {"cells": cells, "enough": part.enough, "bar": interval_bar(value, edges, low, 1, middle, not part.enough)}
-        )
+        small = "" if part.enough else " (too small to say)"
+        shown = (cells[0], cells[1] + small, *cells[2:-1])
+        bar = interval_bar(value, edges, low, 1, middle, faint=not part.enough)
+        rows.append({"shown": shown, "enough": part.enough, "bar": bar})
     more = len(one.groups) - len(rows)
     return {
         "table": table,
@@ -221,7 +222,7 @@ def robust_charts(models: list[tuple[str, Judgement]]) -> list[dict[str, Any]]:
     for name in known[0][1].curves:
         lines = [Line(model, *_points(one.clean, one.curves[name], one.rows)) for model, one in known]
         first = known[0][1].curves[name]
-        ticks = [(0.0, "0"), *((float(i), f"{level.strength:g}") for i, level in enumerate(first, 1))]
+        ticks = [(0.0, "none"), *((float(i), f"{level.strength:g}") for i, level in enumerate(first, 1))]
         title = f"Accuracy under {name}, untouched and at five strengths; with 95 % intervals"
         drawn.append(
             {"name": name, "chart": chart(lines, _unit(name), "accuracy", title, ticks, shares(), size=(230, 150))}

@@ -12,7 +12,17 @@ from mien.evaluation.metrics import Scores, wilson
 from mien.evaluation.robustness import Robustness
 from mien.evaluation.slices import FEW, Slice, Slicing
 
-__all__ = ["NAMES", "Table", "comparison_tables", "judgement_tables", "markdown", "percent", "slice_words", "span"]
+__all__ = [
+    "NAMES",
+    "Table",
+    "chance",
+    "comparison_tables",
+    "judgement_tables",
+    "markdown",
+    "percent",
+    "slice_words",
+    "span",
+]
 
 Interval = tuple[float, float]
 NAMES = {
@@ -61,12 +71,21 @@ def _number(value: float) -> str:
     return "not defined" if math.isnan(value) else f"{value:.3f}"
 
 
+def chance(p: float) -> str:
+    """A p value in words."""
+    return "below 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def _equals(words: str) -> str:
+    return words if words.startswith("below") else f"= {words}"
+
+
 def span(edges: Interval | None, in_percent: bool = True, digits: int = 1) -> str:
-    """An interval in words; '' for none."""
+    """An interval in words, without its unit, which stands at the value; '' for none."""
     if edges is None or math.isnan(edges[0]):
         return ""
     one, two = (f"{100 * edge:.{digits}f}" if in_percent else f"{edge:.3f}" for edge in edges)
-    return f"{one} to {two}{' %' if in_percent else ''}"
+    return f"{one} to {two}"
 
 
 def judgement_tables(found: Judgement) -> list[Table]:
@@ -203,7 +222,7 @@ def slice_words(one: Slicing) -> str:
     if gap is None:
         return f"Fewer than two groups with {FEW} faces or more: too small to say."
     verdict = "unlikely to be chance" if gap.real else "may well be chance"
-    return f"Largest gap: {percent(gap.difference)[:-2]} points ({span(gap.interval)[:-2]}), {gap.best} over {gap.worst}; p = {gap.adjusted:.2g}: {verdict}."
+    return f"Largest gap: {percent(gap.difference)[:-2]} points ({span(gap.interval)}), {gap.best} over {gap.worst}; p {_equals(chance(gap.adjusted))}: {verdict}."
 
 
 def _sliced(one: Slicing) -> Table:
@@ -299,7 +318,7 @@ def _duel(duel: Duel) -> tuple[str, ...]:
         for name in ("accuracy", "macro_f1"):
             low, high = (100 * edge for edge in duel.intervals[name])
             cells += [f"{100 * duel.differences[name]:+.2f}", f"{low:+.2f} to {high:+.2f}"]
-        cells += [f"{duel.only_first:,}", f"{duel.only_second:,}", f"{duel.p:.2g}", f"{duel.adjusted:.2g}"]
+        cells += [f"{duel.only_first:,}", f"{duel.only_second:,}", chance(duel.p), chance(duel.adjusted)]
     if "valence ccc" in duel.differences:
         for name in ("valence ccc", "arousal ccc"):
             low, high = duel.intervals[name]

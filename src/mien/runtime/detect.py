@@ -17,7 +17,7 @@ from mien.runtime.sessions import open_onnx
 from mien.spec import CropSpec, DetectorSpec, decode_spec
 from mien.vision.align import framed
 
-__all__ = ["DETECTORS", "YUNET", "Detector", "GridDetector", "WholeImage", "as_faces", "decode", "open_detector"]
+__all__ = ["DETECTORS", "YUNET", "Detector", "GridDetector", "WholeImage", "as_faces", "decode", "detector_path", "open_detector"]
 
 DETECTORS = ("auto", "mien-face", "yunet", "whole")
 _STRIDES = (8, 16, 32)
@@ -191,9 +191,14 @@ def open_detector(
 
     file: a local detector file in YuNet's form, taken as it is.  Raises ConfigError, ModelNotFound, ModelError.
     """
+    path = detector_path(name, file)
+    return WholeImage(spec) if path is None else GridDetector(path, threads, min_size=min_size)
+
+
+def detector_path(name: str, file: str | PathLike[str] | None = None) -> Path | None:
+    """The detector's file, fetched if need be; None for 'whole', which has none. Raises ConfigError, ModelNotFound, ModelError."""
     if name not in DETECTORS:
         raise ConfigError(f"detector: unknown detector {name!r}; {near_miss(name, DETECTORS)}")
     if name == "whole":
-        return WholeImage(spec)
-    path = Path(file) if file else store.fetch(store.ENTRIES["mien-face" if name == "auto" else name])
-    return GridDetector(path, threads, min_size=min_size)
+        return None
+    return Path(file) if file else store.fetch(store.ENTRIES["mien-face" if name == "auto" else name])

@@ -25,17 +25,17 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", 
 ImageSource = str | PathLike[str] | bytes | np.ndarray | Image.Image
 
 
-def read_image(source: ImageSource) -> np.ndarray:
+def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """RGB uint8 (h, w, 3), contiguous, upright (EXIF applied).
 
     source: a path, encoded bytes, an array or a PIL image. Arrays are uint8 or uint16 (scaled to 8 bits) of shape
     (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA. Transparency is laid over white; of an animation the first
-    picture counts. Raises ImageError: not an image, cut off, or more than MAX_PIXELS (judged by the header).
+    picture counts. Raises ImageError: not an image, cut off, or more than max_pixels (encoded ones judged by the header).
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _from_pil(source, "the PIL image")
+        return _from_pil(source, "the PIL image", max_pixels)
     where = "the bytes given" if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -47,17 +47,17 @@ def read_image(source: ImageSource) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as picture:
-                return _from_pil(picture, where)
+                return _from_pil(picture, where, max_pixels)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{where}: its header claims too many pixels (limit {MAX_PIXELS:,})") from error
+        raise ImageError(f"{where}: its header claims too many pixels (limit {max_pixels:,})") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{where}: is not an image of a known form; give JPEG, PNG, WebP, BMP, GIF or TIFF") from error
 
 
-def _from_pil(picture: Image.Image, where: str) -> np.ndarray:
+def _from_pil(picture: Image.Image, where: str, max_pixels: int) -> np.ndarray:
     width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{where}: {width}x{height} pixels; the limit is {MAX_PIXELS:,}; make it smaller first")
+    if width * height > max_pixels:
+        raise ImageError(f"{where}: {width}x{height} pixels; the limit is {max_pixels:,}; make it smaller first")
     try:
         upright = ImageOps.exif_transpose(picture)
         return _rgb(upright)

@@ -1,0 +1,1 @@
+"""Doors to the outside: the server and the page."""

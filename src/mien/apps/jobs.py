@@ -1,0 +1,261 @@
+"""Clips that are read in the background: one at a time, each in a process of its own, with progress, result and cancel.
+
+A process of its own, because decoders meet hostile files: if one dies, the job has failed and the server is up. Tables are
+kept for a while in a temporary folder and go with the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from mien.apps.measures import Measures
+from mien.apps.records import JobRecord
+from mien.apps.settings import Settings
+from mien.errors import MienError, VideoError
+
+__all__ = ["FORMS", "Jobs", "Opening", "clip_kind", "read_clip"]
+
+#: The forms of a job's table, and how each is called on the web.
+FORMS = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
+_EVERY = 0.25  # seconds between reports of a job's process
+_NAME = "clip"
+_SMOOTH = 0.3  # seconds; as mien watch does
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """How to open the reader: the arguments of mien.load that a process can be given."""
+
+    model: str
+    detector: str = "auto"
+    detector_file: str | None = None
+    min_size: float | None = None
+
+
+def clip_kind(head: bytes) -> str:
+    """The container of a video file, from its first 16 bytes; '' for anything else.
+
+    Play lists are not among them: they would make the decoder open other files and addresses.
+    """
+    known = {
+        b"\x1aE\xdf\xa3": "matroska",
+        b"GIF8": "gif",
+        b"OggS": "ogg",
+        b"FLV\x01": "flv",
+        b"\x00\x00\x01\xba": "mpeg",
+    }
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        return "mp4"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    return known.get(head[:4], "")
+
+
+@dataclass
+class _Job:
+    record: JobRecord
+    every: int = 1
+    ended: float = 0.0
+    process: Any = None
+    cancelled: bool = False
+    asked: float = field(default_factory=time.monotonic)
+
+
+class Jobs:
+    """The clips of one server. All methods run on its event loop."""
+
+    def __init__(self, opening: Opening, settings: Settings, measures: Measures) -> None:
+        self._opening, self._settings, self._measures = opening, settings, measures
+        self._folder = Path(tempfile.mkdtemp(prefix="mien-serve-"))
+        self._jobs: dict[str, _Job] = {}
+        self._arriving = 0
+        self._wake = asyncio.Event()
+        self._loop = asyncio.create_task(self._work())
+
+    @property
+    def pending(self) -> int:
+        """Clips that arrive, wait or are read."""
+        return self._arriving + sum(job.record.state in ("queued", "running") for job in self._jobs.values())
+
+    @contextlib.contextmanager
+    def arrival(self) -> Any:
+        """A place for one more clip: (its id, the file to fill). What is not added is removed."""
+        name = secrets.token_urlsafe(12)
+        place = self._folder / name
+        place.mkdir()
+        self._arriving += 1
+        try:
+            yield name, place / "clip.bin"
+        finally:
+            self._arriving -= 1
+            if name not in self._jobs:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def add(self, name: str, every: int) -> JobRecord:
+        """Put an arrived clip in the queue."""
+        self._jobs[name] = _Job(JobRecord(id=name), every)
+        self._wake.set()
+        return self._jobs[name].record
+
+    def get(self, name: str) -> JobRecord | None:
+        """A job, or None if there is none of that id (any more)."""
+        self._forget()
+        job = self._jobs.get(name)
+        return None if job is None else job.record
+
+    def all(self) -> list[JobRecord]:
+        """Every job, the oldest first."""
+        self._forget()
+        return [job.record for job in self._jobs.values()]
+
+    def table(self, name: str, form: Literal["csv", "jsonl"]) -> Path:
+        """Where the table of a job that is done lies."""
+        return self._folder / name / f"faces.{form}"
+
+    def cancel(self, name: str) -> JobRecord:
+        """Stop a job, or remove one that has ended; nothing of it is kept."""
+        job = self._jobs[name]
+        if job.record.state == "running":
+            job.cancelled = True
+            if job.process is not None:
+                job.process.terminate()
+            job.record = msgspec.structs.replace(job.record, state="cancelled")
+        else:
+            if job.record.state == "queued":
+                job.record = msgspec.structs.replace(job.record, state="cancelled")
+            self._remove(name)
+        return job.record
+
+    async def close(self) -> None:
+        """Stop everything and remove the folder."""
+        self._loop.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._loop
+        for job in self._jobs.values():
+            if job.process is not None and job.process.is_alive():
+                job.process.terminate()
+                await asyncio.to_thread(job.process.join, 5)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _remove(self, name: str) -> None:
+        del self._jobs[name]
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    def _forget(self) -> None:
+        """Remove what has been kept long enough, and the oldest of too many."""
+        late, most = time.monotonic() - self._settings.keep, 4 * self._settings.jobs
+        ended = sorted((job.ended, name) for name, job in self._jobs.items() if job.ended)
+        for number, (when, name) in enumerate(ended):
+            if when < late or number < len(ended) - most:
+                self._remove(name)
+
+    async def _work(self) -> None:
+        while True:
+            name = next((name for name, job in self._jobs.items() if job.record.state == "queued"), None)
+            if name is None:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), min(60.0, self._settings.keep))
+                self._forget()
+                continue
+            job = self._jobs[name]
+            job.record = msgspec.structs.replace(job.record, state="running")
+            await self._run(job, self._folder / name)
+            job.ended = time.monotonic()
+            (self._folder / name / "clip.bin").unlink(missing_ok=True)
+            self._measures.jobs.labels(job.record.state).inc()
+            if job.cancelled and name in self._jobs:
+                self._remove(name)
+
+    async def _run(self, job: _Job, folder: Path) -> None:
+        """Start the process of a job and take its reports until it ends."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        given = (folder, job.every, self._opening, self._settings, theirs)
+        job.process = context.Process(target=_in_process, args=given, daemon=True)
+        await asyncio.to_thread(job.process.start)
+        theirs.close()
+        until = time.monotonic() + self._settings.job_seconds
+        try:
+            while not job.cancelled:
+                if not await asyncio.to_thread(ours.poll, _EVERY):
+                    if time.monotonic() > until:
+                        job.process.terminate()
+                        late = f"took longer than {self._settings.job_seconds:g} s; cut the clip or raise `every`"
+                        job.record = msgspec.structs.replace(job.record, state="failed", problem=late)
+                        break
+                    continue
+                job.record = msgspec.structs.replace(job.record, **ours.recv())
+        except EOFError:
+            if job.record.state == "running" and not job.cancelled:
+                gone = "its process ended without a word; the clip may be damaged in a way that breaks the decoder"
+                job.record = msgspec.structs.replace(job.record, state="failed", problem=gone)
+        finally:
+            ours.close()
+            await asyncio.to_thread(job.process.join, 10)
+
+
+def _in_process(folder: Path, every: int, opening: Opening, settings: Settings, pipe: Any) -> None:
+    """The life of a job's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends it
+    try:
+        read_clip(folder, every, opening, settings, pipe.send)
+    except MienError as error:
+        text = str(error).replace(str(folder / "clip.bin"), _NAME)
+        pipe.send({"state": "failed", "problem": text})
+    finally:
+        pipe.close()
+
+
+def read_clip(folder: Path, every: int, opening: Opening, settings: Settings, tell: Any) -> None:
+    """Read folder/clip.bin into folder/faces.csv and .jsonl, telling JobRecord's fields as they change.
+
+    Raises MienError if nothing could be read; a clip that is damaged later on is done, with its problem said.
+    """
+    from mien.runtime.read import load
+    from mien.runtime.table import TableSink
+    from mien.runtime.watch import Watching
+    from mien.vision.video import video_info
+
+    clip = folder / "clip.bin"
+    info = video_info(clip)
+    if info.width * info.height > settings.max_pixels:
+        raise VideoError(f"{clip}: {info.width}x{info.height} pixels; the limit is {settings.max_pixels:,}")
+    total = None if info.frames is None else -(-info.frames // every)
+    reader = load(opening.model, opening.detector, None, opening.detector_file, opening.min_size)
+    spec, how = reader.classifier.spec, Watching(smoothing=_SMOOTH)
+    frames = faces = 0
+    seconds, told, problem = 0.0, 0.0, ""
+    tell({"total": total})
+    with contextlib.ExitStack() as stack:
+        tables = [
+            stack.enter_context(TableSink(folder / f"faces.{form}", spec.labels, False, _NAME, spec.name, _SMOOTH))
+            for form in FORMS
+        ]
+        try:
+            for frame, found in reader.watch(clip, every, how=how):
+                if frame.seconds > settings.max_video_seconds:
+                    problem = f"longer than {settings.max_video_seconds:g} s; the rest was left out"
+                    break
+                for table in tables:
+                    table.write(frame, found)
+                frames, faces, seconds = frames + 1, faces + len(found), frame.seconds
+                if time.monotonic() - told > _EVERY:
+                    told = time.monotonic()
+                    tell({"frames": frames, "faces": faces, "seconds": round(seconds, 3)})
+        except VideoError as error:
+            if not frames:
+                raise
+            problem = str(error).replace(str(clip), _NAME)
+    tell({"frames": frames, "faces": faces, "seconds": round(seconds, 3), "problem": problem, "state": "done"})

@@ -1,0 +1,160 @@
+"""The page: which files it is made of, what it must know (page.json), and writing it as a static site."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import mien
+from mien.errors import ConfigError, OutputError
+from mien.runtime.detect import GridDetector
+from mien.runtime.read import Reader
+from mien.runtime.table import TABLE_VERSION, table_columns
+from mien.spec import DetectorSpec, ModelSpec
+from mien.vision.draw import colour
+
+__all__ = ["WEB", "DetectorPart", "ModelPart", "Site", "engine_missing", "page_files", "site", "write_site"]
+
+WEB = Path(__file__).parent / "web"
+_ENGINE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "LICENSE.txt")
+_NO_ENGINE = (
+    "the page's engine (onnxruntime-web) is not in this installation; in a clone of the repository, run: make web"
+)
+
+
+class ModelPart(msgspec.Struct, frozen=True, kw_only=True):
+    """The expression model: its file, below the page, and its spec."""
+
+    file: str
+    spec: ModelSpec
+
+
+class DetectorPart(msgspec.Struct, frozen=True, kw_only=True):
+    """The detector: its file, its spec, and how it looks at a picture (the constants of GridDetector)."""
+
+    file: str
+    spec: DetectorSpec
+    look: dict[str, float | None]
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page knows, as page.json.
+
+    detector: None if the picture already is the face.  palette: colours (red, green, blue) by label.  columns: of the table; those
+    of its labels in the order of the labels.  rows: what each row of it ends with.
+    engine: whether onnxruntime-web is there.  server: whether a server behind the page answers /predict.
+    example: whether example.jpg is there.  max_bytes: the largest upload the server takes.
+    """
+
+    version: str
+    model: ModelPart
+    detector: DetectorPart | None
+    palette: dict[str, tuple[int, int, int]]
+    columns: tuple[str, ...]
+    rows: dict[str, str | int]
+    engine: bool
+    missing: str = ""
+    example: bool = False
+    server: bool = False
+    max_bytes: int = 0
+
+
+def engine_missing(web: Path = WEB) -> str:
+    """What to do if the page's engine is not there; '' if it is."""
+    return "" if all((web / "vendor" / name).is_file() for name in _ENGINE) else _NO_ENGINE
+
+
+def site(reader: Reader, max_bytes: int = 0, web: Path = WEB) -> Site:
+    """What the page must know to read as this reader does. max_bytes above 0 says that a server is there."""
+    spec, missing = reader.classifier.spec, engine_missing(web)
+    return Site(
+        version=mien.__version__,
+        model=ModelPart(file="models/model.onnx", spec=spec),
+        detector=_detector(reader.detector),
+        palette={label: colour(label) for label in (*spec.labels, "unknown")},
+        columns=tuple(column.name for column in table_columns(spec.labels)),
+        rows={"model": spec.name, "smoothing": 0, "table_version": TABLE_VERSION},
+        engine=not missing,
+        missing=missing,
+        example=_example() is not None,
+        server=max_bytes > 0,
+        max_bytes=max_bytes,
+    )
+
+
+def _detector(detector: Any) -> DetectorPart | None:
+    if not isinstance(detector, GridDetector):
+        return None
+    names = {"small": "_SMALL", "border": "_BORDER", "sure": "_SURE", "longest": "_LONGEST", "pixels": "_PIXELS"}
+    look = {ours: getattr(detector, theirs) for ours, theirs in {**names, "panorama": "_PANORAMA"}.items()}
+    spec = msgspec.structs.replace(
+        detector.spec, threshold=detector.threshold, overlap=detector.overlap, long_side=detector.long_side
+    )
+    return DetectorPart(file="models/detector.onnx", spec=spec, look={**look, "min_size": detector.min_size})
+
+
+def page_files(model: Path, detector: Path | None, web: Path = WEB) -> dict[str, Path]:
+    """Every file of the page but page.json: its address below the page -> where it lies.
+
+    model, detector: the model files; the detector is None if the picture already is the face.
+    """
+    files = {path.name: path for path in sorted(web.iterdir()) if path.suffix in {".html", ".css", ".js", ".svg"}}
+    files |= {f"vendor/{name}": web / "vendor" / name for name in _ENGINE if (web / "vendor" / name).is_file()}
+    files["models/model.onnx"] = model
+    if detector is not None:
+        files["models/detector.onnx"] = detector
+    example = _example()
+    return files if example is None else {**files, "example.jpg": example}
+
+
+def _example() -> Path | None:
+    """The example photograph: in a wheel beside the page, in a clone among the examples."""
+    places = (WEB / "example.jpg", Path(__file__).parents[3] / "examples" / "eileen_collins.jpg")
+    return next((place for place in places if place.is_file()), None)
+
+
+def write_site(
+    folder: str | PathLike[str], reader: Reader, model: Path, detector: Path | None, overwrite: bool = False
+) -> int:
+    """Write the page as a static site, whole or not at all; its size in bytes.
+
+    Raises ConfigError (the engine is missing), OutputError (the folder holds something; it cannot be written).
+    """
+    about = site(reader)
+    if about.missing:
+        raise ConfigError(about.missing)
+    folder = Path(folder)
+    _check(folder, overwrite)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".mien-page-", dir=folder.parent) as name:
+            part = Path(name) / "site"
+            for address, path in page_files(model, detector).items():
+                (part / address).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, part / address)
+            (part / "page.json").write_bytes(msgspec.json.encode(about))
+            size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+            if folder.exists():
+                folder.rename(Path(name) / "old")
+            part.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    return size
+
+
+def _check(folder: Path, overwrite: bool) -> None:
+    """Raises OutputError: the place is taken by something that is not a page of ours to be replaced."""
+    if not folder.parent.is_dir():
+        raise OutputError(f"{folder}: no folder {folder.parent}; make it first")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: is a file; give the name of a folder")
+    if any(folder.iterdir()) and not (folder / "page.json").is_file():
+        raise OutputError(f"{folder}: holds other things; choose an empty folder or a new name")
+    if any(folder.iterdir()) and not overwrite:
+        raise OutputError(f"{folder}: holds a page already; choose another name or pass --overwrite")

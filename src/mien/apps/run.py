@@ -1,0 +1,109 @@
+"""Running the application: the socket, patience with slow clients, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import signal
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mien.apps.gate import log
+from mien.apps.settings import Settings
+from mien.errors import OutputError
+
+__all__ = ["is_local", "names_of", "open_socket", "serve"]
+
+_GRACE = 10  # seconds that begun requests have when the server is told to end
+_CONNECTIONS = 512
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach a server bound to this host.
+
+    >>> is_local("127.0.0.1"), is_local("localhost"), is_local("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def names_of(host: str) -> tuple[str, ...]:
+    """The names by which a local server may be called (a page from elsewhere could point its own name here); () for any."""
+    return tuple(dict.fromkeys((host, "localhost", "127.0.0.1", "::1"))) if is_local(host) else ()
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """The listening socket; port 0 takes a free one. Raises OutputError: the port is taken, the host is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(_CONNECTIONS)  # who calls from here on waits until the application is up
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OutputError(
+                f"port {port} of {host}: is taken; stop what uses it, or choose another with --port"
+            ) from error
+        raise OutputError(
+            f"{host} port {port}: cannot be opened ({error.strerror or error}); choose with --host and --port"
+        ) from error
+    return listening
+
+
+class _Patient(H11Protocol):
+    """HTTP/1.1 that does not wait for ever for a request to begin."""
+
+    patience = 20.0
+
+    def connection_made(self, transport: Any) -> None:
+        """A client is there; it must send a whole head in time."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(self.patience, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._late.cancel()
+        super().connection_lost(exc)
+
+
+def serve(app: Any, listening: socket.socket, settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; begun requests are finished, for ten seconds at most."""
+    protocol = type("Patient", (_Patient,), {"patience": settings.seconds})
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_bytes,
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=max(1, round(min(5.0, settings.seconds))),
+        timeout_graceful_shutdown=_GRACE,
+    )
+    log.info(
+        "start", extra={"facts": {"at": "{}:{}".format(*listening.getsockname()[:2]), "keys": bool(settings.keys)}}
+    )
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn hears it first, and raises it again once all is closed
+    try:
+        asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+    except KeyboardInterrupt:  # the same for SIGINT
+        pass
+    finally:
+        listening.close()
+        log.info("stop")

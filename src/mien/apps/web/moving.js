@@ -1,0 +1,69 @@
+// Reads a clip or the camera while it plays: the newest frame as soon as the one before is read; others pass by.
+import { nextFrame } from './sources.js';
+import { Tracks } from './track.js';
+
+const SIDE = 1280; // pixels: frames are read at most this large
+const MOST = 50_000; // frames kept for the table
+
+export class Moving {
+  /** source: {video, mirrored, stop}; seen: ({faces, frame, seconds, took, rate}) => void, after each read frame. */
+  constructor(source, name, engine, seen, failed) {
+    Object.assign(this, { ...source, name, engine, seen, failed, frames: [], tracks: new Tracks(), running: true, rate: 0 });
+    const scale = Math.min(1, SIDE / Math.max(this.video.videoWidth, this.video.videoHeight));
+    this.scale = scale;
+    this.frame = document.createElement('canvas');
+    this.frame.width = Math.round(this.video.videoWidth * scale);
+    this.frame.height = Math.round(this.video.videoHeight * scale);
+    this.pen = this.frame.getContext('2d', { willReadFrequently: true });
+    this.began = performance.now();
+    this.count = 0;
+    this.wait();
+  }
+
+  wait() {
+    if (this.running) nextFrame(this.video, () => this.step());
+  }
+
+  async step() {
+    if (!this.running) return;
+    const start = performance.now();
+    const seconds = this.video.srcObject ? (start - this.began) / 1000 : this.video.currentTime;
+    try {
+      this.pen.drawImage(this.video, 0, 0, this.frame.width, this.frame.height);
+      const answer = await this.engine.read(this.frame, { live: true });
+      if (!this.running) return;
+      this.keep(answer, seconds, start);
+    } catch (error) {
+      this.stop();
+      this.failed(error);
+      return;
+    }
+    this.wait();
+  }
+
+  keep(answer, seconds, start) {
+    const faces = this.tracks.follow(answer.faces, seconds);
+    const index = this.count++;
+    this.frames.push({ image: this.name, index, seconds, faces: faces.map((face) => this.unscaled(face)) });
+    if (this.frames.length > MOST) this.frames.shift();
+    const now = performance.now();
+    if (this.last) this.rate = this.rate ? 0.9 * this.rate + 100 / (now - this.last) : 1000 / (now - this.last);
+    this.last = now;
+    this.seen({ faces, frame: this.frame, seconds, took: now - start, rate: this.rate, side: answer.side });
+  }
+
+  /** The face in pixels of the clip itself. */
+  unscaled(face) {
+    const back = (part) => Math.round((part / this.scale) * 100) / 100;
+    return { ...face, box: face.box.map(back), landmarks: face.landmarks && face.landmarks.map((point) => point.map(back)) };
+  }
+
+  stop() {
+    if (!this.running) return;
+    this.running = false;
+    this.stopSource = this.video.srcObject || this.video.src;
+    for (const track of this.video.srcObject?.getTracks() ?? []) track.stop();
+    this.video.pause();
+    if (this.video.src) URL.revokeObjectURL(this.video.src);
+  }
+}

@@ -1,0 +1,60 @@
+// Where pictures come from: files, a clip, the camera.
+
+const MAX_SIDE = 4096; // pixels: larger pictures are shown and read at this size
+
+/** A canvas with a file's picture, upright, on white; `scale` is its size over the file's. Throws if it is no picture. */
+export async function pictureOf(file) {
+  const bitmap = await createImageBitmap(file, { imageOrientation: 'from-image', colorSpaceConversion: 'none' }).catch(() => {
+    throw new Error(`${file.name || 'the picture'}: this browser cannot read it as a picture`);
+  });
+  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement('canvas');
+  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+  const pen = canvas.getContext('2d', { willReadFrequently: true });
+  pen.fillStyle = '#fff';
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return { canvas, scale };
+}
+
+/** A playing, silent video element for a clip. Throws if the browser cannot play it. */
+export async function clipOf(file) {
+  const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true, src: URL.createObjectURL(file) });
+  await new Promise((resolve, reject) => {
+    video.onloadeddata = resolve;
+    video.onerror = () => reject(new Error(`${file.name}: this browser cannot play it; mien watch reads more kinds`));
+  });
+  if (!video.videoWidth) throw new Error(`${file.name}: holds no pictures`);
+  await video.play();
+  return { video, mirrored: false, stop: () => stop(video) };
+}
+
+/** The camera as a playing video element. Throws with words for people. */
+export async function cameraOf() {
+  if (!navigator.mediaDevices) throw new Error('The camera is open only to pages on this machine or over https.');
+  const wanted = { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: 'user' };
+  const stream = await navigator.mediaDevices.getUserMedia({ video: wanted, audio: false }).catch((error) => {
+    const words = { NotAllowedError: 'The camera was not allowed; the browser keeps that choice beside the address.', NotFoundError: 'No camera is there.', NotReadableError: 'The camera is in use by another program.' };
+    throw new Error(words[error.name] ?? `The camera does not start (${error.message}).`);
+  });
+  const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true, srcObject: stream });
+  await video.play();
+  const mirrored = stream.getVideoTracks()[0].getSettings().facingMode !== 'environment';
+  return { video, mirrored, stop: () => stop(video) };
+}
+
+function stop(video) {
+  video.pause();
+  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+  if (video.src) URL.revokeObjectURL(video.src);
+  video.srcObject = null;
+  video.removeAttribute('src');
+}
+
+/** Call back at the video's next frame: (frames shown) => void. */
+export function nextFrame(video, call) {
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(() => call());
+  else setTimeout(call, 33);
+}

@@ -1,0 +1,323 @@
+"""The page as a person meets it, in a headless Chromium: dropped pictures, a clip, a camera that is fed from a clip."""
+
+import csv
+import functools
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from apps.browser import Browser
+from apps.conftest import EXAMPLE, WEB
+from mien.apps.page import site, write_site
+from mien.errors import ConfigError, OutputError
+from mien.faces import Frame
+from mien.runtime.read import load
+from mien.runtime.sinks import open_table
+from mien.runtime.store import ENTRIES, locate, model_file
+from mien.vision.image import read_image
+from mien.vision.video import VideoWriter
+
+COUNT = itertools.count()
+MODEL, DETECTOR = model_file("ferplus-small"), locate(ENTRIES["mien-face"])
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def address(folder, engine):  # noqa: ARG001
+    """The static site, given out by a server that can do nothing but give out files."""
+    write_site(folder / "site", load(threads=1), MODEL, DETECTOR)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder / "site")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def moving(image, count):
+    """Frames of 640x480 that pan and zoom over a picture."""
+    for i in range(count):
+        zoom = 1.05 + 0.2 * np.sin(2 * np.pi * i / count)
+        shift = 40 * np.sin(4 * np.pi * i / count)
+        matrix = np.array([[zoom, 0, 320 - 230 * zoom + shift], [0, zoom, 240 - 200 * zoom]])
+        yield cv2.warpAffine(image, matrix, (640, 480))
+
+
+@pytest.fixture(scope="module")
+def browser(folder, example):
+    path = folder / "camera.mjpeg"
+    with av.open(str(path), "w", format="mjpeg") as container:
+        stream = container.add_stream("mjpeg", rate=15)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuvj420p"
+        for frame in moving(example, 30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    camera = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={path}"]
+    with Browser(folder / "profile", *camera) as running:
+        running.look(1280, 860)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def opened(browser, address):
+    browser.open(address)
+    return browser
+
+
+@pytest.fixture
+def page(opened, address):
+    """The page, opened once; what a test does must bring no complaint and send nothing anywhere."""
+    yield opened
+    assert opened.problems() == []
+    assert [sent for sent in opened.addresses() if not sent[1].startswith((address, "blob:", "data:"))] == []
+    assert [sent for sent in opened.addresses() if sent[0] not in ("GET", "HEAD")] == []
+
+
+def text(page, name):
+    return page.js(f"document.getElementById('{name}').textContent")
+
+
+def read(page):
+    """What the chosen face shows, once something new was read."""
+    page.until("document.getElementById('label').textContent.includes('%')")
+    return text(page, "label")
+
+
+def give(page, *files, drop=False):
+    """Choose or drop files, and wait until they are read."""
+    page.js("document.getElementById('label').textContent = ''")
+    (page.drop if drop else page.give)(*files)
+    return read(page)
+
+
+def saved(page, folder, button):
+    """What a button downloads."""
+    place = folder / f"downloads-{next(COUNT)}"
+    page("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(place))
+    page.js(f"document.getElementById('{button}').click()")
+    end = time.monotonic() + 20
+    while not (files := [path for path in place.glob("*") if path.suffix != ".crdownload"]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return files[0]
+
+
+def test_a_dropped_picture_is_read_here(page, folder):
+    assert "no face leaves this machine" in text(page, "privacy-text")
+    assert re.fullmatch(r"happiness (9\d|100) %", give(page, EXAMPLE, drop=True))
+    assert text(page, "affect").startswith("valence +0.6")
+    page.until("document.getElementById('status').textContent.startsWith('1 face: happiness')")
+    assert page.js("document.getElementById('view').getAttribute('aria-label')") == "eileen_collins.jpg: 1 face"
+    assert page.js("document.querySelectorAll('#plane .spot').length") == 1
+    rows = list(csv.reader(saved(page, folder, "save-table").open()))
+    reader = load(threads=1)
+    with open_table(folder / "python.csv", reader.classifier.spec.labels) as sink:
+        sink.write(Frame(read_image(EXAMPLE)), reader(EXAMPLE))
+    ours = list(csv.reader((folder / "python.csv").open()))
+    assert rows[0] == ours[0]
+    mine, theirs = dict(zip(*ours, strict=True)), dict(zip(*rows, strict=True))
+    assert theirs["table_version"] == mine["table_version"]
+    assert theirs["image"] == "eileen_collins.jpg"
+    for name in ("x0", "y1", "left_eye_x", "right_mouth_y"):
+        assert float(theirs[name]) == pytest.approx(float(mine[name]), abs=3)
+    assert float(theirs["p_happiness"]) == pytest.approx(float(mine["p_happiness"]), abs=0.02)
+    picture = read_image(saved(page, folder, "save-picture"))
+    assert picture.shape == (512, 512, 3)
+    assert np.abs(picture.astype(int) - read_image(EXAMPLE)).max() > 100
+
+
+def test_several_pictures_and_one_that_is_none(page, folder, example):
+    none = folder / "none.png"
+    none.write_text("not a picture")
+    two = folder / "two.png"
+    cv2.imwrite(str(two), cv2.cvtColor(np.hstack([example, example[:, ::-1]]), cv2.COLOR_RGB2BGR))
+    page.drop(two, none, EXAMPLE)
+    page.until("document.getElementById('page').textContent === '1 of 2'")
+    assert page.js("document.querySelectorAll('#faces button').length") == 2
+    page.until("document.getElementById('notice-text').textContent.includes('none.png')")
+    page.js("document.querySelectorAll('#faces button')[1].click()")
+    assert page.js("document.querySelectorAll('#faces button')[1].getAttribute('aria-pressed')") == "true"
+    page.js("document.getElementById('after').click()")
+    assert page.js("document.querySelectorAll('#faces button').length") == 1
+    assert text(page, "page") == "2 of 2"
+
+
+def test_the_camera_at_an_interactive_rate_by_keyboard_alone(page):
+    page.js("document.getElementById('choose').focus()")
+    page.press("Tab")
+    assert page.js("document.activeElement.id") == "camera"
+    page.js("document.getElementById('label').textContent = ''")
+    page.press("Enter")
+    assert read(page).startswith("happiness")
+    page.until("parseInt(document.getElementById('speed').textContent) >= 2")
+    page.until(
+        "/the last [2-9] seconds: mean happiness/.test(document.getElementById('timeline').getAttribute('aria-label'))"
+    )
+    assert re.fullmatch(r"face \d", text(page, "who"))
+    dots = {page.js("document.querySelector('#plane .trail').getAttribute('points')") for _ in range(2)}
+    assert all(dots)
+    page.press("Escape")
+    assert text(page, "camera") == "Camera"
+    assert page.js("document.getElementById('save-table').disabled") is False
+
+
+def test_a_clip_plays_and_is_read(page, folder, example):
+    clip = folder / "clip.mp4"
+    if not clip.exists():
+        with VideoWriter(clip, 640, 480, rate=15) as writer:
+            for i, frame in enumerate(moving(example, 45)):
+                writer.write(frame, i / 15)
+    assert give(page, clip, drop=True).startswith("happiness")
+    page.until("document.getElementById('play').textContent === 'Play again'", 30)
+    rows = list(csv.DictReader(saved(page, folder, "save-table").open()))
+    seconds = [float(row["seconds"]) for row in rows]
+    assert len(rows) >= 3
+    assert seconds == sorted(seconds)
+    assert max(seconds) <= 3.1
+    assert {row["track"] for row in rows if row["face"] == "0"} == {"1"}
+
+
+@pytest.mark.parametrize("width", [320, 390, 760, 1280])
+def test_nothing_is_wider_than_the_window(page, width):
+    page.look(width, 800, touch=width < 500)
+    try:
+        give(page, EXAMPLE)
+        assert page.js("document.documentElement.scrollWidth") <= width
+        sizes = page.js(
+            "[...document.querySelectorAll('.tools button')].filter(b => b.offsetParent).map(b => b.offsetHeight)"
+        )
+        assert min(sizes) >= 44
+    finally:
+        page.look(1280, 860)
+
+
+def test_everything_that_shows_something_has_a_name(page):
+    give(page, EXAMPLE)
+    tree = page("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "image", "region", "group", "textbox", "complementary", "status"}
+    shown = [node for node in tree if not node["ignored"] and node["role"]["value"] in roles]
+    assert len(shown) > 8
+    quiet = {"status", "group"}
+    assert [node["role"]["value"] for node in shown if not node.get("name", {}).get("value")
+            and node["role"]["value"] not in quiet] == []  # fmt: skip
+    assert any(node.get("name", {}).get("value") == "Face 1: happiness" for node in shown)
+
+
+def test_motion_is_left_out_where_it_is_unwanted(page):
+    page.look(1280, 860, still=True)
+    try:
+        give(page, EXAMPLE)
+        assert page.js("getComputedStyle(document.querySelector('#plane .spot')).transitionProperty") == "none"
+        assert page.js("getComputedStyle(document.querySelector('#plane .trail')).display") == "none"
+    finally:
+        page.look(1280, 860)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_words_stand_out_from_what_is_behind_them(theme):
+    """WCAG 2: at least 4.5 to 1."""
+    block = re.findall(r":root \{(.*?)\}", (WEB / "style.css").read_text(), re.DOTALL)[theme]
+    colours = dict(re.findall(r"--([\w-]+): #(\w{6})", block))
+
+    def light(name):
+        parts = np.array([int(colours[name][i : i + 2], 16) for i in (0, 2, 4)]) / 255
+        return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    pairs = [
+        ("ink", "paper"),
+        ("ink", "card"),
+        ("dim", "paper"),
+        ("dim", "card"),
+        ("dim", "stage"),
+        ("on-mark", "mark"),
+        ("warn", "card"),
+    ]
+    for words, behind in pairs:
+        low, high = sorted([light(words), light(behind)])
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (words, behind)
+
+
+@pytest.fixture
+def bare(browser, opened, address):
+    """The same browser without WebAssembly."""
+    opened.events.clear()
+    code = "delete globalThis.WebAssembly"
+    name = browser("Page.addScriptToEvaluateOnNewDocument", source=code)["identifier"]
+    yield browser
+    browser("Page.removeScriptToEvaluateOnNewDocument", identifier=name)
+    browser.open(address)
+    browser.events.clear()
+
+
+def test_without_webassembly_the_server_reads_and_the_page_says_so(bare):
+    command = [sys.executable, "-m", "mien", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            place = re.search(r"http://\S+", server.stdout.readline())[0]
+            bare.open(place)
+            assert text(bare, "privacy-text").startswith("Pictures go to the server at 127.0.0.1")
+            assert "no WebAssembly" in text(bare, "privacy-text")
+            bare.give(EXAMPLE)
+            assert read(bare).startswith("happiness")
+            assert ("POST", f"{place}predict") in bare.addresses()
+            assert bare.problems() == []
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(20)
+    assert server.returncode == 0
+
+
+def test_a_static_page_without_webassembly_says_that_it_cannot(bare, address):
+    bare.open(address)
+    assert bare.js("document.documentElement.dataset.ready") == "none"
+    assert "this browser has no WebAssembly" in text(bare, "notice-text")
+
+
+def test_without_its_engine_the_page_says_what_is_missing(tmp_path, monkeypatch):
+    reader = load(threads=1)
+    about = site(reader, web=tmp_path)
+    assert not about.engine
+    assert "run: make web" in about.missing
+    monkeypatch.setattr("mien.apps.page.engine_missing", lambda _=None: about.missing)
+    with pytest.raises(ConfigError, match="run: make web"):
+        write_site(tmp_path / "site", reader, MODEL, DETECTOR)
+    assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_command_writes_a_site_whole_and_spares_what_is_there(mien, tmp_path):
+    code, said, _ = mien("page", "site")
+    assert code == 0
+    assert re.search(r"written: site \(\d\d\.\d MB\)", said)
+    files = {str(path.relative_to("site")) for path in Path("site").rglob("*") if path.is_file()}
+    assert {"index.html", "main.js", "page.json", "vendor/LICENSE.txt", "models/model.onnx"} <= files
+    assert json.loads(Path("site/page.json").read_text())["server"] is False
+    assert "pass --overwrite" in mien("page", "site")[2]
+    assert mien("page", "site", "--overwrite")[0] == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    assert "holds other things" in mien("page", "mine", "--overwrite")[2]
+    assert "no folder" in mien("page", "a/b")[2]
+    with pytest.raises(OutputError, match="is a file"):
+        write_site(tmp_path / "mine" / "letter.txt", load(threads=1), MODEL, DETECTOR, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

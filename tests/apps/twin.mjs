@@ -1,0 +1,32 @@
+// Does with the page's JavaScript what a job (JSON: argv[2]) asks, and prints JSON. Pictures are files of raw RGB bytes.
+import { readFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
+
+const job = JSON.parse(readFileSync(process.argv[2], 'utf8'));
+const page = (name) => import(pathToFileURL(`${job.web}/${name}`).href);
+const { crop, cropMatrix, framed } = await page('crop.js');
+const { decode, suppress } = await page('detect.js');
+const { resized } = await page('pixels.js');
+const picture = ({ file, bytes, width, height, step = 3 }) => ({
+  data: file ? readFileSync(file) : Buffer.from(bytes, 'base64'), width, height, step,
+});
+const plain = ({ data, width, height }) => ({ width, height, data: Buffer.from(data).toString('base64') });
+
+const tasks = {
+  crop: ({ image, face, spec }) => ({ ...plain(crop(picture(image), face, spec)), matrix: cropMatrix(face, spec) }),
+  framed: ({ shape, spec }) => framed({ height: shape[0], width: shape[1] }, spec),
+  resize: ({ image, scale }) => plain(resized(picture(image), scale)),
+  decode: ({ outputs, width, threshold, overlap }) => suppress(decode(outputs, width, threshold), overlap),
+  read: async ({ site, image, models }) => {
+    const ort = await page('vendor/ort.wasm.bundle.min.mjs');
+    ort.env.wasm.numThreads = 1;
+    ort.env.wasm.wasmBinary = readFileSync(`${job.web}/vendor/ort-wasm-simd-threaded.wasm`);
+    const { Reader } = await page('reader.js');
+    const reader = await Reader.open(site, ort, async (file) => readFileSync(models[file]));
+    return (await reader.read(picture(image))).faces;
+  },
+};
+
+const answers = [];
+for (const task of job.tasks) answers.push(await tasks[task.do](task));
+console.log(JSON.stringify(answers));

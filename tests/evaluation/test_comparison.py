@@ -1,0 +1,87 @@
+"""Several models on the same rows: the order, the duels, the page."""
+
+import msgspec
+import numpy as np
+import pytest
+from test_judgement import answers
+
+from mien.data.synthetic import synthetic
+from mien.errors import DataError
+from mien.evaluation.comparison import compare_models
+from mien.evaluation.intervals import mcnemar
+from mien.evaluation.judgement import judge
+from mien.evaluation.predictions import Predictions
+from mien.report.compared import comparison_page, comparison_text
+from pages import check_page
+
+
+@pytest.fixture(scope="module")
+def three():
+    drawn = synthetic(200, seed=1)
+    told = [answers(drawn, right, seed) for right, seed in ((0.5, 0), (0.95, 1), (0.9, 2))]
+    judged = [judge(name, one, drawn, draws=50) for name, one in zip(("low", "high", "<near>"), told, strict=True)]
+    return drawn, told, judged, compare_models(judged, told, [drawn] * 3, count=200)
+
+
+def test_the_best_comes_first_and_every_pair_is_tested(three):
+    drawn, told, _, found = three
+    assert [one.model for one in found.judgements] == ["high", "<near>", "low"]
+    assert [(duel.first, duel.second) for duel in found.duels] == [
+        ("high", "<near>"),
+        ("high", "low"),
+        ("<near>", "low"),
+    ]
+    truth = drawn.targets().argmax(1)
+    high, low = (told[i].probabilities.argmax(1) == truth for i in (1, 0))
+    duel = found.against_best("low")
+    assert abs(duel.differences["accuracy"] - (high.mean() - low.mean())) < 1e-9
+    assert duel.only_first == (high & ~low).sum()
+    assert duel.p == mcnemar(duel.only_first, duel.only_second)
+    assert duel.real
+    assert duel.adjusted >= duel.p
+    low_edge, high_edge = duel.intervals["macro_f1"]
+    assert low_edge < duel.differences["macro_f1"] < high_edge
+    assert found.against_best("high") is None
+
+
+def test_a_model_does_not_differ_from_itself(three):
+    drawn, told, judged, _ = three
+    twin = msgspec.structs.replace(judged[0], model="twin")
+    found = compare_models([judged[0], twin], [told[0], told[0]], [drawn] * 2, count=50)
+    duel = found.duels[0]
+    assert (duel.differences["accuracy"], duel.intervals["accuracy"], duel.p, duel.real) == (0, (0, 0), 1, False)
+
+
+def test_affect_alone_is_compared_by_ccc(three):
+    drawn = three[0]
+    silent = np.full((len(drawn), 8), np.nan)
+    rng = np.random.default_rng(0)
+    told = [
+        Predictions(drawn.labels, drawn.ids, silent, np.clip(drawn.affect() + rng.normal(0, by, (200, 2)), -1, 1))
+        for by in (0.6, 0.1)
+    ]
+    judged = [judge(name, one, drawn, draws=20) for name, one in zip(("far", "near"), told, strict=True)]
+    found = compare_models(judged, told, [drawn] * 2, count=50)
+    assert [one.model for one in found.judgements] == ["near", "far"]
+    assert found.duels[0].real
+    assert check_page(comparison_page(found, "mien compare")).text.count("CCC valence") >= 2
+
+
+def test_the_page_and_the_text_say_who_leads(three):
+    found = three[3]
+    html = comparison_page(found, "mien compare a b")
+    page = check_page(html)
+    assert "&lt;near&gt;" in html
+    assert {a["id"] for a in page.all("h2")} == {"leaderboard", "duels", "classes", "sure", "confusion", "how"}
+    assert "Holm" in page.text
+    assert not page.all("img")
+    text = comparison_text(found, "mien compare a b")
+    assert text.index("| 1 | high") < text.index("| 2 | <near>") < text.index("| 3 | low")
+
+
+def test_what_cannot_be_compared_is_told(three):
+    drawn, told, judged, _ = three
+    with pytest.raises(DataError, match="two or more models with names of their own"):
+        compare_models([judged[0], judged[0]], told[:2], [drawn] * 2)
+    with pytest.raises(DataError, match="other rows"):
+        compare_models(judged[:2], told[:2], [drawn, drawn.take(range(5))])

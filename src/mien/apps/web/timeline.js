@@ -2,7 +2,7 @@
 import { css, percent, signed } from './draw.js';
 
 const SPAN = 30; // seconds
-const GAP = 1.2; // seconds without an answer that break the bands
+const GAP = 2.0; // seconds without an answer that break the bands
 
 export class Timeline {
   constructor(canvas, keys, labels, palette) {

@@ -1,7 +1,7 @@
 // Who is who from frame to frame, and calmer numbers: boxes near each other are one person; answers are averaged over a
 // third of a second. Only for the page's moving pictures.
 
-const PATIENCE = 1.0; // seconds that a face may be missed
+const PATIENCE = 2.0; // seconds that a face may be missed
 const CONSTANT = 0.33; // seconds: the time constant of the averages
 
 const REACH = 0.75; // of a face's side: how far it may move between two looks

@@ -31,6 +31,10 @@ def test_looking_never_imports_torch():
     )
 
 
+def test_tables_and_pictures_do_without_pyav():
+    assert "av" not in loaded_after("import mien.runtime.read, mien.runtime.sinks, mien.vision.image, mien.vision.draw")
+
+
 def test_every_public_name_is_there():
     assert all(getattr(mien, name) is not None for name in mien.__all__)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +16,14 @@ from mien.faces import Box, Face, Frame
 from mien.files import check_free, whole_file
 from mien.runtime.times import Times
 from mien.vision.draw import blur, draw
-from mien.vision.join import TICKS, join
-from mien.vision.writer import VideoWriter
+
+if TYPE_CHECKING:  # PyAV takes its time: pictures and tables do not need it
+    from mien.vision.writer import VideoWriter
 
 __all__ = ["VideoSink"]
+
+#: Ticks a second of the times of a part: its name is its start in these.
+_TICKS = 90_000
 
 
 class VideoSink:
@@ -68,8 +73,10 @@ class VideoSink:
         with self._times.stage("draw"):
             drawn = draw(self._hidden(frame, faces), faces)
         if self._writer is None:
+            from mien.vision.writer import VideoWriter
+
             self._begin = frame.seconds
-            name = f"{round((frame.seconds - self.start) * TICKS):014d}.mp4"
+            name = f"{round((frame.seconds - self.start) * _TICKS):014d}.mp4"
             height, width = frame.image.shape[:2]
             with self._named():
                 self._writer = VideoWriter(self.folder / name, width, height, self._rate, overwrite=True)
@@ -101,7 +108,7 @@ class VideoSink:
     def after(self, seconds: float) -> None:
         """Forget the parts that begin after this time: they were not finished."""
         for part in sorted(self.folder.glob("[0-9]*.mp4")):
-            if self.start is None or int(part.stem) > round((seconds - self.start) * TICKS):
+            if self.start is None or int(part.stem) > round((seconds - self.start) * _TICKS):
                 part.unlink()
 
     def __exit__(
@@ -112,6 +119,8 @@ class VideoSink:
                 self.checkpoint()
                 parts = sorted(self.folder.glob("[0-9]*.mp4"))
                 if parts:
+                    from mien.vision.join import join
+
                     with self._named(), whole_file(self.path, self._overwrite) as aside:
                         join(parts, aside, self._audio, self.start or 0.0)
                 shutil.rmtree(self.folder, ignore_errors=True)

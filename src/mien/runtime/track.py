@@ -63,8 +63,8 @@ class OverlapTracker:
     """Joins each face to the track whose expected box it fits best, all faces at once (least total cost).
 
     The cost of a pair is the distance of the centres in face widths, plus half of the part not shared, plus half of the
-    logarithm of the ratio of sizes. A pair is possible within `reach` face widths, more the longer the face was away, and
-    if no side is more than twice the other. A face that fits no track begins a new one; numbers start at 1 and are never
+    logarithm of the ratio of sizes. A pair is possible within `reach` face widths and a ratio of sizes of 1.4, both more the
+    longer the face was away (2.5 widths and 2 at most). A face that fits no track begins a new one; numbers start at 1 and are never
     given twice.
 
     patience: seconds that a track outlives its last face.  reach: in face widths, from one frame to the next.
@@ -114,7 +114,7 @@ class OverlapTracker:
         px, py = track.at(seconds)
         far = math.hypot(x - px, y - py) / side
         ratio = abs(math.log(max(width * height, 1e-6) / max(track.width * track.height, 1e-6))) / 2
-        if far > min(self.reach + 1.5 * gap, 2.5) or ratio > math.log(2):
+        if far > min(self.reach + 1.5 * gap, 2.5) or ratio > min(math.log(1.4) + 0.4 * gap, math.log(2)):
             return _FAR
         return far + 0.5 * (1 - _overlap((px, py, track.width, track.height), (x, y, width, height))) + 0.5 * ratio
 

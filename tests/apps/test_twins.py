@@ -113,7 +113,7 @@ def test_a_photograph_is_read_alike(javascript, example):
     reader = load(threads=1)
     assert isinstance(reader.detector, GridDetector)
     models = {"models/model.onnx": model_file("ferplus-small"), "models/detector.onnx": locate(ENTRIES["mien-face"])}
-    pictures = [example, smaller(example, 0.3), np.hstack([example] * 4)]
+    pictures = [example, smaller(example, 0.3), np.hstack([smaller(example, 0.5)] * 4)]
     task = {"do": "read", "site": plain(site(reader)), "models": {name: str(path) for name, path in models.items()}}
     answers = javascript([{**task, "image": packed(image)} for image in pictures])
     for image, answer in zip(pictures, answers, strict=True):

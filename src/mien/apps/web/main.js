@@ -231,6 +231,7 @@ function grown(face, scale) {
 function sayWhere(engine) {
   const inside = engine.where === 'browser';
   find('privacy').classList.add(inside ? 'inside' : 'outside');
+  if (inside) find('about').append(' Read by onnxruntime-web (MIT, Microsoft).');
   find('privacy-text').textContent = inside
     ? 'Everything runs in this browser: no face leaves this machine.'
     : `Pictures go to the server at ${location.host}, because ${engine.why}.`;
@@ -238,7 +239,7 @@ function sayWhere(engine) {
 
 function sayAbout({ version, model, detector, server }) {
   const parts = [`mien ${version}`, `model ${model.spec.name}`, detector ? `detector ${detector.spec.name}` : 'no detector: each picture is a face'];
-  find('about').textContent = `${parts.join(' · ')}. Read by onnxruntime-web (MIT, Microsoft).`;
+  find('about').textContent = `${parts.join(' · ')}.`;
   if (server) find('about').append(' ', Object.assign(document.createElement('a'), { href: 'schema/openapi.json', textContent: 'The HTTP API' }));
 }
 

@@ -22,6 +22,7 @@ from mien.cli import (
     serve,
     show,
     train,
+    tune,
     watch,
 )
 from mien.errors import MienError
@@ -40,6 +41,7 @@ app.command()(report.report)
 app.command()(serve.serve)
 app.command()(page.page)
 app.command()(train.train)
+app.command()(tune.tune)
 app.command()(show.show)
 app.command()(show.runs)
 app.command()(export.export)

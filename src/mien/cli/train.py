@@ -58,16 +58,16 @@ def train(
         if len(teacher or ()) > 1 or len(data) > 1:
             raise ConfigError(f"{chosen.name}: a detector's recipe takes one --teacher and one --data")
         source = teacher[0] if teacher else fetch(ENTRIES["yunet"])
-        weights = fit_detector(chosen, data[0], out, source, resume, threads, _track, bar, init, _tell)
+        weights = fit_detector(chosen, data[0], out, source, resume, threads, track, bar, init, tell)
     else:
         loggers = _loggers(out, chosen.name, tensorboard, wandb)
-        weights = fit(chosen, data, out, resume, threads, _track, bar, init, teacher or (), loggers=loggers, tell=_tell)
+        weights = fit(chosen, data, out, resume, threads, track, bar, init, teacher or (), loggers=loggers, tell=tell)
     if int(os.environ.get("RANK", "0")) == 0:
         report = f"\nreport: {out / 'report.html'}" if (out / "report.html").is_file() else ""
         print(f"weights: {weights}{report}\nnext: mien export {out} --out {chosen.name}.onnx")
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)  # above Lightning's bar, where there is one
@@ -90,7 +90,7 @@ def _loggers(out: Path, name: str, tensorboard: bool, wandb: bool) -> list[Any]:
     return loggers
 
 
-def _track(rows: Iterable[Any]) -> Iterable[Any]:
+def track(rows: Iterable[Any]) -> Iterable[Any]:
     from rich.console import Console
     from rich.progress import track
 

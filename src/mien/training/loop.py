@@ -25,14 +25,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from mien.errors import ConfigError, OutputError, TrainingError
+from mien.errors import ConfigError, MienError, OutputError, TrainingError
 from mien.files import whole_file
 from mien.recipe import DetectorRecipe, Recipe, load_recipe, recipe_text
 from mien.sections import LEAST, NetworkSection, TrainerSection
 from mien.training.optimizers import build_optimizer, rate_at
 from mien.training.stop import Order, Stopper
 
-__all__ = ["Freezer", "Learner", "open_run", "read_metrics", "run_loop", "write_environment"]
+__all__ = ["Freezer", "Learner", "open_run", "quiet", "read_metrics", "run_loop", "write_environment"]
 
 _TOLD = ("loss", "accuracy", "macro_f1", "ccc", "rmse")
 
@@ -295,7 +295,7 @@ def run_loop(
     if chosen.compile:
         learner.network.compile()
     try:
-        with _quiet():
+        with quiet():
             trainer = _trainer(recipe, folder, [*callbacks, *([early] if schedule.stop else []), *ours], loggers, bar)
             trainer.log_every_n_steps = min(50, max(1, len(train)))
             trainer.fit(learner, train, held, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -304,6 +304,12 @@ def run_loop(
         raise TrainingError(f"{last}: damaged ({why}); delete it to start the run again") from error
     except RuntimeError as error:
         raise _advised(error, last, chosen) from error
+    except OSError as error:
+        if isinstance(error, MienError):
+            raise
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room, then --resume"
+        ) from error
     except SystemExit as error:  # what Lightning makes of an interrupt
         raise TrainingError(f"{folder}: interrupted; go on with --resume") from error
     if chosen.keep == "best" and trainer.is_global_zero:
@@ -311,7 +317,7 @@ def run_loop(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Lightning's advertisements, and without its advice where we know better: chips lie in memory, so workers would
     cost; every process judges all held-out rows, so nothing has to be reduced; Order goes on within an epoch."""
     logger = logging.getLogger("lightning.pytorch")
@@ -323,6 +329,7 @@ def _quiet() -> Iterator[None]:
             "sync_dist",
             "dataloader is not resumable",
             "LeafSpec",
+            "no `val_dataloader`",
             "lr_scheduler.step",
         ):
             warnings.filterwarnings("ignore", f"(?s).*{words}")
@@ -368,6 +375,8 @@ def _advised(error: RuntimeError, last: Path, chosen: TrainerSection) -> Excepti
             f"memory ran out; lower trainer.batch (now {chosen.batch}) and raise trainer.accumulate (now "
             f"{chosen.accumulate}) by the same factor, then go on with --resume"
         )
+    if "StreamWriter failed" in text:  # what torch says of a full disk
+        return OutputError(f"{last.parent}: the checkpoint cannot be written ({text[:120]}); make room, then --resume")
     if "loading state_dict" in text:
         return TrainingError(f"{last}: the checkpoint of another network: {text[:400]}")
     return error

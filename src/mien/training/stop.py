@@ -17,7 +17,11 @@ from torch.utils.data import Sampler
 from mien.errors import TrainingError
 from mien.sections import TrainerSection
 
-__all__ = ["Order", "Stopper"]
+__all__ = ["Order", "Stopped", "Stopper"]
+
+
+class Stopped(TrainingError):
+    """Somebody asked a training to stop; it can go on."""
 
 
 class Order(Sampler[int]):
@@ -115,7 +119,7 @@ class Stopper(Callback):
         if trainer.is_global_zero:
             place.replace(self.folder / "last.ckpt")
 
-    def _ended(self, where: str) -> TrainingError:
-        return TrainingError(
+    def _ended(self, where: str) -> Stopped:
+        return Stopped(
             f"{self.folder}: stopped by {self.asked or 'another process'} after {where}; go on with --resume"
         )

@@ -1,0 +1,264 @@
+"""Searching for better settings of a recipe: a learning rate by a sweep, then trials that Optuna proposes.
+
+OUT/recipe.yaml    the recipe that is searched around
+OUT/chips.parquet  the chips of all trials
+OUT/study.db       Optuna's study (SQLite): a search that was stopped goes on with --resume
+OUT/trials/        recipe and metrics of each trial
+OUT/best.yaml      the recipe with the best trial's settings, for `mien train`
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import lightning
+import msgspec
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.tuner import Tuner
+
+from mien.errors import ConfigError, MissingExtra, TrainingError
+from mien.files import whole_file
+from mien.labels import LabelSet
+from mien.models.network import build_network
+from mien.recipe import Recipe, recipe_text, with_settings
+from mien.sections import LEAST
+from mien.spec import strict
+from mien.training.chips import Progress, check_sources, training_chips, two_sides
+from mien.training.dataset import ChipDataset, EpochSampler, loader
+from mien.training.loop import Freezer, open_run, quiet, run_loop
+from mien.training.losses import class_weights
+from mien.training.module import ExpressionModule
+from mien.training.stop import Stopped
+
+__all__ = ["Range", "Trial", "read_search", "tune"]
+
+#: Searched by default, besides the learning rate: decay, dropout and smoothing.
+_USUAL = ("optimizer.decay=0.00001..0.3", "network.dropout=0..0.5", "loss.smoothing=0..0.2")
+_SWEEP = 100
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a setting may be: any of `choices`, or a number from low to high, on a log scale where that spans decades."""
+
+    low: float = 0.0
+    high: float = 0.0
+    choices: tuple[Any, ...] = ()
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        """Optuna's next proposal."""
+        if self.choices:
+            return trial.suggest_categorical(name, self.choices)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high)
+        return trial.suggest_float(name, self.low, self.high, log=self.low > 0 and self.high >= 10 * self.low)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial: its number, 'complete', 'pruned' or 'fail', the settings, the best monitored figure (NaN if there is none)."""
+
+    number: int
+    state: str
+    settings: Mapping[str, Any]
+    value: float
+
+
+def read_search(words: Iterable[str]) -> dict[str, Range]:
+    """Ranges from 'section.key=low..high' or 'section.key=a,b,c'. Raises ConfigError.
+
+    >>> read_search(["optimizer.lr=1e-4..1e-2", "augment.mixup=0,0.2"])["augment.mixup"].choices
+    (0, 0.2)
+    """
+    return dict(_range(word) for word in words)
+
+
+def _range(word: str) -> tuple[str, Range]:
+    address, equals, text = word.partition("=")
+    try:
+        if not equals or not address:
+            raise ValueError
+        if ".." not in text:
+            return address, Range(choices=tuple(yaml.safe_load(part) for part in text.split(",")))
+        low, high = (int(part) if part.lstrip("-").isdigit() else float(part) for part in text.split(".."))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--search {word}: expected section.key=low..high or section.key=a,b,c") from error
+    if not low < high:
+        raise ConfigError(f"--search {word}: the first number must be less than the second")
+    return address, Range(low, high)
+
+
+def tune(
+    recipe: Recipe,
+    data: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    trials: int = 20,
+    search: Sequence[str] = (),
+    resume: bool = False,
+    threads: int | None = None,
+    progress: Progress = lambda rows: rows,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Trial]:
+    """Search until `trials` trials are done; the best is written to OUT/best.yaml. The best of `schedule.monitor` counts.
+
+    search: settings and their ranges (see read_search); by default the learning rate around the recipe's and what a sweep
+        suggests, decay, dropout and smoothing.
+    Raises OutputError, DataError, ConfigError, TrainingError (stopped: go on with resume), MissingExtra.
+    """
+    places = [Path(place) for place in data]
+    check_sources(recipe, places)
+    folder = open_run(Path(out), recipe, resume)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    chips = training_chips(recipe, places, folder, progress, tell)
+    learn, held = two_sides(chips, recipe)
+    bench = _Bench(folder, chips.labels, ChipDataset(learn), ChipDataset(held))
+    study = _study(recipe, folder)
+    space = _space(recipe, search, study, bench, tell)
+    for name in space:
+        _changed(recipe, {name: space[name].choices[0] if space[name].choices else space[name].low})
+    left = trials - sum(one.state in {"complete", "pruned"} for one in _listed(study))
+    study.optimize(lambda trial: bench.objective(recipe, trial, space, tell), n_trials=max(0, left))
+    done = _listed(study)
+    if all(one.state != "complete" for one in done):
+        raise TrainingError(f"{folder}: no trial ended well; search around a smaller optimizer.lr")
+    best = _changed(recipe, study.best_trial.params)
+    named = msgspec.structs.replace(best, name=f"{recipe.name}-tuned")
+    with whole_file(folder / "best.yaml", overwrite=True) as part:
+        part.write_text(recipe_text(named), encoding="utf-8")
+    return done
+
+
+def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    words = [
+        f"{name}={yaml.safe_dump(value).removesuffix('...' + chr(10)).strip()}" for name, value in settings.items()
+    ]
+    return strict(with_settings(msgspec.to_builtins(recipe), words), Recipe)
+
+
+def _study(recipe: Recipe, folder: Path) -> Any:
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("Searching settings needs optuna", "tune") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / 'study.db'}",
+        study_name=recipe.name,
+        direction="minimize" if recipe.schedule.monitor in LEAST else "maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+        load_if_exists=True,
+    )
+    study.sampler = optuna.samplers.TPESampler(seed=recipe.seed + len(study.trials))
+    for one in study.trials:
+        if one.state == optuna.trial.TrialState.RUNNING:  # of a process that is no more
+            study.tell(one.number, state=optuna.trial.TrialState.FAIL)
+    return study
+
+
+def _listed(study: Any) -> list[Trial]:
+    return [
+        Trial(t.number, t.state.name.lower(), t.params, math.nan if t.value is None else t.value) for t in study.trials
+    ]
+
+
+def _space(
+    recipe: Recipe, search: Sequence[str], study: Any, bench: _Bench, tell: Callable[[str], None]
+) -> dict[str, Range]:
+    if search:
+        return read_search(search)
+    if "rate" not in study.user_attrs:
+        study.set_user_attr("rate", bench.rate(recipe))
+    rate = study.user_attrs["rate"]
+    tell(f"learning rate: the sweep suggests {rate:.2g} (the recipe has {recipe.optimizer.lr:.2g})")
+    both = rate, recipe.optimizer.lr
+    return {"optimizer.lr": Range(min(both) / 3, max(both) * 3), **read_search(_USUAL)}
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What all trials share."""
+
+    folder: Path
+    labels: LabelSet
+    learn: ChipDataset
+    held: ChipDataset
+
+    def _parts(self, recipe: Recipe) -> tuple[ExpressionModule, Any, Any]:
+        with quiet():
+            lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+        network = build_network(recipe.network, self.labels, recipe.crop).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        balance = class_weights(self.learn.targets, recipe.loss.balance, recipe.loss.effective)
+        learner = ExpressionModule(network, recipe, balance)
+        sampler = EpochSampler(self.learn.targets, recipe.data, recipe.seed, learner.place)
+        return learner, loader(self.learn, recipe.trainer.batch, sampler), loader(self.held, 512)
+
+    def rate(self, recipe: Recipe) -> float:
+        """The learning rate at the steepest fall of the loss in a sweep (Smith 2017, arXiv:1506.01186; Lightning's finder);
+        the recipe's own where the sweep shows none."""
+        learner, train, _ = self._parts(recipe)
+        learner.lr = recipe.optimizer.lr  # what Lightning's finder looks for
+        with quiet(), redirect_stderr(StringIO()):  # the finder's bar cannot be switched off
+            trainer = lightning.Trainer(
+                max_epochs=_SWEEP,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=self.folder,
+            )
+            try:
+                found = Tuner(trainer).lr_find(learner, train, min_lr=1e-6, num_training=_SWEEP, update_attr=False)
+            except TrainingError:  # the loss was no number before it had grown: no sweep
+                return recipe.optimizer.lr
+        suggested = found.suggestion() if found is not None else None
+        return float(suggested) if suggested else recipe.optimizer.lr
+
+    def objective(self, recipe: Recipe, trial: Any, space: Mapping[str, Range], tell: Callable[[str], None]) -> float:
+        """The best monitored figure of one trial; Optuna may end it early."""
+        import optuna
+
+        changed = _changed(recipe, {name: one.suggest(trial, name) for name, one in space.items()})
+        place = open_run(self.folder / "trials" / f"{trial.number:04d}", changed, resume=False)
+        learner, train, held = self._parts(changed)
+        watch = _Watch(trial, changed.schedule.monitor)
+        try:
+            run_loop(learner, train, held, place, False, [Freezer(changed.network), watch])
+        except Stopped:
+            raise
+        except TrainingError as error:
+            tell(f"trial {trial.number}: {error}")
+            raise optuna.TrialPruned from error
+        finally:
+            (place / "last.ckpt").unlink(missing_ok=True)
+        tell(f"trial {trial.number}: best val/{watch.monitor} {watch.best:.4f} with {_said(trial.params)}")
+        return watch.best
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
+
+
+class _Watch(Callback):
+    """Tells Optuna the monitored figure of each epoch, and ends a trial that Optuna gives up."""
+
+    def __init__(self, trial: Any, monitor: str) -> None:
+        self.trial, self.monitor = trial, monitor
+        self.best = math.inf if monitor in LEAST else -math.inf
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        import optuna
+
+        value = float(trainer.callback_metrics[f"val/{self.monitor}"])
+        self.best = min(self.best, value) if self.monitor in LEAST else max(self.best, value)
+        self.trial.report(value, trainer.current_epoch)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned

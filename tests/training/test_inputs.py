@@ -1,0 +1,243 @@
+"""What training takes besides a recipe and one dataset: teachers, transforms, several sources; and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from drawing import drawn_recipe, figures, trained
+
+from mien.data.manifest import Header, Manifest
+from mien.data.synthetic import synthetic
+from mien.errors import ConfigError, DataError, OutputError, TrainingError
+from mien.evaluation.predictions import Predictions, write_predictions
+from mien.labels import LabelSet, label_set
+from mien.models.network import Answer
+from mien.sections import DistilSection, LossSection
+from mien.training import loop
+from mien.training.losses import Loss
+from mien.training.teachers import read_teachers
+from mien.training.transforms import as_batches
+
+ONE = "schedule.epochs=1"
+
+
+def sure_answers(ids, labels, wanted):
+    """Predictions that put 0.9 on `wanted`."""
+    p = np.full((len(ids), len(labels)), 0.1 / (len(labels) - 1))
+    p[np.arange(len(ids)), wanted] = 0.9
+    return Predictions(LabelSet(labels), list(ids), p, np.full((len(ids), 2), np.nan))
+
+
+def test_stored_answers_teach_by_id(drawn, tmp_path):
+    """All rows are told to be fear: a student that learns from teachers alone says fear."""
+    manifest = Manifest.read(drawn)
+    labels = label_set("affectnet8").names
+    shuffled = tuple(reversed(labels))
+    told = sure_answers(manifest.ids[::-1], shuffled, np.full(len(manifest), shuffled.index("fear")))
+    write_predictions(told, tmp_path / "told.parquet")
+    recipe = drawn_recipe("distil.weight=1.0", "schedule.epochs=4", "augment.mixup=0.2", "trainer.batch=16")
+    trained(recipe, drawn, tmp_path / "run", teachers=[tmp_path / "told.parquet"])
+    from mien.evaluation.tables import read_predictions
+
+    said = read_predictions(tmp_path / "run" / "predictions.parquet")
+    assert (said.probabilities.argmax(1) == labels.index("fear")).all()
+    assert '"teachers": [\n    {' in (tmp_path / "run" / "environment.json").read_text()
+
+
+def test_teachers_that_know_some_rows_or_none(tmp_path):
+    labels, recipe = label_set("affectnet7"), drawn_recipe("data.labels=affectnet7")
+    ids = [f"a:{i}" for i in range(6)]
+    for name, first in (("one", 0), ("two", 2)):
+        write_predictions(sure_answers(ids[first : first + 3], labels.names, [0, 1, 2]), tmp_path / f"{name}.csv")
+    said: list[str] = []
+    taught = read_teachers([tmp_path / "one.csv", tmp_path / "two.csv"], ids, labels, recipe, said.append)
+    assert taught.told.shape == (6, 14)
+    assert taught.told.unflatten(1, (2, 7)).isnan().all(2).tolist() == [
+        [False, True], [False, True], [False, False], [True, False], [True, False], [True, True]
+    ]  # fmt: skip
+    assert "knows 3 of 6 training rows; the others have their labels alone" in said[0]
+    with pytest.raises(DataError, match=r"knows none of the 6 training rows; its ids are like \['a:0'\]"):
+        read_teachers([tmp_path / "one.csv"], [f"b:{i}" for i in range(6)], labels, recipe)
+    with pytest.raises(ConfigError, match="says nothing of contempt"):
+        read_teachers([tmp_path / "one.csv"], ids, label_set("affectnet8"), recipe)
+
+
+def test_rows_that_no_teacher_knows_have_their_labels_with_full_weight():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(5, 3), torch.eye(3)[[0, 1, 2, 0, 1]]
+    teacher = torch.full((5, 3), 1 / 3)
+    teacher[3:] = torch.nan
+    loss = Loss(LossSection(), DistilSection(weight=0.7), torch.ones(3))
+
+    def value(rows, by):
+        return loss(Answer(logits[rows], None), targets[rows], torch.full((len(targets[rows]), 2), torch.nan), by)[0]
+
+    whole = value(slice(0, 5), teacher)
+    parts = (3 * value(slice(0, 3), teacher[:3]) + 2 * value(slice(3, 5), None)) / 5
+    assert torch.isclose(whole, parts)
+
+
+def test_torchvision_changes_each_chip_in_its_own_way(drawn, tmp_path):
+    from torchvision.transforms import v2
+
+    change = as_batches(v2.Compose([v2.RandomHorizontalFlip(0.5), v2.RandomRotation(20)]))
+    chips = torch.rand(1, 3, 20, 20).expand(16, -1, -1, -1) * 255
+    torch.manual_seed(1)
+    made = change(chips)
+    torch.manual_seed(1)
+    assert torch.equal(made, change(chips))
+    assert len({chip.numpy().tobytes() for chip in made}) > 8
+    with pytest.raises(
+        ConfigError, match=r"transform: gives \(3, 20, 20\) torch.float32 .*the network does that itself"
+    ):
+        as_batches(v2.ToDtype(torch.float32, scale=True))(chips)
+    trained(drawn_recipe(ONE), drawn, tmp_path / "run", transform=v2.RandomErasing(1.0))
+    assert len(figures(tmp_path / "run")) == 1
+
+
+def test_albumentations_works_on_pictures(monkeypatch):
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+    albumentations = pytest.importorskip("albumentations", reason="albumentations is not installed")
+    change = as_batches(albumentations.Compose([albumentations.Rotate(20, p=1), albumentations.GaussNoise(p=0.5)]))
+    chips = torch.rand(1, 3, 20, 24).expand(8, -1, -1, -1) * 255
+    torch.manual_seed(1)
+    made = change(chips)
+    torch.manual_seed(1)
+    assert torch.equal(made, change(chips))
+    assert made.shape == chips.shape
+    assert made.dtype == torch.float32
+    assert len({chip.numpy().tobytes() for chip in made}) > 4
+    with pytest.raises(ConfigError, match="leave out what converts, scales, normalises"):
+        as_batches(albumentations.Compose([albumentations.Normalize()]))(chips)
+
+
+def test_other_transforms_must_keep_the_form():
+    with pytest.raises(ConfigError, match="str cannot be called"):
+        as_batches("flip")
+    with pytest.raises(ConfigError, match="it must keep the form"):
+        as_batches(lambda chips: chips[..., 1:])(torch.zeros(2, 3, 8, 8))
+
+
+def test_two_sources_are_merged_in_the_run(tmp_path):
+    synthetic(80, labels=("happiness", "sadness"), seed=1).write(tmp_path / "a.parquet")
+    synthetic(80, labels=("sadness", "anger"), seed=2).write(tmp_path / "b.parquet")
+    recipe = drawn_recipe("data.sources=[table, table]", "data.labels=[happiness, sadness, anger]", ONE)
+    trained(recipe, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "run")
+    counts = Manifest.read(tmp_path / "run" / "chips.parquet").counts()
+    assert counts["sadness"] == counts["happiness"] + counts["anger"] > 0
+    with pytest.raises(ConfigError, match=r"data.sources: names 2 \(table, table\), --data was given 1 times"):
+        trained(recipe, tmp_path, tmp_path / "other")
+    with pytest.raises(ConfigError, match="data.sources: tabel: unknown source; did you mean 'table'"):
+        trained(drawn_recipe("data.sources=[tabel]"), tmp_path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_rows_that_cannot_teach_what_is_asked(drawn, tmp_path):
+    with pytest.raises(
+        DataError, match=r"a batch of 500 and only \d+ rows to train on; lower it \(--set trainer.batch="
+    ):
+        trained(drawn_recipe("trainer.batch=500"), drawn, tmp_path / "batch")
+    manifest = Manifest.read(drawn)
+    labels = (*manifest.header.labels, "boredom")
+    wide = [None if row is None else [*row, 0.0] for row in manifest.table["target"].to_pylist()]
+    import pyarrow as pa
+
+    at = manifest.table.schema.get_field_index("target")
+    table = manifest.table.set_column(at, "target", pa.array(wide, manifest.table.schema.field("target").type))
+    header = Header(source="own", labels=labels, framing=manifest.header.framing)
+    Manifest(header, table).write(tmp_path / "wide.parquet")
+    with pytest.raises(
+        DataError, match=r"no row to train on is labelled boredom; leave that out \(--set 'data.labels="
+    ):
+        trained(drawn_recipe(f"data.labels=[{', '.join(labels)}]"), tmp_path / "wide.parquet", tmp_path / "class")
+    told: list[str] = []
+    few = drawn_recipe("data.labels=[happiness, sadness]", ONE, "trainer.batch=8")
+    trained(few, drawn, tmp_path / "few", tell=told.append)
+    assert "rows are left out: neutral, surprise, fear, disgust, anger, contempt not in data.labels" in told[0]
+
+
+def test_no_memory_left_says_what_to_do(drawn, tmp_path):
+    def hungry(_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    with pytest.raises(
+        TrainingError, match=r"memory ran out; lower trainer.batch \(now 32\) and raise trainer.accumulate"
+    ):
+        trained(drawn_recipe(ONE), drawn, tmp_path / "run", transform=hungry)
+
+
+def test_a_checkpoint_of_another_network_names_what_differs(drawn, tmp_path):
+    recipe = drawn_recipe(ONE)
+    for name, settings in (("one", ()), ("two", ("network.hidden=[8]",))):
+        trained(drawn_recipe(ONE, *settings), drawn, tmp_path / name)
+    (tmp_path / "one" / "weights.safetensors").unlink()
+    (tmp_path / "two" / "last.ckpt").replace(tmp_path / "one" / "last.ckpt")
+    with pytest.raises(TrainingError, match=r"the checkpoint of another network: .*hidden"):
+        trained(recipe, drawn, tmp_path / "one", resume=True)
+
+
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was run",))
+
+
+def test_a_pickle_posing_as_a_checkpoint_is_not_run(drawn, tmp_path):
+    trained(drawn_recipe(ONE), drawn, tmp_path / "run")
+    (tmp_path / "run" / "weights.safetensors").unlink()
+    torch.save({"state_dict": Evil()}, tmp_path / "run" / "last.ckpt")
+    with pytest.raises(TrainingError, match="damaged"):
+        trained(drawn_recipe(ONE), drawn, tmp_path / "run", resume=True)
+
+
+def test_an_interrupted_save_leaves_the_checkpoint_before(drawn, tmp_path, monkeypatch):
+    import lightning
+
+    real, calls = lightning.Trainer.save_checkpoint, []
+
+    def full(self, path, **options):
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(self, path, **options)
+
+    whole = trained(drawn_recipe(), drawn, tmp_path / "whole").read_bytes()
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
+    with pytest.raises(OutputError, match="No space left on device.; make room, then --resume"):
+        trained(drawn_recipe(), drawn, tmp_path / "run")
+    assert trained(drawn_recipe(), drawn, tmp_path / "run", resume=True).read_bytes() == whole
+
+
+def test_fsdp_without_gpus_says_so(drawn, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match="trainer.strategy: fsdp shards over GPUs and there is none here; use ddp"):
+        trained(drawn_recipe("trainer.strategy=fsdp", ONE), drawn, tmp_path / "run")
+
+
+def test_own_labels_without_means_are_named(tmp_path):
+    manifest = synthetic(60, labels=("happiness", "sadness"))
+    header = Header(source="own", labels=("engaged", "sadness"), framing=manifest.header.framing)
+    Manifest(header, manifest.table).write(tmp_path / "own.parquet")
+    told: list[str] = []
+    trained(
+        drawn_recipe("data.labels=[engaged, sadness]", ONE), tmp_path / "own.parquet", tmp_path / "r", tell=told.append
+    )
+    assert "no mean valence and arousal is known for engaged: both will be NaN" in told[0]
+
+
+def test_deterministic_and_tensorboard(drawn, tmp_path):
+    loggers = pytest.importorskip("lightning.pytorch.loggers")
+    pytest.importorskip("tensorboard", reason="tensorboard (extra logs) is not installed")
+    logger = loggers.TensorBoardLogger(tmp_path, name="tb", version="")
+    trained(drawn_recipe(ONE, "trainer.deterministic=true"), drawn, tmp_path / "run", loggers=[logger])
+    torch.use_deterministic_algorithms(False)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    logged = figures(tmp_path / "run")[0]
+    assert abs(events.Scalars("val/loss")[0].value - float(logged["val/loss"])) < 1e-4
+
+
+def test_time_left_in_words():
+    assert loop._span(5000) == "83 min"

@@ -239,5 +239,15 @@ def test_deterministic_and_tensorboard(drawn, tmp_path):
     assert abs(events.Scalars("val/loss")[0].value - float(logged["val/loss"])) < 1e-4
 
 
+def test_weights_and_biases_stays_in_the_run(mien, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb (extra logs) is not installed")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    synthetic(80, seed=3).write(tmp_path / "d.parquet")
+    words = ["--set", "schedule={epochs: 1, warmup: 0}", "--set", "trainer.batch=16", "--threads", "1"]
+    code, out, _ = mien("train", "drawn", "--data", "d.parquet", "--out", "run", "--wandb", *words)
+    assert code == 0, out
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
 def test_time_left_in_words():
     assert loop._span(5000) == "83 min"

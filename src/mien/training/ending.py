@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from mien.data.manifest import Manifest
 from mien.errors import DataError
+from mien.evaluation.calibration import ENOUGH, fit_temperature
 from mien.evaluation.judgement import Judgement, judge
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.files import whole_file
@@ -23,10 +23,8 @@ from mien.spec import ModelSpec
 from mien.training.augment import centre
 from mien.training.dataset import ChipDataset
 
-__all__ = ["fit_temperature", "held_predictions", "write_ending"]
+__all__ = ["held_predictions", "held_temperature", "write_ending"]
 
-#: Fewer held-out rows than this say too little of a temperature.
-_ENOUGH = 100
 _AT_ONCE = 512
 
 
@@ -61,17 +59,14 @@ def held_predictions(network: Network, spec: ModelSpec, held: ChipDataset, ids: 
     return Predictions(LabelSet(spec.labels), ids, probabilities, affect)
 
 
-def fit_temperature(network: Network, held: ChipDataset, border: int) -> float:
-    """The temperature with the least cross-entropy on held-out chips (Guo et al. 2017, arXiv:1706.04599), against the
-    label that most raters gave (rows where no label has more than half are left out): so that `confidence` is the chance
-    of agreeing with the majority, not the share of its votes."""
+def held_temperature(network: Network, held: ChipDataset, border: int) -> float:
+    """The temperature for held-out chips (see mien.evaluation.calibration.fit_temperature), against the label that most
+    raters gave (rows where no label has more than half are left out): so that `confidence` is the chance of agreeing with
+    the majority, not the share of its votes. 1 where fewer than ENOUGH rows are left."""
     with torch.inference_mode():
         answers = [network(centre(chips, border)).logits for chips in held.chips.split(512)]
     logits = torch.cat([logits for logits in answers if logits is not None]).double()
-    grid = torch.exp(torch.linspace(-1.6, 1.6, 641, dtype=torch.float64))
     sure = held.targets.amax(dim=1) > 0.5
-    if int(sure.sum()) < _ENOUGH:
+    if int(sure.sum()) < ENOUGH:
         return 1.0
-    wanted = held.targets[sure].argmax(dim=1)
-    losses = [F.cross_entropy(logits[sure] / t, wanted) for t in grid]
-    return round(float(grid[int(torch.stack(losses).argmin())]), 4)
+    return fit_temperature(logits[sure].softmax(dim=1).numpy(), held.targets[sure].argmax(dim=1).numpy())

@@ -36,7 +36,7 @@ from mien.recipe import Recipe
 from mien.spec import ModelSpec
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import ChipDataset, EpochSampler, loader
-from mien.training.ending import fit_temperature, write_ending
+from mien.training.ending import held_temperature, write_ending
 from mien.training.loop import Freezer, open_run, run_loop, write_environment
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule
@@ -105,7 +105,7 @@ def fit(
     if rank:
         return weights
     best = cast(Network, learner.kept.eval())
-    temperature = fit_temperature(best, sides[1], recipe.crop.border) if recipe.network.expression else 1.0
+    temperature = held_temperature(best, sides[1], recipe.crop.border) if recipe.network.expression else 1.0
     spec = _spec(recipe, chips, temperature, train.fingerprint())
     write_ending(folder, recipe, best, spec, sides[1], held)
     save_weights(weights, best, spec)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mien.cli.evaluate import answers, rows
+from mien.cli.judging import answers, rows
 from mien.data.manifest import Manifest
 from mien.evaluation.ensemble import averaged, cross_weighted
 from mien.evaluation.intervals import compare_rows

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mien.cli.evaluate import predictions_of
+from mien.cli.judging import predictions_of
 from mien.data.manifest import Manifest
 from mien.data.scenes import read_grounds, read_heads
 from mien.data.sources import read_source
@@ -168,7 +168,9 @@ def pasted(chip: np.ndarray, ground: np.ndarray, side: int) -> np.ndarray:
     return picture
 
 
-def gap_lines(models: list[str], data: Path, grounds: list[np.ndarray], finder: Detector, count: int = 600) -> list[str]:
+def gap_lines(
+    models: list[str], data: Path, grounds: list[np.ndarray], finder: Detector, count: int = 600
+) -> list[str]:
     """The same FER2013 faces, cropped by the dataset and found by the detector in a larger picture."""
     rows = read_source("ferplus", data, "majority").split("validation")
     rows = rows.take(np.random.default_rng(0).permutation(len(rows))[:count])
@@ -188,9 +190,7 @@ def gap_lines(models: list[str], data: Path, grounds: list[np.ndarray], finder: 
         reader = Classifier(open_session(model_file(model), 1))
         a, affect = reader.run(np.stack([chips[i] for i in kept]))
         b, moved = reader.run(np.stack([reader.chip(pictures[i], central[i]) for i in kept]))
-        right = [
-            f"{(p.argmax(axis=1) == wanted).mean():.1%}" if model.startswith("ferplus") else "-" for p in (a, b)
-        ]
+        right = [f"{(p.argmax(axis=1) == wanted).mean():.1%}" if model.startswith("ferplus") else "-" for p in (a, b)]
         same, shift = (a.argmax(axis=1) == b.argmax(axis=1)).mean(), np.abs(affect - moved).mean(axis=0)
         lines.append(f"| {model} | {same:.1%} | {shift[0]:.3f}, {shift[1]:.3f} | {right[0]} | {right[1]} |")
     return lines

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mien.cli.evaluate import predictions_of
+from mien.cli.judging import predictions_of
 from mien.data.manifest import Manifest
 from mien.data.sources import read_source
 from mien.data.split import project

@@ -92,7 +92,7 @@ def test_a_file_is_calibrated_whatever_its_graph(name, tmp_path):
     assert not [key for key in once.metrics if key.endswith("ece")]
     assert len(once.metrics) == sum(not key.endswith("ece") for key in before.spec.metrics)
     twice = export_calibrated(tmp_path / "once.onnx", tmp_path / "twice.onnx", 1 / 1.5)
-    assert twice.threshold == 0.7
+    assert twice.threshold == 0  # it was of the other temperature
     shape = (3, 3, before.spec.crop.height, before.spec.crop.width)
     chips = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
     for a, b in zip(before.run(chips), OnnxSession(tmp_path / "twice.onnx", 1).run(chips), strict=True):
@@ -123,6 +123,15 @@ def test_certain_follows_the_spec(tmp_path):
     assert Classifier(OnnxSession(file, 1)).read(chips)[0].certain
     assert not Classifier(OnnxSession(tmp_path / "never.onnx", 1)).read(chips)[0].certain
     assert not Expression(("x", "y"), np.array([np.nan, np.nan])).certain
+
+
+def test_an_old_threshold_goes_with_its_temperature(tmp_path):
+    file = models(tmp_path)["m0.onnx"]
+    export_calibrated(file, tmp_path / "a.onnx", 2.0, calibrated_on="A: temperature")
+    both = export_calibrated(tmp_path / "a.onnx", tmp_path / "b.onnx", threshold=0.5, calibrated_on="B: threshold")
+    assert (both.threshold, both.calibrated_on) == (0.5, "A: temperature; B: threshold")
+    anew = export_calibrated(tmp_path / "b.onnx", tmp_path / "c.onnx", 1.5, calibrated_on="C: temperature")
+    assert (anew.threshold, anew.calibrated_on) == (0.0, "C: temperature")
 
 
 def test_calibrate_as_a_person_runs_it(mien, tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.cli.judging import Data, Overwrite, Rule, Source, answers, need, rows
 from mien.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
 
 def calibrate(
     model: Annotated[str, typer.Argument(help="A model's name or .onnx file, or a run.")],
-    data: Annotated[Path, typer.Option(help="The dataset's folder or file, or a manifest.")],
+    data: Data,
     out: Annotated[Path, typer.Option(help="The calibrated model file (.onnx).")],
-    source: Annotated[str, typer.Option(help="The dataset's source.")] = "ferplus",
+    source: Source = "ferplus",
     split: Annotated[str, typer.Option(help="The split to fit on; judge on another.")] = "validation",
-    rule: Annotated[str, typer.Option(help="For votes: majority, distribution or plain.")] = "majority",
+    rule: Rule = None,
     temperature: Annotated[bool, typer.Option(help="Fit the temperature.")] = True,
     precision: Annotated[
         float | None, typer.Option(help="Also store the confidence from which answers are right so often, such as 0.9.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Fit temperature and threshold on a split; write them into the graph and the spec of a new file."""
     if out.suffix != ".onnx":
@@ -37,15 +38,15 @@ def calibrate(
     if precision is None and not temperature:
         raise ConfigError("--no-temperature without --precision: nothing to do")
     from mien.cli.ensemble import as_file
-    from mien.cli.evaluate import _need, answers, rows
     from mien.files import check_free
 
-    _need()
+    need()
     try:
         from mien.export.calibrate import export_calibrated
     except ModuleNotFoundError as error:
         raise MissingExtra.of("Writing a model file needs onnx", "export") from error
     from mien.evaluation.calibration import fit_temperature, sure_rows, tempered, threshold_for
+    from mien.runtime.sessions import read_spec
 
     check_free(out, overwrite)
     check_free(out.with_suffix(".json"), overwrite)
@@ -57,10 +58,13 @@ def calibrate(
         after = tempered(said, factor) if temperature else said
         chosen = None if precision is None else threshold_for(after, truth, precision)
         note = _note(f"{manifest.header.source}, {split}, {len(truth):,} rows", temperature, precision, chosen)
+        old = read_spec(file)
         spec = export_calibrated(file, out, factor, chosen.value if chosen else None, note, overwrite)
     _show(said, after, truth, f"{manifest.header.source}, {split}: {len(truth):,} rows")
     if temperature:
         print(f"temperature: {spec.temperature:g} (times {factor:g})")
+    if chosen is None and spec.threshold == 0 and old.threshold > 0:
+        print("threshold: left out, as it was chosen for the old temperature; choose one with --precision")
     if chosen is not None:
         print(
             f"threshold: {chosen.value:.4f}; certain answers are right in {chosen.precision:.1%} "

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.evaluate import (
-    Extras,
-    _Copies,
-    _Data,
-    _Labels,
-    _need,
-    _Out,
-    _Robust,
-    _Rule,
-    _Source,
-    _Split,
-    _Train,
-    _Tta,
+from mien.cli.judging import (
+    Asked,
+    Copies,
+    Data,
+    Json,
+    Labels,
+    Overwrite,
+    Report,
+    Robust,
+    Rule,
+    Source,
+    Split,
+    Train,
+    Tta,
     judged,
+    need,
     report_kind,
     show_tables,
     typed,
@@ -33,23 +35,23 @@ if TYPE_CHECKING:
 
 def compare(
     models: Annotated[list[str], typer.Argument(help="Two or more models, runs or tables of predictions.")],
-    data: _Data,
-    source: _Source = "ferplus",
-    split: _Split = "validation",
-    rule: _Rule = "majority",
-    labels: _Labels = None,
-    tta: _Tta = None,
-    copies: _Copies = False,
-    train: _Train = None,
-    robust: _Robust = False,
-    out: _Out = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+    data: Data,
+    source: Source = "ferplus",
+    split: Split = "validation",
+    rule: Rule = None,
+    labels: Labels = None,
+    tta: Tta = None,
+    copies: Copies = False,
+    train: Train = None,
+    robust: Robust = False,
+    out: Report = None,
+    json: Json = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Judge several models on the same rows, the best first, and say which differences are real."""
     import msgspec
 
-    _need()
+    need()
     from mien.evaluation.comparison import compare_models
     from mien.files import check_free
 
@@ -58,9 +60,9 @@ def compare(
     report_kind(out)
     if out is not None:
         check_free(out, overwrite)
-    extras = Extras(copies, train, robust=robust, quiet=json)
-    found = [judged(model, data, source, split, rule, labels, tta, extras=extras) for model in models]
-    compared = compare_models([part[0] for part in found], [part[1] for part in found], [part[2] for part in found])
+    asked = Asked(data, source, split, rule, labels, tta, copies, train, robust=robust, quiet=json)
+    found, told, manifest = judged(models, asked)
+    compared = compare_models(found, told, [manifest] * len(models))
     if out is not None:
         _report(out, compared, overwrite)
     if json:

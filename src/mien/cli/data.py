@@ -110,7 +110,7 @@ def audit(
 
 
 def _answers(model: str, rows: Manifest) -> Any:
-    from mien.cli.evaluate import predictions_of
+    from mien.cli.judging import predictions_of
 
     return predictions_of(model, rows)
 

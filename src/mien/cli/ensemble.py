@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mien.cli.judging import Data, Json, Labels, Overwrite, Rule, Source, Tta, is_table, model_names, need
 from mien.errors import ConfigError, DataError, MissingExtra, near_miss
 
 if TYPE_CHECKING:
@@ -27,37 +28,38 @@ def ensemble(
     models: Annotated[
         list[str], typer.Argument(help="Two or more: models, runs, or tables of predictions (.csv, .parquet).")
     ],
-    data: Annotated[Path, typer.Option(help="The dataset's folder or file, or a manifest.")],
-    source: Annotated[str, typer.Option(help="The dataset's source.")] = "ferplus",
+    data: Data,
+    source: Source = "ferplus",
     split: Annotated[str, typer.Option(help="The split that judges.")] = "validation",
-    rule: Annotated[str, typer.Option(help="For votes: majority, distribution or plain.")] = "majority",
-    labels: Annotated[str | None, typer.Option(help="Judge on this label set, as `mien evaluate` does.")] = None,
+    rule: Rule = None,
+    labels: Labels = None,
     mean: Annotated[str, typer.Option(help="Of: probabilities or logits.")] = "probabilities",
     weights: Annotated[
         str,
         typer.Option(help="equal; fitted (least loss) or greedy (Caruana 2004) on --select; or numbers with commas."),
     ] = "equal",
     select: Annotated[str | None, typer.Option(help="The split by whose rows weights are chosen.")] = None,
-    tta: Annotated[str | None, typer.Option(help="Views of each face, as `mien evaluate` does.")] = None,
+    tta: Tta = None,
     predictions: Annotated[Path | None, typer.Option(help="Keep the answers as .csv or .parquet.")] = None,
     out: Annotated[Path | None, typer.Option(help="One model file (.onnx) with all members inside.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+    json: Json = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Judge an ensemble beside its members; keep its answers, or write it as one file."""
     import msgspec
 
-    _check(models, mean, weights, select, out)
-    from mien.cli.evaluate import _need, rows
+    names = _check(models, mean, weights, select, out, tta)
+    need()
+    from mien.cli.judging import rows
     from mien.evaluation.ensemble import choose_weights, judge_ensemble
-    from mien.evaluation.predictions import write_predictions
+    from mien.evaluation.predictions import predictions_kind, write_predictions
     from mien.files import check_free
 
-    _need()
+    predictions_kind(predictions)
     for path in (predictions, out, out and out.with_suffix(".json")):
         if path is not None:
             check_free(path, overwrite)
-    names, logits, chosen_on = _names(models), mean == "logits", ""
+    logits, chosen_on = mean == "logits", ""
     with tempfile.TemporaryDirectory() as folder:
         files = _files(models, Path(folder)) if out else models
         ask = _asker(files, names, labels, tta)
@@ -68,6 +70,8 @@ def ensemble(
             selecting = rows(data, source, select, rule, labels)[1]
             share = choose_weights(weights, ask(selecting), selecting, names, logits)
             chosen_on = f"{selecting.header.source}, {select}: {len(selecting):,} rows, {weights}"
+        if out is not None:
+            _check_share(share, names)
         same = select is not None and selecting.ids == judging.ids
         found, answers = judge_ensemble(ask(judging), names, share, judging, logits, chosen_on, same)
         if predictions is not None:
@@ -77,17 +81,24 @@ def ensemble(
         else:
             _show(found, split)
         if out is not None:
-            _export(files, share, out, found, f"{source}/{split}/{rule}", overwrite)
+            _export(files, share, out, found, _place(judging, split), overwrite)
     for path in (predictions, out):
         if path is not None and not json:
             print(f"written: {path} ({path.stat().st_size / 1e6:.2f} MB)")
 
 
-def _check(models: list[str], mean: str, weights: str, select: str | None, out: Path | None) -> None:
+def _check(
+    models: list[str], mean: str, weights: str, select: str | None, out: Path | None, tta: str | None
+) -> list[str]:
+    """The members' names. Raises ConfigError for what cannot be asked."""
     if len(models) < 2:
         raise ConfigError("an ensemble needs two or more members")
-    if len(set(models)) < len(models):
+    if len({Path(model).resolve() for model in models}) < len(models):
         raise ConfigError("ensemble: a member is named twice; let it count more with --weights 2,1")
+    if tta and any(map(is_table, models)):
+        raise ConfigError(
+            f"--tta: {next(filter(is_table, models))} is a table of answers; only a model can be asked again"
+        )
     if mean not in {"probabilities", "logits"}:
         raise ConfigError(f"--mean {mean}: {near_miss(mean, ['probabilities', 'logits'])}")
     if out is not None and out.suffix != ".onnx":
@@ -101,6 +112,18 @@ def _check(models: list[str], mean: str, weights: str, select: str | None, out: 
         raise ConfigError(f"--select: --weights {weights} chooses nothing; say --weights fitted or --weights greedy")
     if not chosen:
         _given(weights, len(models))
+    return model_names(models)
+
+
+def _check_share(share: np.ndarray, names: list[str]) -> None:
+    """Raises ConfigError where fewer than two members count: that is no ensemble, and no file of one."""
+    if (share > 0).sum() < 2:
+        raise ConfigError(f"ensemble: only {names[int(share.argmax())]} has a weight above 0; use it without --out")
+
+
+def _place(manifest: Manifest, split: str) -> str:
+    """Where figures in a spec come from: source, split and rule."""
+    return "/".join(part for part in (manifest.header.source, split, manifest.header.rule) if part)
 
 
 def _given(weights: str, count: int) -> np.ndarray:
@@ -117,12 +140,6 @@ def _given(weights: str, count: int) -> np.ndarray:
     if len(numbers) != count or not (numbers >= 0).all() or not 0 < numbers.sum() < np.inf:
         raise ConfigError(f"--weights {weights}: expected {count} numbers, none below 0, not all of them 0")
     return numbers / numbers.sum()
-
-
-def _names(models: list[str]) -> list[str]:
-    """The last part of each path, or the whole where that does not tell them apart."""
-    short = [Path(model).name if Path(model).exists() else model for model in models]
-    return models if len(set(short)) < len(short) else short
 
 
 def _files(models: list[str], folder: Path) -> list[str]:
@@ -143,7 +160,7 @@ def as_file(model: str, out: Path) -> str:
     from mien.runtime.store import model_file
 
     path = Path(model)
-    if path.suffix in {".csv", ".parquet"}:
+    if is_table(model):
         raise ConfigError(f"{model}: a table of answers and no model; it cannot go into a file")
     if not (path.is_dir() or path.suffix == ".safetensors"):
         return str(model_file(model))
@@ -157,7 +174,7 @@ def as_file(model: str, out: Path) -> str:
 
 
 def _asker(files: list[str], names: list[str], labels: str | None, tta: str | None) -> Ask:
-    from mien.cli.evaluate import answers
+    from mien.cli.judging import answers
     from mien.evaluation.averaging import averaging_kinds
     from mien.evaluation.metrics import aligned
 

@@ -50,9 +50,9 @@ def export(
             )
         return _said(out, export_detector(weights, out, overwrite=overwrite))
     if data:
-        from mien.cli.evaluate import judged
+        from mien.cli.judging import Asked, judged
 
-        scores = judged(str(weights), data, "ferplus", "PublicTest", "majority", copies=True)[0]
+        scores = judged([str(weights)], Asked(data, split="PublicTest", rule="majority", copies=True))[0][0]
         if scores.scores.expression is None:
             raise ConfigError(f"--data: {run} answers valence and arousal alone; FER+ has no such annotations")
         metrics = {

@@ -5,6 +5,8 @@ All take two (n,) float series: what was said, and what is true. NaN in either i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -72,18 +74,23 @@ class AffectScores(msgspec.Struct, frozen=True):
     quadrant: float
 
 
-def score_affect(said: np.ndarray, true: np.ndarray) -> AffectScores | None:
+def score_affect(said: np.ndarray, true: np.ndarray, ids: Sequence[str] | None = None) -> AffectScores | None:
     """Judge (n, 2) answers against (n, 2) annotations; None where no row has both.
 
     Rows whose annotation is NaN are left out. Raises DataError for an answer that is NaN where the truth is known, or
-    outside [-1, 1].
+    outside [-1, 1].  ids: of the rows, for the message.
     """
     known = ~np.isnan(true).any(axis=1)
+    silent = np.flatnonzero(known & np.isnan(said).any(axis=1))
     said, true = said[known].astype(np.float64), true[known].astype(np.float64)
     if not len(true) or np.isnan(said).all():
         return None
     if np.isnan(said).any():
-        raise DataError("predictions: valence or arousal is not a number on some rows that have annotations")
+        where = f"row {silent[0]}" if ids is None else ids[silent[0]]
+        raise DataError(
+            f"predictions: valence or arousal of {where} is not a number, and of {len(silent):,} annotated rows in all; "
+            "answer all of them, or none"
+        )
     if np.abs(said).max() > 1 + 1e-6:
         raise DataError(f"predictions: valence or arousal of {said[np.abs(said).argmax() // 2]}; expected -1 to 1")
 

@@ -78,16 +78,17 @@ def compare_models(
     manifest = manifests[0]
     rows = [aligned(one, manifest) for one in told]
     drawn, whole = _drawn(judgements, rows, manifest, count)
-    order = sorted(range(len(names)), key=lambda i: -_merit(judgements[i]))
+    order = sorted(range(len(names)), key=lambda i: -_merit(judgements[i], "accuracy" in whole[i]))
     duels = [_duel(i, j, names, drawn, whole, rows, manifest) for i, j in combinations(order, 2)]
     adjusted = holm([duel.p for duel in duels]) if not np.isnan(duels[0].p) else [float("nan")] * len(duels)
     duels = [msgspec.structs.replace(duel, adjusted=p) for duel, p in zip(duels, adjusted, strict=True)]
     return Comparison(tuple(judgements[i] for i in order), tuple(duels))
 
 
-def _merit(one: Judgement) -> float:
+def _merit(one: Judgement, labels: bool) -> float:
+    """What ranks: accuracy where all models answer `labels`, else the mean CCC."""
     expression, affect = one.scores.expression, one.scores.affect
-    if expression is not None:
+    if labels and expression is not None:
         return expression.accuracy
     return -2.0 if affect is None else float(np.mean(affect.ccc))
 

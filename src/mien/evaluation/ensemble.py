@@ -13,8 +13,10 @@ import numpy as np
 from mien.data.manifest import Manifest
 from mien.errors import DataError
 from mien.evaluation.intervals import Difference, compare_rows
-from mien.evaluation.metrics import ExpressionScores, score_expression
+from mien.evaluation.metrics import ExpressionScores, score_expression, wilson
 from mien.evaluation.predictions import Predictions
+from mien.evaluation.resample import intervals, tied
+from mien.evaluation.weighted import mean_figures
 from mien.spec import Mean
 
 __all__ = [
@@ -226,7 +228,8 @@ def judge_ensemble(
     scores = [score_expression(part, manifest) for part in (*told, mean)]
     best = int(np.argmax([one.accuracy for one in scores[:-1]]))
     right = [part.probabilities[known].argmax(axis=1) == truth for part in (mean, told[best])]
-    subjects = [name for name, k in zip(manifest.table["subject"].to_pylist(), known, strict=True) if k]
+    subjects = tied([name for name, k in zip(manifest.table["subject"].to_pylist(), known, strict=True) if k])
+    edges = [_interval(part.probabilities[known].argmax(axis=1) == truth, subjects) for part in (*told, mean)]
     gain = compare_rows(right[0], right[1], subjects)
     found = EnsembleScores(
         data=manifest.header.source,
@@ -234,8 +237,8 @@ def judge_ensemble(
         mean="logits" if logits else "probabilities",
         chosen_on=chosen_on,
         optimistic=optimistic,
-        members=[_figures(*three) for three in zip(names, weights, scores[:-1], strict=True)],
-        ensemble=_figures("ensemble", 1.0, scores[-1]),
+        members=[_figures(*four) for four in zip(names, weights, scores[:-1], edges[:-1], strict=True)],
+        ensemble=_figures("ensemble", 1.0, scores[-1], edges[-1]),
         best=names[best],
         gain=gain,
         real=gain.real,
@@ -243,12 +246,19 @@ def judge_ensemble(
     return found, mean
 
 
-def _figures(name: str, weight: float, scores: ExpressionScores) -> MemberScores:
+def _interval(right: np.ndarray, subjects: list[str | None]) -> tuple[float, float]:
+    """Of accuracy, as mien.evaluation.judgement gives it: Wilson's, or by subject where one has several rows."""
+    if any(subjects):
+        return intervals(lambda w: mean_figures(w, {"accuracy": right}), len(right), subjects)["accuracy"]
+    return wilson(int(right.sum()), len(right))
+
+
+def _figures(name: str, weight: float, scores: ExpressionScores, interval: tuple[float, float]) -> MemberScores:
     return MemberScores(
         name,
         round(float(weight), 4),
         scores.accuracy,
-        scores.interval,
+        interval,
         scores.macro_f1,
         scores.macro_recall,
         scores.nll,

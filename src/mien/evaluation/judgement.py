@@ -14,7 +14,7 @@ from mien.data.split import merge
 from mien.evaluation.agreement import per_row
 from mien.evaluation.metrics import ExpressionScores, Scores, aligned, reliability, score, truths, wilson
 from mien.evaluation.predictions import Predictions
-from mien.evaluation.resample import DRAWS, intervals
+from mien.evaluation.resample import DRAWS, intervals, tied
 from mien.evaluation.robustness import Robustness
 from mien.evaluation.slices import FEW, Slicing
 from mien.evaluation.weighted import affect_figures, expression_figures, mean_figures
@@ -28,7 +28,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     made: the facts of its making, by name: rows and fingerprint of the data, the model's file and licence, versions.
     notes: conventions that took hold (a class without rows, a constant answer, very few rows).
     intervals: 95 % intervals by the names of the measures; 'happiness recall' and 'valence ccc' where there are several.
-        Wilson's for accuracy, recall and precision where no subjects are known; else the bootstrap, by subject.
+        Wilson's for accuracy, recall and precision where no subject has two rows; else the bootstrap, by subject.
     copies: judged rows that have an identical or near copy in training; without_copies: the scores without them; both None
         if that was not asked for (the scores also if nothing is left).
     reliability: (mean confidence, accuracy, rows) per bin.
@@ -89,7 +89,7 @@ def judge(
 def _scored(rows: Predictions, manifest: Manifest, draws: int) -> tuple[Scores, dict[str, tuple[float, float]]]:
     """The scores of rows that stand in the manifest's order, and the interval of each figure."""
     scores = score(rows, manifest)
-    subjects = manifest.table["subject"].to_pylist()
+    subjects = tied(manifest.table["subject"].to_pylist())
     found: dict[str, tuple[float, float]] = {}
     if scores.expression is not None:
         known = truths(manifest) >= 0

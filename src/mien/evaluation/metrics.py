@@ -111,7 +111,7 @@ def score(predictions: Predictions, manifest: Manifest) -> Scores:
     expression = None
     if not np.isnan(targets).all() and not np.isnan(rows.probabilities).all():
         expression = score_expression(predictions, manifest)
-    affect = score_affect(rows.affect, manifest.affect())
+    affect = score_affect(rows.affect, manifest.affect(), rows.ids)
     if expression is None and affect is None:
         raise DataError(f"{manifest.header.source}: no row has a label or affect that the model answers")
     votes = manifest.votes()
@@ -188,9 +188,9 @@ def judge_rows(probabilities: np.ndarray, targets: np.ndarray, labels: tuple[str
         aucpr=_one_against_rest(average_precision_score, onehot, probabilities, there),
         top2=float((order == truth[:, None]).any(axis=1).mean()),
         ece=expected_calibration_error(probabilities, truth),
-        nll=float(-logs[np.arange(count), truth].mean()),
+        nll=0.0 - float(logs[np.arange(count), truth].mean()),
         brier=float(((probabilities - onehot) ** 2).sum(axis=1).mean()),
-        cross_entropy=float(-(targets * logs).sum(axis=1).mean()),
+        cross_entropy=0.0 - float((targets * logs).sum(axis=1).mean()),
         labels=labels,
         classes={
             labels[i]: ClassScores(int(n), float(p), float(r), float(f))

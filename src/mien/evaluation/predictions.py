@@ -21,7 +21,7 @@ from mien.evaluation.averaging import views
 from mien.files import whole_file
 from mien.labels import LabelSet
 
-__all__ = ["ChipModel", "Predictions", "predict", "projected", "write_predictions"]
+__all__ = ["ChipModel", "Predictions", "predict", "predictions_kind", "projected", "write_predictions"]
 
 
 class ChipModel(Protocol):
@@ -66,11 +66,14 @@ class Predictions:
 
 def _check_probabilities(ids: list[str], labels: LabelSet, p: np.ndarray) -> None:
     """Raises DataError for what is no probability, naming row and label."""
-    for wrong, what in ((~np.isfinite(p), "is not a number"), (p < -1e-6, "is below 0")):
+    for wrong, what, move in (
+        (~np.isfinite(p), "is not a number", "answer every row, or leave its row out"),
+        (p < -1e-6, "is below 0", "give probabilities, not logits"),
+    ):
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise DataError(
-                f"predictions: the probability of {labels.names[column]} for {ids[row]} {what} ({p[row, column]})"
+                f"predictions: the probability of {labels.names[column]} for {ids[row]} {what} ({p[row, column]}); {move}"
             )
     sums = p.sum(axis=1)
     if not np.allclose(sums, 1, atol=1e-3):
@@ -103,8 +106,19 @@ def projected(predictions: Predictions, labels: LabelSet) -> Predictions:
     moved = predictions.labels.project(predictions.probabilities, labels)
     lost = np.flatnonzero(np.isnan(moved).any(axis=1))
     if len(lost):
-        raise DataError(f"predictions: {predictions.ids[lost[0]]} has nothing on {', '.join(labels)}")
+        raise DataError(
+            f"predictions: {predictions.ids[lost[0]]} has nothing on {', '.join(labels)}; give the "
+            "probabilities of all labels (p_LABEL), not the likeliest alone"
+        )
     return Predictions(labels, predictions.ids, moved, predictions.affect)
+
+
+def predictions_kind(path: str | PathLike[str] | None) -> str:
+    """The kind of a table of predictions: '.csv' or '.parquet'. Raises DataError for another suffix."""
+    suffix = "" if path is None else Path(path).suffix
+    if path is not None and suffix not in {".csv", ".parquet"}:
+        raise DataError(f"{path}: predictions are written as .csv or .parquet")
+    return suffix
 
 
 def write_predictions(predictions: Predictions, path: str | PathLike[str], overwrite: bool = False) -> None:
@@ -117,8 +131,6 @@ def write_predictions(predictions: Predictions, path: str | PathLike[str], overw
             "arousal": predictions.affect[:, 1],
         }
     )
-    suffix = Path(path).suffix
-    if suffix not in {".csv", ".parquet"}:
-        raise DataError(f"{path}: predictions are written as .csv or .parquet")
+    suffix = predictions_kind(path)
     with whole_file(path, overwrite) as part:
         (pq.write_table if suffix == ".parquet" else pa_csv.write_csv)(table, part)

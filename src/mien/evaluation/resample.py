@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["DRAWS", "Figures", "draws", "edges", "intervals", "members"]
+__all__ = ["DRAWS", "Figures", "draws", "edges", "intervals", "members", "tied"]
 
 DRAWS = 1000
 #: (k, n) weights of rows -> (k,) values of each figure by name; NaN where a draw does not define it.
@@ -33,6 +33,12 @@ def draws(
         size = min(block, count - start)
         drawn = [np.bincount(rng.integers(0, total, total), minlength=total) for _ in range(size)]
         yield np.stack(drawn)[:, of].astype(np.float64)
+
+
+def tied(names: Sequence[str | None]) -> list[str | None]:
+    """The names; None for each where none stands on two rows: such rows are independent, and nothing is drawn together."""
+    known = [name for name in names if name]
+    return list(names) if len(set(known)) < len(known) else [None] * len(names)
 
 
 def members(rows: int, groups: Sequence[str | None] | None = None) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from mien.evaluation.appearance import MEASURED, UNITS, measured
 from mien.evaluation.intervals import holm
 from mien.evaluation.metrics import truths, wilson
 from mien.evaluation.predictions import Predictions
-from mien.evaluation.resample import DRAWS, intervals, members
+from mien.evaluation.resample import DRAWS, intervals, members, tied
 from mien.evaluation.weighted import affect_figures, from_confusion
 
 __all__ = ["FEW", "Gap", "Slice", "Slicing", "column", "difference_interval", "grouped", "slice_rows"]
@@ -89,7 +89,7 @@ def slice_rows(
     found = []
     for name in dict.fromkeys(names):
         groups = grouped(column(manifest, name))
-        subjects = manifest.table["subject"].to_pylist() if name != "subject" else [None] * len(manifest)
+        subjects = tied(manifest.table["subject"].to_pylist()) if name != "subject" else [None] * len(manifest)
         parts = [
             _slice(word, rows, predictions, manifest, hits, truth, subjects, draws) for word, rows in groups.items()
         ]

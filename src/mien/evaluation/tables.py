@@ -22,12 +22,13 @@ _LABEL_COLUMNS = ("label", "expression", "emotion")
 _AFFECT = ("valence", "arousal")
 
 
-def read_predictions(path: str | PathLike[str]) -> Predictions:
-    """Read a table with `id` and either a column p_LABEL for each label or one column `label`; valence, arousal if known.
+def read_predictions(path: str | PathLike[str], labels: LabelSet | None = None) -> Predictions:
+    """Read a table with `id` and a column p_LABEL for each label, or one column `label`; or valence and arousal, alone or too.
 
-    The order of the labels is that of the columns. Words for the eight expressions ('happy', 'Angry') become mien's names; columns
+    labels: of the data that judges. Where the table has the same ones, or says some of these alone, they and their order are
+    taken; else the order is that of the columns. Words for the eight expressions ('happy', 'Angry') become mien's names; columns
     that are called by such words alone, without p_, are taken too. A `label` alone counts as certain: calibration then
-    says nothing, and unsaid labels have probability 0.
+    says nothing, and unsaid labels have probability 0. With valence and arousal alone the probabilities are NaN.
     Raises DataError: file, column, row.
     """
     path = Path(path)
@@ -38,10 +39,12 @@ def read_predictions(path: str | PathLike[str]) -> Predictions:
     if not table.num_rows:
         raise DataError(f"{path}: no rows")
     ids = _ids(table, path)
-    labels, probabilities = _answers(table, path)
+    found, probabilities = _answers(table, path, labels)
+    if labels is not None and set(found) == set(labels):
+        found, probabilities = labels, probabilities[:, [found.index(name) for name in labels]]
     affect = [_affect(table, name, path, ids) for name in _AFFECT]
     try:
-        return Predictions(labels, ids, probabilities.astype(np.float64), np.stack(affect, axis=1))
+        return Predictions(found, ids, probabilities.astype(np.float64), np.stack(affect, axis=1))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -67,7 +70,7 @@ def _ids(table: pa.Table, path: Path) -> list[str]:
     return [str(name) for name in ids]
 
 
-def _answers(table: pa.Table, path: Path) -> tuple[LabelSet, np.ndarray]:
+def _answers(table: pa.Table, path: Path, wanted: LabelSet | None) -> tuple[LabelSet, np.ndarray]:
     columns = table.column_names
     named = [name for name in columns if name.startswith("p_")] or [name for name in columns if expression(name)]
     said = next((name for name in _LABEL_COLUMNS if name in columns), None)
@@ -75,7 +78,10 @@ def _answers(table: pa.Table, path: Path) -> tuple[LabelSet, np.ndarray]:
         labels = _labels([name.removeprefix("p_") for name in named], path)
         return labels, np.stack([_numbers(table, name, path) for name in named], axis=1)
     if said is not None:
-        return _certain(table[said].to_pylist(), said, path)
+        return _certain(table[said].to_pylist(), said, path, wanted)
+    if all(name in columns for name in _AFFECT):
+        there = wanted or LabelSet(KNOWN_SETS["affectnet8"])
+        return there, np.full((table.num_rows, len(there)), np.nan)
     raise DataError(
         f"{path}: no columns p_LABEL and no column label; it has {', '.join(columns)}; give id, p_neutral, p_happiness, ..."
     )
@@ -102,13 +108,15 @@ def _name(word: str, path: Path) -> str:
     return expression(word) or word
 
 
-def _certain(said: Sequence[object], column: str, path: Path) -> tuple[LabelSet, np.ndarray]:
+def _certain(said: Sequence[object], column: str, path: Path, wanted: LabelSet | None) -> tuple[LabelSet, np.ndarray]:
     if None in said or "" in said:
         row = next(i for i, word in enumerate(said) if word in (None, ""))
         raise DataError(f"{path}, row {row}: no {column}")
     names = [_name(str(word), path) for word in said]
     there = ordered(names)
     labels = LabelSet(there if len(there) > 1 else KNOWN_SETS["affectnet8"])
+    if wanted is not None and set(names) <= set(wanted):
+        labels = wanted
     if names[0] not in labels:
         raise DataError(f"{path}: only one label, {names[0]!r}; give p_LABEL columns so that the others are known too")
     return labels, np.stack([labels.onehot(name) for name in names])

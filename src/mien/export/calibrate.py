@@ -34,19 +34,21 @@ def export_calibrated(
     """Write the model file `file` as `out`, its temperature multiplied by `factor`; returns the new spec.
 
     The constant `temperature` of the graph is changed where there is one; else the answers go through one more softmax, of
-    their logarithms over the factor, which is the same. The spec states the whole temperature, the threshold (None: as it
-    was) and the rows behind both; figures of confidence that no longer hold leave it.
+    their logarithms over the factor, which is the same. The spec states the whole temperature, the threshold and the rows behind
+    both. Figures of confidence that a new temperature makes untrue leave it, and so does an old threshold; without a new
+    temperature what the spec says stays, and `calibrated_on` is added to it.
     Raises ModelError, OutputError, ExportError (the file does not answer as it should: nothing is written).
     """
     model, spec = open_graph(file)
     if not spec.expression:
         raise ModelError(f"{file}: answers valence and arousal alone; there is no confidence to calibrate")
-    metrics = {k: v for k, v in spec.metrics.items() if factor == 1 or k.rpartition("/")[2] not in _OF_CONFIDENCE}
+    kept = factor == 1
+    metrics = {k: v for k, v in spec.metrics.items() if kept or k.rpartition("/")[2] not in _OF_CONFIDENCE}
     new = msgspec.structs.replace(
         spec,
         temperature=round(spec.temperature * factor, 6),
-        threshold=spec.threshold if threshold is None else threshold,
-        calibrated_on=calibrated_on,
+        threshold=threshold if threshold is not None else spec.threshold if kept else 0.0,
+        calibrated_on="; ".join(filter(None, (spec.calibrated_on if kept else "", calibrated_on))),
         metrics=metrics,
     )
     if factor != 1 and not _changed(model.graph, factor):

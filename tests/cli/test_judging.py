@@ -1,0 +1,147 @@
+"""What judging refuses before it works, and what other tools' answers may leave unsaid, as a person types it."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from mien.data.manifest import Manifest
+from mien.data.synthetic import synthetic
+from mien.evaluation.predictions import Predictions, write_predictions
+
+WORDS = ("--data", "d.parquet", "--split", "test")
+
+
+@pytest.fixture
+def judge(mien) -> Manifest:
+    """40 drawn faces that test, in d.parquet, and answers of which some are right: some.csv, few.csv."""
+    drawn = synthetic(200, seed=0, side=32)
+    drawn.write("d.parquet")
+    test = drawn.split("test")
+    for name, right in (("some", 30), ("few", 10)):
+        write_predictions(told(test, right), f"{name}.csv")
+    return test
+
+
+def told(rows: Manifest, right: int) -> Predictions:
+    """Answers of 0.65 for one label, right on the first rows."""
+    truth = rows.targets().argmax(axis=1)
+    said = np.where(np.arange(len(rows)) < right, truth, (truth + 1) % 8)
+    p = np.full((len(rows), 8), 0.05)
+    p[np.arange(len(rows)), said] = 0.65
+    return Predictions(rows.labels, rows.ids, p, np.clip(rows.affect() + 0.1, -1, 1))
+
+
+def table(path: str, columns: dict[str, list]) -> None:
+    """Write a CSV."""
+    pa.csv.write_csv(pa.table(columns), path)
+
+
+def scores(mien, *words: object) -> dict:
+    """What `mien evaluate WORDS --json` says."""
+    code, out, err = mien("evaluate", *words, *WORDS, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+REFUSED = {
+    "--labels neutral,hapiness": "synthetic has no label 'hapiness'; did you mean 'happiness'?",
+    "--card c.md": "some.csv is no .onnx model; a card is of the file that is shipped",
+    "--predictions p.txt": "predictions are written as .csv or .parquet",
+    "--out r.md --card r.md": "no .onnx model",
+    "--out r.html --robustness": "some.csv is a table of answers; only a model can be shown corrupted faces",
+    "--tta flip": "some.csv is a table of answers; only a model can be asked again",
+    "--source fer2031": "did you mean 'fer2013'?",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_asked_is_told_before_the_work(words, mien, judge, monkeypatch):
+    monkeypatch.setattr("mien.evaluation.judgement.judge", None)  # nothing gets so far
+    code, _, err = mien("evaluate", "some.csv", *WORDS, *words.split())
+    assert (code, REFUSED[words] in err) == (2, True), err
+    assert not list(Path().glob("[rcp].*"))
+
+
+def test_a_card_is_a_file_of_its_own(mien, judge):
+    words = ("evaluate", "ferplus-small", *WORDS)
+    code, _, err = mien(*words, "--card", "c.txt")
+    assert (code, "a card is .md" in err) == (2, True)
+    code, _, err = mien(*words, "--card", "c.md", "--out", "c.md")
+    assert (code, "two outputs have one name" in err) == (2, True)
+
+
+def test_a_manifest_keeps_its_rule(mien, judge):
+    Manifest(msgspec.structs.replace(judge.header, rule="majority"), judge.table, judge.root).write("voted.parquet")
+    words = ("evaluate", "some.csv", "--data", "voted.parquet", "--split", "test", "--json")
+    assert mien(*words)[0] == mien(*words, "--rule", "majority")[0] == 0
+    code, _, err = mien(*words, "--rule", "plain")
+    assert (code, "voted.parquet was made by the rule 'majority' and keeps it" in err) == (2, True)
+
+
+def test_columns_go_by_their_names(mien, judge):
+    found = told(judge, 30)
+    turned = Predictions(
+        type(found.labels)(found.labels.names[::-1]), found.ids, found.probabilities[:, ::-1], found.affect
+    )
+    write_predictions(turned, "turned.csv")
+    assert scores(mien, "turned.csv")["scores"] == scores(mien, "some.csv")["scores"]
+
+
+def test_labels_alone_need_not_say_every_label(mien, judge):
+    truth = judge.targets().argmax(axis=1)
+    said = [judge.labels.names[i] if i < 3 else "neutral" for i in truth]
+    table("said.csv", {"id": judge.ids, "label": said})
+    found = scores(mien, "said.csv")["scores"]["expression"]
+    assert found["accuracy"] == pytest.approx(3 / 8)
+    assert found["labels"] == list(judge.labels)
+
+
+def test_valence_and_arousal_alone_are_judged_and_ranked(mien, judge):
+    near, far = judge.affect(), np.clip(judge.affect() * -0.5, -1, 1)
+    for name, affect in (("far", far), ("near", near)):
+        table(f"{name}.csv", {"id": judge.ids, "valence": affect[:, 0].tolist(), "arousal": affect[:, 1].tolist()})
+    found = scores(mien, "near.csv")["scores"]
+    assert found["expression"] is None
+    assert found["affect"]["ccc"] == pytest.approx([1, 1])
+    code, out, _ = mien("compare", "far.csv", "some.csv", "near.csv", *WORDS, "--json")
+    assert code == 0
+    assert [one["model"] for one in json.loads(out)["judgements"]] == ["near.csv", "some.csv", "far.csv"]
+
+
+def test_an_unsaid_valence_is_named(mien, judge):
+    affect = judge.affect()
+    columns = {"id": judge.ids, "valence": [None, *affect[1:, 0].tolist()], "arousal": affect[:, 1].tolist()}
+    table("gap.csv", columns)
+    code, _, err = mien("evaluate", "gap.csv", *WORDS)
+    assert code == 2
+    assert f"valence or arousal of {judge.ids[0]} is not a number, and of 1 annotated rows in all" in err
+
+
+def test_models_of_one_name_keep_their_folders(mien, judge):
+    for folder, name in (("a", "some"), ("b", "few")):
+        Path(folder).mkdir()
+        Path(f"{name}.csv").rename(f"{folder}/m.csv")
+    code, out, _ = mien("compare", "b/m.csv", "a/m.csv", *WORDS, "--json")
+    assert code == 0
+    assert [one["model"] for one in json.loads(out)["judgements"]] == ["a/m.csv", "b/m.csv"]
+    code, _, err = mien("compare", "a/m.csv", "./a/m.csv", *WORDS)
+    assert (code, "one of these is named twice" in err) == (2, True)
+
+
+def test_a_subject_with_one_row_each_is_no_group(mien, judge):
+    found = scores(mien, "some.csv")
+    assert found["intervals"]["accuracy"] == found["scores"]["expression"]["interval"]
+    assert found["intervals"]["neutral recall"][1] > found["intervals"]["neutral recall"][0]
+
+
+def test_an_ensemble_says_what_its_file_cannot_be(mien, judge):
+    code, _, err = mien("ensemble", "some.csv", "./some.csv", *WORDS)
+    assert (code, "named twice" in err) == (2, True)
+    Path("copy.onnx").write_bytes((Path(__file__).parents[2] / "src/mien/weights/ferplus-small.onnx").read_bytes())
+    code, _, err = mien("ensemble", "ferplus-small", "copy.onnx", *WORDS, "--weights", "0,1", "--out", "e.onnx")
+    assert (code, "only copy.onnx has a weight above 0" in err) == (2, True)

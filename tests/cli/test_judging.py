@@ -17,8 +17,9 @@ WORDS = ("--data", "d.parquet", "--split", "test")
 
 
 @pytest.fixture
-def judge(mien) -> Manifest:
+def rows(tmp_path, monkeypatch) -> Manifest:
     """40 drawn faces that test, in d.parquet, and answers of which some are right: some.csv, few.csv."""
+    monkeypatch.chdir(tmp_path)
     drawn = synthetic(200, seed=0, side=32)
     drawn.write("d.parquet")
     test = drawn.split("test")
@@ -59,15 +60,17 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("rows")
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_cannot_be_asked_is_told_before_the_work(words, mien, judge, monkeypatch):
+def test_what_cannot_be_asked_is_told_before_the_work(words, mien, monkeypatch):
     monkeypatch.setattr("mien.evaluation.judgement.judge", None)  # nothing gets so far
     code, _, err = mien("evaluate", "some.csv", *WORDS, *words.split())
     assert (code, REFUSED[words] in err) == (2, True), err
     assert not list(Path().glob("[rcp].*"))
 
 
-def test_a_card_is_a_file_of_its_own(mien, judge):
+@pytest.mark.usefixtures("rows")
+def test_a_card_is_a_file_of_its_own(mien):
     words = ("evaluate", "ferplus-small", *WORDS)
     code, _, err = mien(*words, "--card", "c.txt")
     assert (code, "a card is .md" in err) == (2, True)
@@ -75,16 +78,16 @@ def test_a_card_is_a_file_of_its_own(mien, judge):
     assert (code, "two outputs have one name" in err) == (2, True)
 
 
-def test_a_manifest_keeps_its_rule(mien, judge):
-    Manifest(msgspec.structs.replace(judge.header, rule="majority"), judge.table, judge.root).write("voted.parquet")
+def test_a_manifest_keeps_its_rule(mien, rows):
+    Manifest(msgspec.structs.replace(rows.header, rule="majority"), rows.table, rows.root).write("voted.parquet")
     words = ("evaluate", "some.csv", "--data", "voted.parquet", "--split", "test", "--json")
     assert mien(*words)[0] == mien(*words, "--rule", "majority")[0] == 0
     code, _, err = mien(*words, "--rule", "plain")
     assert (code, "voted.parquet was made by the rule 'majority' and keeps it" in err) == (2, True)
 
 
-def test_columns_go_by_their_names(mien, judge):
-    found = told(judge, 30)
+def test_columns_go_by_their_names(mien, rows):
+    found = told(rows, 30)
     turned = Predictions(
         type(found.labels)(found.labels.names[::-1]), found.ids, found.probabilities[:, ::-1], found.affect
     )
@@ -92,19 +95,19 @@ def test_columns_go_by_their_names(mien, judge):
     assert scores(mien, "turned.csv")["scores"] == scores(mien, "some.csv")["scores"]
 
 
-def test_labels_alone_need_not_say_every_label(mien, judge):
-    truth = judge.targets().argmax(axis=1)
-    said = [judge.labels.names[i] if i < 3 else "neutral" for i in truth]
-    table("said.csv", {"id": judge.ids, "label": said})
+def test_labels_alone_need_not_say_every_label(mien, rows):
+    truth = rows.targets().argmax(axis=1)
+    said = [rows.labels.names[i] if i < 3 else "neutral" for i in truth]
+    table("said.csv", {"id": rows.ids, "label": said})
     found = scores(mien, "said.csv")["scores"]["expression"]
     assert found["accuracy"] == pytest.approx(3 / 8)
-    assert found["labels"] == list(judge.labels)
+    assert found["labels"] == list(rows.labels)
 
 
-def test_valence_and_arousal_alone_are_judged_and_ranked(mien, judge):
-    near, far = judge.affect(), np.clip(judge.affect() * -0.5, -1, 1)
+def test_valence_and_arousal_alone_are_judged_and_ranked(mien, rows):
+    near, far = rows.affect(), np.clip(rows.affect() * -0.5, -1, 1)
     for name, affect in (("far", far), ("near", near)):
-        table(f"{name}.csv", {"id": judge.ids, "valence": affect[:, 0].tolist(), "arousal": affect[:, 1].tolist()})
+        table(f"{name}.csv", {"id": rows.ids, "valence": affect[:, 0].tolist(), "arousal": affect[:, 1].tolist()})
     found = scores(mien, "near.csv")["scores"]
     assert found["expression"] is None
     assert found["affect"]["ccc"] == pytest.approx([1, 1])
@@ -113,16 +116,17 @@ def test_valence_and_arousal_alone_are_judged_and_ranked(mien, judge):
     assert [one["model"] for one in json.loads(out)["judgements"]] == ["near.csv", "some.csv", "far.csv"]
 
 
-def test_an_unsaid_valence_is_named(mien, judge):
-    affect = judge.affect()
-    columns = {"id": judge.ids, "valence": [None, *affect[1:, 0].tolist()], "arousal": affect[:, 1].tolist()}
+def test_an_unsaid_valence_is_named(mien, rows):
+    affect = rows.affect()
+    columns = {"id": rows.ids, "valence": [None, *affect[1:, 0].tolist()], "arousal": affect[:, 1].tolist()}
     table("gap.csv", columns)
     code, _, err = mien("evaluate", "gap.csv", *WORDS)
     assert code == 2
-    assert f"valence or arousal of {judge.ids[0]} is not a number, and of 1 annotated rows in all" in err
+    assert f"valence or arousal of {rows.ids[0]} is not a number, and of 1 annotated rows in all" in err
 
 
-def test_models_of_one_name_keep_their_folders(mien, judge):
+@pytest.mark.usefixtures("rows")
+def test_models_of_one_name_keep_their_folders(mien):
     for folder, name in (("a", "some"), ("b", "few")):
         Path(folder).mkdir()
         Path(f"{name}.csv").rename(f"{folder}/m.csv")
@@ -133,13 +137,15 @@ def test_models_of_one_name_keep_their_folders(mien, judge):
     assert (code, "one of these is named twice" in err) == (2, True)
 
 
-def test_a_subject_with_one_row_each_is_no_group(mien, judge):
+@pytest.mark.usefixtures("rows")
+def test_a_subject_with_one_row_each_is_no_group(mien):
     found = scores(mien, "some.csv")
     assert found["intervals"]["accuracy"] == found["scores"]["expression"]["interval"]
     assert found["intervals"]["neutral recall"][1] > found["intervals"]["neutral recall"][0]
 
 
-def test_an_ensemble_says_what_its_file_cannot_be(mien, judge):
+@pytest.mark.usefixtures("rows")
+def test_an_ensemble_says_what_its_file_cannot_be(mien):
     code, _, err = mien("ensemble", "some.csv", "./some.csv", *WORDS)
     assert (code, "named twice" in err) == (2, True)
     Path("copy.onnx").write_bytes((Path(__file__).parents[2] / "src/mien/weights/ferplus-small.onnx").read_bytes())

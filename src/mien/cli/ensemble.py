@@ -56,9 +56,8 @@ def ensemble(
     from mien.files import check_free
 
     predictions_kind(predictions)
-    for path in (predictions, out, out and out.with_suffix(".json")):
-        if path is not None:
-            check_free(path, overwrite)
+    for place in filter(None, (predictions, out, out and out.with_suffix(".json"))):
+        check_free(place, overwrite)
     logits, chosen_on = mean == "logits", ""
     with tempfile.TemporaryDirectory() as folder:
         files = _files(models, Path(folder)) if out else models

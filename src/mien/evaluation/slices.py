@@ -89,7 +89,7 @@ def slice_rows(
     found = []
     for name in dict.fromkeys(names):
         groups = grouped(column(manifest, name))
-        subjects = tied(manifest.table["subject"].to_pylist()) if name != "subject" else [None] * len(manifest)
+        subjects = tied([None] * len(manifest) if name == "subject" else manifest.table["subject"].to_pylist())
         parts = [
             _slice(word, rows, predictions, manifest, hits, truth, subjects, draws) for word, rows in groups.items()
         ]

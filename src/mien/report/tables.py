@@ -307,7 +307,7 @@ def _duels(duels: Sequence[Duel]) -> Table:
     caption = (
         "First minus second on the same rows, in points; paired bootstrap, 1,000 draws. A difference is called real if McNemar's "
         f"exact test gives p < 0.05 after Holm's correction for {len(duels)} comparison{'s' if len(duels) > 1 else ''} and the "
-        "interval of accuracy leaves out 0; where nothing has labels, if the intervals of both CCC do."
+        "interval of accuracy leaves out 0; where a model answers no labels, if the intervals of both CCC do."
     )
     return Table("duels", "Which differences are real", caption, (*head, "real"), rows)
 

@@ -25,6 +25,12 @@ def test_other_words_and_another_order_come_in(tmp_path):
     assert told.affect.tolist() == [[0.5, -1]]
 
 
+def test_ids_are_words(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("\ufeffid,p_a,p_b\n007,1,0\n1e3,0,1\n", encoding="utf-8")
+    assert read_predictions(path).ids == ["007", "1e3"]
+
+
 def test_one_label_a_row_counts_as_certain(tmp_path):
     path = tmp_path / "p.parquet"
     pq.write_table(pa.table({"id": [1, 2], "emotion": ["Sad", "happy"]}), path)

@@ -20,6 +20,8 @@ __all__ = ["read_predictions"]
 
 _LABEL_COLUMNS = ("label", "expression", "emotion")
 _AFFECT = ("valence", "arousal")
+#: Ids are words: 007 is not 7.
+_WORDS = pa_csv.ConvertOptions(column_types={"id": pa.string()})
 
 
 def read_predictions(path: str | PathLike[str], labels: LabelSet | None = None) -> Predictions:
@@ -53,7 +55,7 @@ def _table(path: Path) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path}: no such table of predictions")
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
+        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path, convert_options=_WORDS)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable table of predictions ({error})") from error
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})

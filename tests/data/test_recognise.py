@@ -1,10 +1,10 @@
 """Recognising datasets: every look-alike by its form, and altered, foreign and mislabelled copies by their counts."""
 
-import lookalikes as like
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import lookalikes as like
 from mien.data.sources import SOURCES
 from mien.data.sources.recognise import compare, counts_of, recognise
 from mien.errors import DataError, DatasetNotFound

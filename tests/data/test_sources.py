@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lookalikes as like
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import lookalikes as like
 from mien.data.sources import SOURCES, read_source
 from mien.data.sources.card import Card
 from mien.errors import DataError, DatasetNotFound

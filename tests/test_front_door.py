@@ -35,6 +35,14 @@ def test_tables_and_pictures_do_without_pyav():
     assert "av" not in loaded_after("import mien.runtime.read, mien.runtime.sinks, mien.vision.image, mien.vision.draw")
 
 
+def test_a_photograph_needs_nothing_of_other_verbs_or_of_the_network():
+    code = "import sys; sys.argv = ['mien', 'predict', 'none.jpg', '--json']; from mien.cli import main; main()"
+    others = "('mien.cli.data', 'mien.cli.watch', 'http.client', 'ssl')"
+    code = f"import atexit; atexit.register(lambda: print([n for n in {others} if n in sys.modules])); {code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "[]\n"), done.stderr
+
+
 def test_every_public_name_is_there():
     assert all(getattr(mien, name) is not None for name in mien.__all__)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from mien.errors import OutputError
+from mien.errors import ConfigError, OutputError
 
-__all__ = ["check_free", "whole_file"]
+__all__ = ["check_distinct", "check_free", "whole_file"]
 
 
 def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:
@@ -23,6 +23,14 @@ def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:
     if not path.parent.is_dir():
         raise OutputError(f"{path}: no folder {path.parent}; make it first")
     return path
+
+
+def check_distinct(paths: Sequence[Path]) -> None:
+    """Raises ConfigError: one file is named for two outputs."""
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise ConfigError(f"{path}: is named for two outputs; give each its own file")
 
 
 @contextmanager

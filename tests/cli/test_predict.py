@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from builders import drawn_face
-from mien.cli import app, main
+from mien.cli import command_line, main
 from mien.faces import ImageRecord
 from test_runtime import a_model
 
@@ -45,7 +45,7 @@ def images(out: str) -> list[str]:
 
 
 def test_help_names_every_verb():
-    shown = CliRunner().invoke(app, ["--help"]).output
+    shown = CliRunner().invoke(command_line(), ["--help"]).output
     assert all(verb in shown for verb in ("predict", "watch", "train", "export", "evaluate", "models"))
 
 

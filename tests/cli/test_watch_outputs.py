@@ -245,3 +245,29 @@ def test_another_command_begins_anew(watch, tmp_path, monkeypatch):
     assert (tmp_path / ".t.csv.bookmark").exists()
     code, _, err = watch("long.mp4", "--table", "t.csv", "--smooth", 1)
     assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
+
+
+def test_a_source_without_a_frame_makes_and_replaces_nothing(watch, tmp_path):
+    (tmp_path / "t.csv").write_text("kept")
+    for words in (("--from", "9"), ("--from", "9", "--to", "10")):
+        code, out, err = watch(
+            "a.mp4", *words, "--table", "t.csv", "--report", "t.html", "--save", "o.mp4", "--overwrite"
+        )
+        assert code == 2 and "no frame" in err and "written" not in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "t.csv", "tiny.onnx"]
+    assert (tmp_path / "t.csv").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--table", "a.csv", "--save", "b.mp4", "--report", "./a.csv"), "is named for two outputs"),
+        (("--report", "a.pdf"), "ends in .html"),
+        (("--blur-faces",), "--blur-faces: does nothing without --save"),
+        (("--thumbnails",), "--thumbnails: does nothing without --report"),
+        (("--smooth", "inf"), "--smooth"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_work(watch, words, message):
+    code, out, err = watch("a.mp4", *words)
+    assert (code, message in err, out) == (2, True, "")

@@ -187,3 +187,40 @@ def test_names_are_escaped_and_empty_tables_say_so(tmp_path):
         pass
     with pytest.raises(DataError, match="a table without rows"):
         read_timeline(tmp_path / "e.csv")
+
+
+def test_rows_in_another_order_say_the_same(table, tmp_path):
+    head, *lines = table.read_text().splitlines()
+    (tmp_path / "sorted.csv").write_text("\n".join([head, *sorted(lines, key=lambda line: line.split(",")[4])]) + "\n")
+    one, other = read_timeline(table), read_timeline(tmp_path / "sorted.csv")
+    assert (one.frames, one.step, one.filled) == (other.frames, other.step, other.filled)
+    assert all(np.array_equal(p.probabilities, q.probabilities) for p, q in zip(one.people, other.people, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("a.mp4,3,0.3,", "a.mp4,3,nan,", "row 4: seconds is nan; expected a number"),
+        ("a.mp4,3,0.3,", "a.mp4,3,,", "row 4: seconds is empty"),
+        ("a.mp4,3,0.3,", "b.mp4,3,0.3,", r"row 4: is of b.mp4, the first of a.mp4"),
+        (",arousal,", ",ar,", "no column 'arousal'"),
+        (",0.3,1\n", ",0.3,one\n", "table_version is 'one'"),
+    ],
+)
+def test_a_damaged_table_says_where(table, tmp_path, old, new, message):
+    (tmp_path / "odd.csv").write_text(table.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=message):
+        read_timeline(tmp_path / "odd.csv")
+
+
+def test_reports_refuse_names_before_they_begin(table, mien, tmp_path):
+    for words, message in [
+        (("--out", "a.pdf"), "ends in .html"),
+        (("--out", "a.html", "--episodes", "e.txt"), "no form of episodes"),
+        (("--episodes", "e.csv", "--episodes", "./e.csv"), "named for two outputs"),
+        (("--episodes", "t.csv", "--overwrite"), "is the table to read"),
+        (("--episodes", "e.csv", "--thumbnails", "a.mp4"), "does nothing without --out"),
+    ]:
+        code, _, err = mien("report", "t.csv", *words)
+        assert (code, message in err) == (2, True), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]

@@ -15,6 +15,7 @@ from mien.errors import ConfigError, ImageError, OutputError
 
 if TYPE_CHECKING:
     from mien.faces import Face
+    from mien.runtime.features import FeatureTable
 
 
 def predict(
@@ -46,13 +47,11 @@ def predict(
     for problem in problems:
         print(f"mien: {problem}", file=sys.stderr)
     places = _places(paths, save, overwrite)
-    from mien.runtime.features import FeatureTable
     from mien.runtime.read import load
-    from mien.runtime.sinks import json_line
     from mien.vision.draw import draw, draw_heat
     from mien.vision.image import read_image, write_image
 
-    table = None if features is None else FeatureTable(features, overwrite)
+    table = _features(features, overwrite)
     reader = load(model, detector, threads, detector_file, min_size, explain, table is not None)
     rows: list[tuple[Path, Sequence[Face]]] = []
     read = failed = 0
@@ -67,7 +66,7 @@ def predict(
                 continue
             read += 1
             if json:
-                print(json_line(faces, _shown(path)), flush=True)
+                _line(path, faces)
             else:
                 rows.append((path, faces))
             if table is not None:
@@ -85,6 +84,20 @@ def predict(
         print(f"mien: {failed} of {len(paths)} images could not be read", file=sys.stderr)
     if failed or problems:
         raise typer.Exit(1 if read else 2)
+
+
+def _features(path: Path | None, overwrite: bool) -> FeatureTable | None:
+    if path is None:
+        return None
+    from mien.runtime.features import FeatureTable
+
+    return FeatureTable(path, overwrite)
+
+
+def _line(path: Path, faces: Sequence[Face]) -> None:
+    from mien.runtime.sinks import json_line
+
+    print(json_line(faces, _shown(path)), flush=True)
 
 
 def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mien.errors import ConfigError, MissingExtra
+from mien.errors import ConfigError, MissingExtra, OutputError
 
 
 def report(
@@ -20,20 +20,28 @@ def report(
     overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
 ) -> None:
     """Expression over time: a page for people, episodes for other programs."""
-    from mien.files import check_free
+    from mien.files import check_distinct, check_free
 
     outputs = [*([out] if out else []), *(episodes or [])]
     if not outputs:
         raise ConfigError("mien report: nothing to write; give --out PAGE.html, --episodes FILE.csv, or both")
+    check_distinct(outputs)
+    if any(path.resolve() == table.resolve() for path in outputs):
+        raise OutputError(f"{table}: is the table to read; choose another name")
     for path in outputs:
         check_free(path, overwrite)
+    if thumbnails is not None and out is None:
+        raise ConfigError("--thumbnails: does nothing without --out; name its file")
     try:
         from mien.evaluation.timeline import read_timeline
-        from mien.report.annotations import write_annotations
-        from mien.report.timeline import write_report
+        from mien.report.annotations import check_annotations, write_annotations
+        from mien.report.timeline import check_page, write_report
     except ImportError as error:
         raise MissingExtra.of(f"A report needs {error.name}", "data") from error
+    for path in episodes or []:
+        check_annotations(path)
     if out is not None:
+        check_page(out)
         write_report(table, out, overwrite, thumbnails)
     if episodes:
         timeline = read_timeline(table)

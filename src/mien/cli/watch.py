@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,10 +42,13 @@ def watch(
     end: Annotated[str | None, typer.Option("--to", help="Where to end: seconds or h:mm:ss.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Read each Nth frame.")] = 1,
     look: Annotated[
-        float, typer.Option(min=0, help="Look for faces every so many seconds and follow them between; 0: every frame.")
+        float,
+        typer.Option(
+            min=0, max=3600, help="Look for faces every so many seconds and follow them between; 0: every frame."
+        ),
     ] = 0.0,
     smooth: Annotated[
-        float, typer.Option(min=0, help="Average each person's answers over so many seconds; 0: as read.")
+        float, typer.Option(min=0, max=3600, help="Average each person's answers over so many seconds; 0: as read.")
     ] = 0.3,
     min_size: Annotated[
         float | None, typer.Option(min=1, help="Smallest face, pixels; smaller ones are left out.")
@@ -54,7 +58,7 @@ def watch(
         bool, typer.Option("--blur-faces", help="Make faces unrecognisable in --save; no sound.")
     ] = False,
     audio: Annotated[bool | None, typer.Option(help="Keep the sound in --save.")] = None,
-    rate: Annotated[float, typer.Option(min=0.001, help="Frames a second of a folder of pictures.")] = 25.0,
+    rate: Annotated[float, typer.Option(min=0.001, max=1000, help="Frames a second of a folder of pictures.")] = 25.0,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to try again when a stream dies.")] = 30.0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where a killed run stopped.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each engine.")] = None,
@@ -67,6 +71,8 @@ def watch(
     asked = _Asked(source, table, save, subtitles, report, overwrite)
     span = (_seconds(begin, "--from") or 0.0, _seconds(end, "--to"))
     asked.check(span)
+    _check_options({"--thumbnails": thumbnails}, report, "--report")
+    _check_options({"--blur-faces": blur_faces, "--audio": audio}, save, "--save")
     from mien.runtime.read import load
     from mien.runtime.watch import Watching
     from mien.vision.video import is_address, video_info
@@ -86,7 +92,7 @@ def watch(
     _summary(reader, run.seen)
     run.derive(thumbnails and not blur_faces)
     for path in asked.outputs():
-        if path.exists():
+        if run.seen.frames and path.exists():
             print(f"written: {path}")
     if run.seen.problem:
         kept = "; what was decoded is kept" if run.seen.frames else ""
@@ -123,17 +129,25 @@ class _Asked:
 
     def check(self, span: tuple[float, float | None]) -> None:
         """Raises ConfigError, OutputError or MissingExtra before any work."""
-        from mien.files import check_free
+        from mien.files import check_distinct, check_free
 
         if span[1] is not None and span[1] <= span[0]:
             raise ConfigError(f"--to: {span[1]:g} s is not after --from ({span[0]:g} s)")
+        check_distinct(self.outputs())
         for output in self.outputs():
             if check_free(output, self.overwrite).exists() and output.resolve() == Path(self.source).resolve():
                 raise OutputError(f"{output}: is the video to read; choose another name")
         if self.subtitles is not None and self.subtitles.suffix.lower() not in (".srt", ".vtt"):
             raise ConfigError(f"{self.subtitles}: no form of subtitles; use .srt or .vtt")
         if self.report is not None:
-            _timeline()
+            _timeline().check_page(self.report)
+
+
+def _check_options(given: dict[str, bool | None], needed: Path | None, name: str) -> None:
+    """Raises ConfigError: an option that says how an output is made, without that output."""
+    for option, on in given.items():
+        if on and needed is None:
+            raise ConfigError(f"{option}: does nothing without {name}; name its file")
 
 
 def _timeline() -> Any:
@@ -250,8 +264,9 @@ class _Run:
         sinks = [sink for sink in (self._table, self._video, display) if sink is not None]
         try:
             with ExitStack() as stack:
+                moving = self._begun()
                 opened = [stack.enter_context(sink) for sink in sinks]
-                for frame, faces in self._frames():
+                for frame, faces in moving:
                     self._write(opened, frame, faces)
         except KeyboardInterrupt:
             print(f"mien: interrupted after {self.seen.frames} frames; what was written is kept", file=sys.stderr)
@@ -262,6 +277,19 @@ class _Run:
         if self.bookmark is not None:
             self.bookmark.remove()
 
+    def _begun(self) -> Iterator[tuple[Frame, list[Face]]]:
+        """The frames with their faces, once there is a first one: a source that gives none makes and replaces no output."""
+        moving = self._frames()
+        if self.progress is not None:
+            return moving
+        first = next(moving, None)
+        if first is None:
+            begin, end = self._span
+            raise VideoError(
+                f"{self.asked.source}: no frame {f'between {begin:g} and {end:g}' if end else f'from {begin:g}'} s"
+            )
+        return chain([first], moving)
+
     def _write(self, sinks: Sequence[Any], frame: Frame, faces: list[Face]) -> None:
         with self.reader.times.stage("write"):
             for sink in sinks:
@@ -270,7 +298,7 @@ class _Run:
         self.seen.frames, self.seen.faces = self.seen.frames + 1, self.seen.faces + len(faces)
         self.seen.read += 1
 
-    def _frames(self) -> Any:
+    def _frames(self) -> Iterator[tuple[Frame, list[Face]]]:
         from mien.runtime.watch import watched
         from mien.vision.video import frames
 
@@ -310,7 +338,7 @@ class _Run:
     def derive(self, thumbnails: bool) -> None:
         """What is made from the rows: subtitles and the report."""
         rows, asked = self.asked.rows, self.asked
-        if rows is None or not rows.exists():
+        if rows is None or not self.seen.frames or not rows.exists():
             return
         try:
             if asked.subtitles is not None:

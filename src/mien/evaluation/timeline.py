@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ __all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "read_timelin
 
 _LONGEST_FRAME = 1.0
 _MOST_CELLS = 20_000
+_VALUES = ("valence", "arousal", "x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,26 +57,52 @@ class Timeline:
 
 
 def read_timeline(path: str | PathLike[str]) -> Timeline:
-    """A table of `mien watch`, in any of its forms. Raises DataError."""
-    times: list[float] = []
+    """A table of `mien watch`, in any of its forms, its rows in any order. Raises DataError."""
+    times: set[float] = set()
     found: dict[int, list[tuple[float, ...]]] = defaultdict(list)
     filled: set[float] = set()
     first: dict[str, Any] | None = None
     names: list[str] = []
-    for row in read_rows(path):
+    for number, row in enumerate(read_rows(path), 1):
         if first is None:
-            first, names = row, [name for name in row if name.startswith("p_")]
-        if not times or row["seconds"] != times[-1]:
-            times.append(row["seconds"])
-        if row["face"] is not None and row[names[0]] is not None:
-            filled.add(row["seconds"])
-            values = [row["seconds"], row["valence"], row["arousal"], *(row[edge] for edge in ("x0", "y0", "x1", "y1"))]
-            found[row["track"] or 0].append(
-                tuple(np.nan if v is None else v for v in (*values, *(row[n] for n in names)))
+            first, names = row, _shares(path, row)
+        if row.get("image") != first["image"]:
+            raise DataError(
+                f"{path}: row {number}: is of {row.get('image')}, the first of {first['image']}; give each its own table"
             )
+        seconds = _numbers(path, number, row, ["seconds"])[0]
+        times.add(seconds)
+        if row.get("face") is not None and row.get(names[0]) is not None:
+            filled.add(seconds)
+            values = _numbers(path, number, row, ["track", *_VALUES, *names])
+            found[int(values[0] or 0)].append((seconds, *(np.nan if v is None else v for v in values[1:])))
     if first is None:
         raise DataError(f"{path}: a table without rows")
-    return _timeline(first, names, np.array(times), found, filled)
+    return _timeline(first, names, np.array(sorted(times)), found, filled)
+
+
+def _shares(path: Any, row: dict[str, Any]) -> list[str]:
+    """The columns of probabilities. Raises DataError: a column is missing."""
+    shares = [name for name in row if name.startswith("p_")]
+    missing = [name for name in ("image", "face", *_VALUES) if name not in row] + ([] if shares else ["p_..."])
+    if missing:
+        raise DataError(f"{path}: not a table of `mien watch`: it has no column {missing[0]!r}")
+    return shares
+
+
+def _numbers(path: Any, number: int, row: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    """Some values of a row, None where unknown (but not seconds). Raises DataError: not a finite number."""
+    values = [row.get(name) for name in names]
+    for name, value in zip(names, values, strict=True):
+        if (value is None and name == "seconds") or (value is not None and not _finite(value)):
+            raise DataError(
+                f"{path}: row {number}: {name} is {'empty' if value is None else repr(value)}; expected a number"
+            )
+    return values
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and isfinite(value)
 
 
 def _timeline(
@@ -89,7 +117,7 @@ def _timeline(
     lasts = np.append(np.clip(gaps, 0, _LONGEST_FRAME), step)
     people = []
     for track, rows in found.items():
-        values = np.array(rows)
+        values = np.array(sorted(rows, key=lambda row: row[0]))
         at = np.searchsorted(times, values[:, 0])
         people.append(Person(track, values[:, 0], values[:, 7:], values[:, 1:3], values[:, 3:7], lasts[at]))
     people.sort(key=lambda person: (-person.seen, person.track))

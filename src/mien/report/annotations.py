@@ -17,7 +17,14 @@ from mien.errors import ConfigError
 from mien.evaluation.timeline import Episode, Timeline, episodes
 from mien.files import whole_file
 
-__all__ = ["ANNOTATION_FORMS", "all_episodes", "episodes_csv", "episodes_table", "write_annotations"]
+__all__ = [
+    "ANNOTATION_FORMS",
+    "all_episodes",
+    "check_annotations",
+    "episodes_csv",
+    "episodes_table",
+    "write_annotations",
+]
 
 _DATE = "2000-01-01T00:00:00"
 
@@ -115,10 +122,16 @@ _WRITERS = {".csv": episodes_csv, ".eaf": _eaf, ".boris": _boris}
 ANNOTATION_FORMS = tuple(_WRITERS)
 
 
-def write_annotations(timeline: Timeline, path: str | PathLike[str], overwrite: bool = False) -> None:
-    """The episodes as the ending says: .csv, .eaf (ELAN) or .boris. Raises ConfigError for another, OutputError."""
+def check_annotations(path: str | PathLike[str]) -> Path:
+    """The path. Raises ConfigError: an ending that is none of the forms."""
     path = Path(path)
     if path.suffix.lower() not in _WRITERS:
         raise ConfigError(f"{path}: no form of episodes; use .csv, .eaf (ELAN) or .boris")
+    return path
+
+
+def write_annotations(timeline: Timeline, path: str | PathLike[str], overwrite: bool = False) -> None:
+    """The episodes as the ending says: .csv, .eaf (ELAN) or .boris. Raises ConfigError for another, OutputError."""
+    path = check_annotations(path)
     with whole_file(path, overwrite) as aside:
         aside.write_text(_WRITERS[path.suffix.lower()](timeline), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mien.errors import VideoError
+from mien.errors import ConfigError, VideoError
 from mien.evaluation.timeline import Episode, Person, Summary, Timeline, episodes, read_timeline, summary
 from mien.files import whole_file
 from mien.report.figures import data_uri, tile
@@ -17,7 +17,7 @@ from mien.report.page import page
 from mien.report.strips import BINS, Bins, bands, binned, clock, curves, path, ribbon
 from mien.vision.video import frames
 
-__all__ = ["timeline_page", "write_report"]
+__all__ = ["check_page", "timeline_page", "write_report"]
 
 _PEOPLE, _EPISODES, _FACES, _SIDE = 12, 12, 4, 96
 _SHORTEST = 1.0
@@ -30,15 +30,23 @@ def write_report(
     video: str | PathLike[str] | None = None,
     title: str | None = None,
 ) -> Timeline:
-    """The timeline of a table as one self-contained HTML page. Raises DataError, OutputError.
+    """The timeline of a table as one self-contained HTML page. Raises ConfigError, DataError, OutputError.
 
     video: take thumbnails of the faces from it.  title: of the page; by default the name of the source.
     """
     timeline = read_timeline(table)
     text = timeline_page(timeline, video, title)
-    with whole_file(out, overwrite) as aside:
+    with whole_file(check_page(out), overwrite) as aside:
         aside.write_text(text, encoding="utf-8")
     return timeline
+
+
+def check_page(out: str | PathLike[str]) -> Path:
+    """The page's name. Raises ConfigError: browsers would not take it for a page."""
+    path = Path(out)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{path}: a timeline is a page; use a name that ends in .html")
+    return path
 
 
 def timeline_page(timeline: Timeline, video: str | PathLike[str] | None = None, title: str | None = None) -> str:

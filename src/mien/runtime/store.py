@@ -9,11 +9,8 @@ network.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -132,11 +129,13 @@ def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0)
         raise ModelNotFound(f"{entry.name}: {entry.file} is missing from the installation; reinstall mien")
     if os.environ.get("MIEN_OFFLINE") == "1":
         raise ModelNotFound(_by_hand(entry, "not fetched (offline)"))
+    from http.client import HTTPException  # looking never needs the network
+
     reasons = []
     for url in urls or entry.urls:
         try:
             return _keep(entry, _download(url, timeout, entry.size), url)
-        except (OSError, http.client.HTTPException, ValueError) as error:  # URLError is an OSError
+        except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError
             if isinstance(error, ModelError):
                 raise
             reasons.append(f"{url}: {getattr(error, 'reason', error)}")
@@ -149,8 +148,10 @@ def _by_hand(entry: Entry, why: str) -> str:
 
 
 def _download(url: str, timeout: float, size: int) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "mien"})  # noqa: S310 - pinned addresses
-    with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+    from urllib.request import Request, urlopen
+
+    request = Request(url, headers={"User-Agent": "mien"})  # noqa: S310 - pinned addresses
+    with urlopen(request, timeout=timeout) as answer:  # noqa: S310
         data = bytes(answer.read(size * 2 + 1024))
         expected = answer.headers.get("Content-Length", "")
     if expected.isdecimal() and len(data) < min(int(expected), size):

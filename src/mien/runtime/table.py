@@ -290,6 +290,8 @@ def _known(path: Path, header: Sequence[str], version: Any) -> None:
     for name in ("seconds", "track", "label", "table_version"):
         if name not in header:
             raise DataError(f"{path}: not a table of `mien watch`: it has no column {name!r}")
+    if not str(version or 0).isdecimal():
+        raise DataError(f"{path}: its table_version is {version!r}, not a number; not a table of `mien watch`")
     if int(version or 0) > TABLE_VERSION:
         raise DataError(f"{path}: version {version} of the table, newer than this library; pip install -U mien")
 

@@ -70,11 +70,14 @@ def _open(source: Source) -> Any:
 
 
 def _unopened(source: Source, error: Exception) -> str:
+    words = getattr(error, "strerror", None) or error
     if not isinstance(source, int):
-        return f"{source}: cannot be read as a video ({error})"
+        if not is_address(source) and Path(source).stat().st_size == 0:
+            return f"{source}: is empty (0 bytes)"
+        return f"{source}: cannot be read as a video ({words})"
     if getattr(error, "errno", None) == errno.EBUSY:
         return f"camera {source}: in use by another program; close it there, or choose another camera"
-    return f"camera {source}: does not answer ({error}); is one connected, and not in use?"
+    return f"camera {source}: does not answer ({words}); is one connected, and not in use?"
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -157,6 +160,7 @@ def _file(source: str | PathLike[str], every: int, begin: float, end: float | No
             raise VideoError(f"{source}: damaged after {index + 1} frames ({seconds:.2f} s): {error}") from error
         if index < 0:
             where = f"from {begin:g} s on" if begin else "at all"
+            where += f"; it lasts {info.seconds:.1f} s" if info.seconds and info.seconds <= begin else ""
             raise VideoError(f"{source}: no frame could be decoded {where}")
         if not given:
             raise VideoError(f"{source}: no frame between {begin:g} and {end:g} s")

@@ -55,7 +55,7 @@ RUNS = {
     "mlp": Trained(
         "fer2013-mlp", ("trainer.batch=512", "optimizer.lr=0.0001", "schedule.epochs=6"), "43.75 % (10 epochs)"
     ),
-    "fcn": Trained("fer2013-fcn", ("schedule.epochs=10", "schedule.patience=2"), "none given (on AffectNet)"),
+    "fcn": Trained("fer2013-fcn", ("schedule.epochs=8", "schedule.patience=2"), "none given (on AffectNet)"),
     "efficientnet3": Trained(
         "fer2013-3-efficientnet_b0",
         (
@@ -84,16 +84,16 @@ RUNS = {
         ),
         "55.84 % (50 epochs, 224 px)",
     ),
-    "small": Trained("fer2013-small", ("schedule.epochs=24",), "70.14 % (R50+ViT-B, the best of the systems)"),
+    "small": Trained("fer2013-small", ("schedule.epochs=20",), "70.14 % (R50+ViT-B, the best of the systems)"),
     "classifier": Trained(
         "affectnet8-mobilenetv2",
-        (*VOTES, "schedule.epochs=4", "schedule.name=cosine"),
+        (*VOTES, "schedule.epochs=3", "schedule.name=cosine"),
         "accuracy .5992 (AffectNet)",
         source="ferplus",
     ),
     "regressor": Trained(
         "affectnet-affect-mobilenetv2",
-        (*REGRESSOR, "schedule.epochs=4"),
+        (*REGRESSOR, "schedule.epochs=3"),
         "CCC .582/.463 (AffectNet)",
         "votes",
         "ferplus",

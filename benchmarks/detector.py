@@ -4,8 +4,8 @@
 
 SCENES: a folder with heads.parquet and backgrounds.parquet. Scenes are composed of heads (by person) and grounds of the test
 side, which neither training nor the choice of the threshold saw. The reference is YuNet at each scene's own size and at half of it
-(it knows no face of more than 300 pixels): its faces of at least 0.8 and 20 pixels must be found (recall), and any of its faces
-above 0.5 makes a found one right (precision).
+(it knows no face of more than 300 pixels): its faces of at least 0.8 and 20 pixels must be found (recall). A found face is right if it
+lies on a head that was composed into the scene, or if YuNet has it above 0.5 (precision; beside it, by YuNet alone).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from mien.runtime.store import ENTRIES, fetch
 from mien.vision.image import read_image
 
 Found = list[list[Face]]
+Discs = list[tuple[float, float, float]]
 SEED = 20_000
 
 
@@ -54,10 +55,12 @@ def cascade() -> Callable[[np.ndarray], list[Face]] | None:
     return find
 
 
-def row(name: str, found: Found, wanted: Found) -> str:
+def row(name: str, found: Found, wanted: Found, heads: Sequence[Discs]) -> str:
     s = score_detection(found, wanted)
     marks = "-" if math.isnan(s.landmarks) else f"{s.landmarks:.1%}"
-    return f"| {name} | {s.recall:.1%} | {s.precision:.1%} | {marks} | {s.sure:,} | {s.found:,} |"
+    extra, on_heads = false_alarms(found, wanted, heads)
+    right = 1 - (extra - on_heads) / max(s.found, 1)
+    return f"| {name} | {s.recall:.1%} | {right:.1%} | {s.precision:.1%} | {marks} | {s.sure:,} | {s.found:,} |"
 
 
 def by_band(found: Found, wanted: Found, value: Callable[[int, Face], float], edges: Sequence[float]) -> list[str]:
@@ -94,7 +97,7 @@ def at_recall(found: Found, wanted: Found, recall: float) -> Found:
     return [[face for face in faces if face.score >= best] for faces in found]
 
 
-def false_alarms(found: Found, wanted: Found, heads: list[list[tuple[float, float, float]]]) -> tuple[int, int]:
+def false_alarms(found: Found, wanted: Found, heads: Sequence[Discs]) -> tuple[int, int]:
     """(found faces that match none of YuNet's, how many of them are centred on a composed head)."""
     extra = on_heads = 0
     for ours, theirs, discs in zip(found, wanted, heads, strict=True):
@@ -223,16 +226,16 @@ def main() -> None:
         f"{args.count:,} composed scenes of {size} pixels from {len(heads)} heads and {len(composer.grounds)} grounds of the test side "
         f"(seed {SEED}), against YuNet at the scene's size and at half of it:",
         "",
-        "| detector | recall | precision | landmarks, of the eye distance | sure faces | found |",
-        "|---|---|---|---|---|---|",
-        row("mien-face", found, wanted),
-        row("YuNet on the mirror image, turned back", turned, wanted),
-        row("the same at the threshold of 97 % recall", at_recall(turned, wanted, 0.97), wanted),
-        row("YuNet with one look", [theirs(rgb(scene)) for scene in scenes], wanted),
+        "| detector | recall | precision | of YuNet's faces alone | landmarks, of the eye distance | sure faces | found |",
+        "|---|---|---|---|---|---|---|",
+        row("mien-face", found, wanted, heads_in),
+        row("YuNet on the mirror image, turned back", turned, wanted, heads_in),
+        row("the same at the threshold of 97 % recall", at_recall(turned, wanted, 0.97), wanted, heads_in),
+        row("YuNet with one look", [theirs(rgb(scene)) for scene in scenes], wanted, heads_in),
     ]
     old = cascade()
     if old is not None:
-        lines.append(row("OpenCV's cascade", [old(rgb(scene)) for scene in scenes], wanted))
+        lines.append(row("OpenCV's cascade", [old(rgb(scene)) for scene in scenes], wanted, heads_in))
     extra, on_heads = false_alarms(found, wanted, heads_in)
     lines += [
         "",

@@ -54,9 +54,10 @@ def match(found: Sequence[Face], wanted: Sequence[Face], least: float = 0.5) -> 
 
 
 def on_disc(face: Face, discs: Sequence[tuple[float, float, float]]) -> bool:
-    """Whether the middle of a face's box lies on one of some discs (x, y, radius)."""
+    """Whether a face is one of the heads on some discs (x, y, radius; the face is 1.5 radii high): the middle of its box lies
+    within half a radius of the disc's, and it is half to twice as high."""
     x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
-    return any(math.hypot(x - a, y - b) < r for a, b, r in discs)
+    return any(math.hypot(x - a, y - b) < r / 2 and 0.5 < face.size / (1.5 * r) < 2 for a, b, r in discs)
 
 
 def score_detection(

@@ -198,7 +198,7 @@ It does not know who anybody is.
 - Licence: {spec.licence}. The teacher is YuNet (S. Yu et al., Apache-2.0). The scenes are composed of heads from
   muxspace/facial_expressions (Apache-2.0, press photographs) on photographs of one example for each ImageNet class
   (EliSchwartz/imagenet-sample-images), whose pictures keep their owners' rights; none of them is part of this file.
-- Threshold {spec.threshold} (the highest at which 98 % of the teacher's sure faces on validation scenes are found); the long side of a picture is
+- Threshold {spec.threshold} (the highest at which 99 % of the teacher's sure faces on validation scenes are found); the long side of a picture is
   shrunk to {spec.long_side} pixels by default; `min_size` finds smaller faces at the cost of time.
 
 ## Measured

@@ -151,3 +151,35 @@ def test_an_ensemble_says_what_its_file_cannot_be(mien):
     Path("copy.onnx").write_bytes((Path(__file__).parents[2] / "src/mien/weights/ferplus-small.onnx").read_bytes())
     code, _, err = mien("ensemble", "ferplus-small", "copy.onnx", *WORDS, "--weights", "0,1", "--out", "e.onnx")
     assert (code, "only copy.onnx has a weight above 0" in err) == (2, True)
+
+
+def test_what_rows_do_not_define_has_no_interval(mien, rows):
+    words = ("--data", "one.parquet", "--split", "test", "--json")
+    rows.take([0]).write("one.parquet")
+    write_predictions(told(rows.take([0]), 1), "one.csv")
+    found = json.loads(mien("evaluate", "one.csv", *words)[1])
+    assert found["scores"]["expression"]["aucpr"] is None
+    assert not {"kappa", "alpha", "auroc", "aucpr"} & set(found["intervals"])
+    assert found["intervals"]["top2"] == found["intervals"]["accuracy"] == pytest.approx([0.2065, 1], abs=1e-4)
+    table("same.csv", {"id": rows.ids, "label": ["fear"] * len(rows)})
+    found = scores(mien, "same.csv")["intervals"]
+    assert "fear precision" in found
+    assert "anger precision" not in found
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_card_says_what_was_not_measured(mien):
+    code, _, err = mien("evaluate", "ferplus-small", *WORDS, "--card", "c.md", "--slice", "brightness")
+    assert (code, err) == (0, "")
+    card = Path("c.md").read_text()
+    assert "- By brightness" in card
+    assert "Expect unequal accuracy by age, gender and skin tone; it was not measured here" in card
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_card_names_the_rows_that_calibrated(mien):
+    assert mien("calibrate", "ferplus-small", "--data", "d.parquet", "--split", "train", "--out", "c.onnx")[0] == 0
+    assert mien("evaluate", "c.onnx", *WORDS, "--card", "c.md")[0] == 0
+    card = Path("c.md").read_text()
+    assert "chosen on: synthetic, train, 120 rows: temperature." in card
+    assert "No weights were selected" not in card

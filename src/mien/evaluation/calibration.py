@@ -10,11 +10,12 @@ from mien.errors import DataError
 from mien.evaluation.metrics import aligned, wilson
 from mien.evaluation.predictions import Predictions
 
-__all__ = ["ENOUGH", "Threshold", "fit_temperature", "sure_rows", "tempered", "threshold_for"]
+__all__ = ["ENOUGH", "LEAST", "Threshold", "fit_temperature", "sure_rows", "tempered", "threshold_for"]
 
 #: Fewer rows than this say too little of a temperature or a threshold.
 ENOUGH = 100
-_LEAST = 1e-30
+#: What a probability is at least before its logarithm is taken, here and in the graph of a calibrated file.
+LEAST = 1e-30
 
 
 class Threshold(msgspec.Struct, frozen=True):
@@ -56,7 +57,7 @@ def tempered(probabilities: np.ndarray, factor: float) -> np.ndarray:
     >>> tempered(np.array([[0.8, 0.2]]), 2).round(3).tolist()
     [[0.667, 0.333]]
     """
-    logs = np.log(np.clip(probabilities, _LEAST, 1)) / factor
+    logs = np.log(np.clip(probabilities, LEAST, 1)) / factor
     powers = np.exp(logs - logs.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
@@ -68,7 +69,7 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
     def loss(power: float) -> float:
         said = tempered(probabilities, float(np.exp(power)))
-        return float(-np.log(np.clip(said[np.arange(len(truth)), truth], _LEAST, 1)).mean())
+        return float(-np.log(np.clip(said[np.arange(len(truth)), truth], LEAST, 1)).mean())
 
     edge = float(np.log(5))
     found = minimize_scalar(loss, bounds=(-edge, edge), method="bounded", options={"xatol": 1e-5})

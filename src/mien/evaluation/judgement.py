@@ -28,7 +28,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     made: the facts of its making, by name: rows and fingerprint of the data, the model's file and licence, versions.
     notes: conventions that took hold (a class without rows, a constant answer, very few rows).
     intervals: 95 % intervals by the names of the measures; 'happiness recall' and 'valence ccc' where there are several.
-        Wilson's for accuracy, recall and precision where no subject has two rows; else the bootstrap, by subject.
+        Wilson's for accuracy, top-2, recall and precision where no subject has two rows; else the bootstrap, by subject.
     copies: judged rows that have an identical or near copy in training; without_copies: the scores without them; both None
         if that was not asked for (the scores also if nothing is left).
     reliability: (mean confidence, accuracy, rows) per bin.
@@ -96,6 +96,8 @@ def _scored(rows: Predictions, manifest: Manifest, draws: int) -> tuple[Scores, 
         found |= _expression_intervals(rows, manifest, known, subjects, draws)
         if not any(subjects):
             found |= _wilsons(scores.expression)
+        for name in _undefined(scores.expression):
+            found.pop(name, None)
     if scores.agreement is not None:
         found |= _agreement_intervals(rows, manifest, subjects, draws)
     if scores.affect is not None:
@@ -119,8 +121,8 @@ def _expression_intervals(
 
 
 def _wilsons(scores: ExpressionScores) -> dict[str, tuple[float, float]]:
-    """Wilson's intervals of the proportions: accuracy, and recall and precision of each class."""
-    found = {"accuracy": scores.interval}
+    """Wilson's intervals of the proportions: accuracy, top-2, and recall and precision of each class."""
+    found = {"accuracy": scores.interval, "top2": wilson(round(scores.top2 * scores.rows), scores.rows)}
     confusion = np.array(scores.confusion)
     for i, name in enumerate(scores.labels):
         hits, true, said = (int(n) for n in (confusion[i, i], confusion[i].sum(), confusion[:, i].sum()))
@@ -129,6 +131,13 @@ def _wilsons(scores: ExpressionScores) -> dict[str, tuple[float, float]]:
         if true and said:
             found[f"{name} precision"] = wilson(hits, said)
     return found
+
+
+def _undefined(scores: ExpressionScores) -> Iterator[str]:
+    """Figures that these rows do not define, or only by convention: draws of the rows say nothing of them."""
+    yield from (name for name in ("kappa", "alpha", "auroc", "aucpr") if np.isnan(getattr(scores, name)))
+    said = np.array(scores.confusion).sum(axis=0)
+    yield from (f"{name} precision" for name, times in zip(scores.labels, said, strict=True) if not times)
 
 
 def _agreement_intervals(

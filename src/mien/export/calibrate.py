@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from mien.errors import ModelError
-from mien.evaluation.calibration import tempered
+from mien.evaluation.calibration import LEAST, tempered
 from mien.export.graphs import agree, open_graph, trial_chips, write_model
 from mien.labels import LabelSet, affect_means
 from mien.runtime.sessions import OnnxSession
@@ -18,7 +18,6 @@ from mien.spec import ModelSpec
 
 __all__ = ["export_calibrated"]
 
-_LEAST = 1e-30
 #: Figures that a new temperature makes untrue.
 _OF_CONFIDENCE = ("ece", "nll", "brier", "cross_entropy")
 
@@ -89,7 +88,7 @@ def _inserted(graph: onnx.GraphProto, factor: float, where: str) -> None:
     ]
     for offset, node in enumerate(added):
         graph.node.insert(at + 1 + offset, node)
-    for name, number in (("calibration/least", _LEAST), ("calibration/temperature", factor)):
+    for name, number in (("calibration/least", LEAST), ("calibration/temperature", factor)):
         graph.initializer.append(numpy_helper.from_array(np.array(number, np.float32), name))
 
 

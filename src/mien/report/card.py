@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mien.errors import ConfigError
@@ -11,6 +12,9 @@ from mien.report.tables import percent, slice_words, span
 from mien.spec import DetectorSpec, ModelSpec
 
 __all__ = ["detector_card", "model_card"]
+
+#: What such models are known to be unfair by, and the words that name it in columns.
+_TRAITS = {"age": {"age"}, "gender": {"gender", "sex"}, "skin tone": {"skin", "race", "ethnicity"}}
 
 
 def _passes(spec: ModelSpec) -> str:
@@ -21,6 +25,12 @@ def _passes(spec: ModelSpec) -> str:
 def _selection(spec: ModelSpec) -> str:
     if not spec.made_by.startswith("mien "):
         return "Whether weights were selected on these rows is not known."
+    chosen = [f"Temperature or threshold were chosen on: {spec.calibrated_on}."] if spec.calibrated_on else []
+    if spec.ensemble is not None:
+        by = spec.ensemble.chosen_on
+        chosen.append(f"The members' weights were chosen on: {by}." if by else "The members' weights were given.")
+    if chosen:
+        return " ".join(chosen)
     return f"No weights were selected on these rows; the temperature ({spec.temperature:g}) was fitted on rows held out of Training."
 
 
@@ -155,6 +165,13 @@ probabilities. A fair guess for valence; arousal varies within a class and is kn
     return head + ("Learned from annotations.\n" if spec.affect == "trained" else "Not answered.\n")
 
 
+def _unmeasured(columns: Sequence[str]) -> str:
+    """Of the traits that such models are known to be unfair by, those that no column names."""
+    words = {word for column in columns for word in re.split(r"[^a-z]+", column.lower())}
+    left = [trait for trait, names in _TRAITS.items() if not names & words]
+    return " and ".join([", ".join(left[:-1]), left[-1]] if len(left) > 1 else left)
+
+
 def _limits(spec: ModelSpec, judged: Judgement) -> str:
     scores = judged.scores.expression
     assert scores is not None
@@ -162,8 +179,9 @@ def _limits(spec: ModelSpec, judged: Judgement) -> str:
         f"{name} ({percent(one.recall)} of {one.rows:,})" for name, one in scores.classes.items() if one.recall < 0.7
     ]
     found = [f"- By {one.column}: {slice_words(one)}" for one in judged.slices]
-    if not judged.slices:
-        found = ["- Expect unequal accuracy by age, gender and skin tone; it was not measured here."]
+    unmeasured = _unmeasured([one.column for one in judged.slices])
+    if unmeasured:
+        found.append(f"- Expect unequal accuracy by {unmeasured}; it was not measured here.")
     lines = [
         "- People who label such faces disagree often, and the labels are theirs: a high figure means agreement with them, not truth.",
         f"- Low recall: {', '.join(weak)}." if weak else "",

@@ -109,7 +109,7 @@ def _measures(found: Judgement) -> Table:
     subjects = (
         found.scores.expression is not None and found.intervals.get("accuracy") != found.scores.expression.interval
     )
-    how = "bootstrap by subject" if subjects else "Wilson's for accuracy, else bootstrap"
+    how = "bootstrap by subject" if subjects else "Wilson's for accuracy and top-2, else bootstrap"
     caption = f"Intervals: {how} (1,000 draws). Macro means are over the classes that have rows."
     return Table("figures", "Expressions", caption, ("measure", "value", "95 % interval"), tuple(rows))
 

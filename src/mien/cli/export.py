@@ -23,6 +23,7 @@ def export(
         bool, typer.Option(help="Give the file an output `maps`: where in the face it sees each expression.")
     ] = False,
     features: Annotated[bool, typer.Option(help="Give it an output `features`: the vector before the heads.")] = False,
+    half: Annotated[bool, typer.Option(help="Keep the weights in half precision: half the size, as fast.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
 ) -> None:
     """Write the model as ONNX. The file must answer as the network does, or it is not written."""
@@ -42,8 +43,8 @@ def export(
         check_free(out.with_suffix(suffix), overwrite)
     metrics, scores = {}, None
     if weights_kind(weights) == "detector":
-        if explain or features:
-            raise ConfigError("--explain, --features: outputs of an expression model; this is a face detector")
+        if explain or features or half:
+            raise ConfigError("--explain, --features, --half: for expression models; this is a face detector")
         if data:
             raise ConfigError(
                 "--data: judges expressions; benchmarks/detector.py judges a detector and writes its card"
@@ -60,7 +61,7 @@ def export(
             for name in ("accuracy", "macro_f1", "macro_recall", "ece")
         }
     outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
-    difference = export_onnx(weights, out, metrics, overwrite, outputs)
+    difference = export_onnx(weights, out, metrics, overwrite, outputs, half)
     if scores is not None:
         with whole_file(out.with_suffix(".md"), overwrite) as part:
             part.write_text(model_card(load_weights(weights)[1], scores, out), encoding="utf-8")

@@ -316,7 +316,10 @@ def test_the_command_writes_a_site_whole_and_spares_what_is_there(mien, tmp_path
     assert mien("page", "site", "--overwrite")[0] == 0
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    assert "holds other things" in mien("page", "mine", "--overwrite")[2]
+    assert "holds letter.txt, which is no part of the page" in mien("page", "mine", "--overwrite")[2]
+    (tmp_path / "site" / ".git").mkdir()
+    (tmp_path / "site" / ".git" / "HEAD").touch()
+    assert "holds .git/HEAD, which is no part of the page" in mien("page", "site", "--overwrite")[2]
     assert "no folder" in mien("page", "a/b")[2]
     with pytest.raises(OutputError, match="is a file"):
         write_site(tmp_path / "mine" / "letter.txt", load(threads=1), MODEL, DETECTOR, overwrite=True)

@@ -24,6 +24,7 @@ import schemathesis
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from apps.conftest import EXAMPLE
@@ -221,6 +222,22 @@ def finished(server, job):
     return record
 
 
+def test_a_busy_socket_outlives_the_time_a_request_has_and_a_silent_one_is_told(tmp_path):
+    with Server(tmp_path, "--seconds", "1") as server, connect(f"ws://{server.host}:{server.port}/frames") as line:
+        for number in range(6):
+            line.send(png(drawn_face()))
+            assert json.loads(line.recv())["index"] == number
+            time.sleep(0.3)
+        with pytest.raises(ConnectionClosed, match="no frame for 1 s"):
+            line.recv(timeout=10)
+
+
+def test_head_is_answered_as_get_without_a_body(server):
+    for address, status in (("/", 200), ("/health", 200), ("/style.css", 200), ("/predict", 405), ("/none", 404)):
+        answer = CLIENT.head(server.url + address)
+        assert (answer.status_code, answer.content) == (status, b"")
+
+
 def test_a_clip_from_upload_to_table(server, tmp_path):
     a_video(tmp_path / "a.mp4", count=10)
     answer = post(server, (tmp_path / "a.mp4").read_bytes(), "video/mp4", "watch?every=2")
@@ -348,6 +365,16 @@ def test_a_begun_request_is_finished_when_the_server_is_told_to_end(tmp_path):
         line.sendall(picture[100:])
         assert line.recv(65536).startswith(b"HTTP/1.1 200")
         assert server.process.wait(20) == 0
+
+
+def test_a_server_that_ends_in_the_middle_of_a_clip_says_only_so(tmp_path):
+    a_video(tmp_path / "a.mp4", count=200)
+    clip = {"content": (tmp_path / "a.mp4").read_bytes(), "headers": {"content-type": "video/mp4"}}
+    with Server(tmp_path) as server:
+        assert CLIENT.post(f"{server.url}/watch", **clip).status_code == 202
+        time.sleep(0.2)
+    assert server.process.returncode == 0
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_what_the_command_refuses(mien, monkeypatch):

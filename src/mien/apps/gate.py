@@ -67,6 +67,8 @@ class Gate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        if scope.get("method") == "HEAD":  # answered as GET; uvicorn leaves the body out
+            scope = {**scope, "method": "GET"}
         first = scope["path"].lstrip("/").split("/")[0]
         route = first if first in self._routes else "page"
         refused = self._refusal(scope, route)

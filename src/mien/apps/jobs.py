@@ -139,6 +139,9 @@ class Jobs:
 
     async def close(self) -> None:
         """Stop everything and remove the folder."""
+        for job in self._jobs.values():
+            if job.process is not None and job.process.is_alive():
+                job.process.terminate()  # before the loop's end, which waits for it
         self._loop.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._loop
@@ -210,10 +213,13 @@ def _in_process(folder: Path, every: int, opening: Opening, settings: Settings, 
     """The life of a job's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends it
     try:
-        read_clip(folder, every, opening, settings, pipe.send)
-    except MienError as error:
-        text = str(error).replace(str(folder / "clip.bin"), _NAME)
-        pipe.send({"state": "failed", "problem": text})
+        try:
+            read_clip(folder, every, opening, settings, pipe.send)
+        except MienError as error:
+            text = str(error).replace(str(folder / "clip.bin"), _NAME)
+            pipe.send({"state": "failed", "problem": text})
+    except BrokenPipeError:  # the server is gone
+        pass
     finally:
         pipe.close()
 

@@ -128,12 +128,12 @@ def write_site(
     about = site(reader)
     if about.missing:
         raise ConfigError(about.missing)
-    folder = Path(folder)
-    _check(folder, overwrite)
+    folder, files = Path(folder), page_files(model, detector)
+    _check(folder, overwrite, {*files, "page.json"})
     try:
         with tempfile.TemporaryDirectory(prefix=".mien-page-", dir=folder.parent) as name:
             part = Path(name) / "site"
-            for address, path in page_files(model, detector).items():
+            for address, path in files.items():
                 (part / address).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, part / address)
             (part / "page.json").write_bytes(msgspec.json.encode(about))
@@ -146,15 +146,21 @@ def write_site(
     return size
 
 
-def _check(folder: Path, overwrite: bool) -> None:
-    """Raises OutputError: the place is taken by something that is not a page of ours to be replaced."""
+def _check(folder: Path, overwrite: bool, ours: set[str]) -> None:
+    """Raises OutputError: the place is taken by something that is not a page of ours to be replaced.
+
+    ours: the addresses of the page's files; a folder that holds anything else is never replaced.
+    """
     if not folder.parent.is_dir():
         raise OutputError(f"{folder}: no folder {folder.parent}; make it first")
     if not folder.exists():
         return
     if not folder.is_dir():
         raise OutputError(f"{folder}: is a file; give the name of a folder")
-    if any(folder.iterdir()) and not (folder / "page.json").is_file():
-        raise OutputError(f"{folder}: holds other things; choose an empty folder or a new name")
+    held = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    other = next((path for path in held if path.relative_to(folder).as_posix() not in ours), None)
+    if other is not None or (any(folder.iterdir()) and not (folder / "page.json").is_file()):
+        what = "other things" if other is None else f"{other.relative_to(folder)}, which is no part of the page"
+        raise OutputError(f"{folder}: holds {what}; choose an empty folder or a new name")
     if any(folder.iterdir()) and not overwrite:
         raise OutputError(f"{folder}: holds a page already; choose another name or pass --overwrite")

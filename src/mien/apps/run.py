@@ -71,7 +71,8 @@ class _Patient(H11Protocol):
         self._late = self.loop.call_later(self.patience, self._give_up)
 
     def _give_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        upgraded = self.transport.get_protocol() is not self  # to a WebSocket, which has its own patience
+        if self.cycle is None and not upgraded and not self.transport.is_closing():
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

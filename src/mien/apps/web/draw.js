@@ -43,17 +43,17 @@ function outline(pen, [x0, y0, x1, y1], colour, unit, strong) {
   pen.stroke();
 }
 
-/** The label below a box, where no other label stands. */
-function tag(pen, [x0, , , y1], face, palette, unit, [width, height], taken) {
+/** The label below a box, or above it, where no other label stands. */
+function tag(pen, [x0, y0, , y1], face, palette, unit, [width, height], taken) {
   const { label, confidence } = read(face);
   const text = confidence === null ? label : `${label} ${percent(confidence)}`;
   pen.font = `600 ${unit.toFixed(1)}px system-ui, sans-serif`;
   const wide = pen.measureText(text).width + 1.9 * unit;
   const x = Math.min(Math.max(x0, 0), Math.max(width - wide, 0));
-  const y = Math.min(y1 + unit / 4, height - 1.6 * unit);
-  const spot = [x, y, x + wide, y + 1.5 * unit];
-  if (taken.some((other) => overlap(other, spot) > 0)) return;
-  taken.push(spot);
+  const places = [Math.min(y1 + unit / 4, height - 1.6 * unit), Math.max(y0 - 1.75 * unit, 0)];
+  const y = places.find((top) => !taken.some((other) => overlap(other, [x, top, x + wide, top + 1.5 * unit]) > 0));
+  if (y === undefined) return;
+  taken.push([x, y, x + wide, y + 1.5 * unit]);
   pen.fillStyle = 'rgb(20 22 26 / 82%)';
   pen.beginPath();
   pen.roundRect(x, y, wide, 1.5 * unit, unit / 2);

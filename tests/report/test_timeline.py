@@ -213,7 +213,8 @@ def test_a_damaged_table_says_where(table, tmp_path, old, new, message):
         read_timeline(tmp_path / "odd.csv")
 
 
-def test_reports_refuse_names_before_they_begin(table, mien, tmp_path):
+@pytest.mark.usefixtures("table")
+def test_reports_refuse_names_before_they_begin(mien, tmp_path):
     for words, message in [
         (("--out", "a.pdf"), "ends in .html"),
         (("--out", "a.html", "--episodes", "e.txt"), "no form of episodes"),

@@ -61,12 +61,29 @@ class Recipe(Section, frozen=True):
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
+        _check_sam(self.optimizer, self.trainer)
         monitor, network = self.schedule.monitor, self.network
-        used = self.schedule.stop or self.schedule.name == "plateau" or self.trainer.keep == "best"
-        if used and monitor in {"ccc", "rmse"} and network.affect != "trained":
+        if self.monitors and monitor in {"ccc", "rmse"} and network.affect != "trained":
             raise ValueError(f"schedule.monitor: {monitor!r} needs network.affect: trained")
-        if used and monitor in {"accuracy", "macro_f1", "auroc"} and not network.expression:
+        if self.monitors and monitor in {"accuracy", "macro_f1", "auroc"} and not network.expression:
             raise ValueError(f"schedule.monitor: {monitor!r} needs an expression head")
+
+    @property
+    def monitors(self) -> bool:
+        """Whether training depends on the monitored figure."""
+        return _monitors(self.schedule, self.trainer)
+
+
+def _monitors(schedule: ScheduleSection, trainer: TrainerSection) -> bool:
+    return bool(schedule.stop) or schedule.name == "plateau" or trainer.keep == "best"
+
+
+def _check_sam(optimizer: OptimizerSection, trainer: TrainerSection) -> None:
+    """Its second pass repeats one batch, and its gradient must not be scaled."""
+    if optimizer.sam and trainer.accumulate > 1:
+        raise ValueError("optimizer.sam: not with trainer.accumulate; raise trainer.batch instead")
+    if optimizer.sam and trainer.precision == "16-mixed":
+        raise ValueError("optimizer.sam: not with trainer.precision: 16-mixed; use bf16-mixed")
 
 
 def _check_seed(seed: int) -> None:
@@ -92,9 +109,15 @@ class DetectorRecipe(Section, frozen=True):
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
+        _check_sam(self.optimizer, self.trainer)
         for name in ("rotate", "scale", "shift", "colour", "erase", "randaugment", "mixup", "cutmix"):
             if getattr(self.augment, name):
                 raise ValueError(f"augment.{name}: not for detectors; scenes are composed with it")
+
+    @property
+    def monitors(self) -> bool:
+        """Whether training depends on the monitored figure."""
+        return _monitors(self.schedule, self.trainer)
 
 
 class _Loader(yaml.SafeLoader):

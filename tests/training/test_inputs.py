@@ -1,13 +1,16 @@
 """What training takes besides a recipe and one dataset: teachers, transforms, several sources; and what it refuses."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
-from drawing import drawn_recipe, figures, trained
+from drawing import drawn_recipe, figures, told_to_stop, trained
 
 from mien.data.manifest import Header, Manifest
+from mien.data.split import merge
 from mien.data.synthetic import synthetic
-from mien.errors import ConfigError, DataError, OutputError, TrainingError
+from mien.errors import ConfigError, DataError, ModelError, ModelNotFound, OutputError, TrainingError
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.labels import LabelSet, label_set
 from mien.models.network import Answer
@@ -165,14 +168,12 @@ def test_no_memory_left_says_what_to_do(drawn, tmp_path):
         trained(drawn_recipe(ONE), drawn, tmp_path / "run", transform=hungry)
 
 
-def test_a_checkpoint_of_another_network_names_what_differs(drawn, tmp_path):
-    recipe = drawn_recipe(ONE)
-    for name, settings in (("one", ()), ("two", ("network.hidden=[8]",))):
-        trained(drawn_recipe(ONE, *settings), drawn, tmp_path / name)
-    (tmp_path / "one" / "weights.safetensors").unlink()
-    (tmp_path / "two" / "last.ckpt").replace(tmp_path / "one" / "last.ckpt")
+def test_a_checkpoint_of_another_network_names_what_differs(drawn, one_epoch, tmp_path):
+    trained(drawn_recipe(ONE, "network.hidden=[8]"), drawn, tmp_path / "two")
+    (one_epoch / "weights.safetensors").unlink()
+    (tmp_path / "two" / "last.ckpt").replace(one_epoch / "last.ckpt")
     with pytest.raises(TrainingError, match=r"the checkpoint of another network: .*hidden"):
-        trained(recipe, drawn, tmp_path / "one", resume=True)
+        trained(drawn_recipe(ONE), drawn, one_epoch, resume=True)
 
 
 class Evil:
@@ -180,12 +181,11 @@ class Evil:
         return (pytest.fail, ("a pickle was run",))
 
 
-def test_a_pickle_posing_as_a_checkpoint_is_not_run(drawn, tmp_path):
-    trained(drawn_recipe(ONE), drawn, tmp_path / "run")
-    (tmp_path / "run" / "weights.safetensors").unlink()
-    torch.save({"state_dict": Evil()}, tmp_path / "run" / "last.ckpt")
+def test_a_pickle_posing_as_a_checkpoint_is_not_run(drawn, one_epoch):
+    (one_epoch / "weights.safetensors").unlink()
+    torch.save({"state_dict": Evil()}, one_epoch / "last.ckpt")
     with pytest.raises(TrainingError, match="damaged"):
-        trained(drawn_recipe(ONE), drawn, tmp_path / "run", resume=True)
+        trained(drawn_recipe(ONE), drawn, one_epoch, resume=True)
 
 
 def test_an_interrupted_save_leaves_the_checkpoint_before(drawn, tmp_path, monkeypatch):
@@ -214,17 +214,6 @@ def test_fsdp_without_gpus_says_so(drawn, tmp_path):
         trained(drawn_recipe("trainer.strategy=fsdp", ONE), drawn, tmp_path / "run")
 
 
-def test_own_labels_without_means_are_named(tmp_path):
-    manifest = synthetic(60, labels=("happiness", "sadness"))
-    header = Header(source="own", labels=("engaged", "sadness"), framing=manifest.header.framing)
-    Manifest(header, manifest.table).write(tmp_path / "own.parquet")
-    told: list[str] = []
-    trained(
-        drawn_recipe("data.labels=[engaged, sadness]", ONE), tmp_path / "own.parquet", tmp_path / "r", tell=told.append
-    )
-    assert "no mean valence and arousal is known for engaged: both will be NaN" in told[0]
-
-
 def test_deterministic_and_tensorboard(drawn, tmp_path):
     loggers = pytest.importorskip("lightning.pytorch.loggers")
     pytest.importorskip("tensorboard", reason="tensorboard (extra logs) is not installed")
@@ -251,3 +240,66 @@ def test_weights_and_biases_stays_in_the_run(mien, tmp_path, monkeypatch):
 
 def test_time_left_in_words():
     assert loop._span(5000) == "83 min"
+
+
+def test_a_failed_start_leaves_the_folder_free(drawn, tmp_path):
+    with pytest.raises(DataError, match="a batch of 500"):
+        trained(drawn_recipe(ONE, "trainer.batch=500"), drawn, tmp_path / "run")
+    with pytest.raises(ModelNotFound, match="no finished run"):
+        trained(drawn_recipe(ONE), drawn, tmp_path / "run", init=tmp_path / "nothing")
+    with pytest.raises(DataError, match="--teacher .*no such table"):
+        trained(drawn_recipe(ONE), drawn, tmp_path / "run", teachers=[tmp_path / "nothing.csv"])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+    assert trained(drawn_recipe(ONE), drawn, tmp_path / "run").is_file()
+
+
+def test_a_run_remembers_what_it_started_from(drawn, one_epoch, tmp_path):
+    """Resumed without --init and --teacher it goes on with them, and refuses others."""
+    manifest = Manifest.read(drawn)
+    labels = label_set("affectnet8").names
+    told = tmp_path / "told.csv"
+    write_predictions(sure_answers(manifest.ids, labels, np.zeros(len(manifest), int)), told)
+    recipe, start = drawn_recipe("distil.weight=0.9"), {"init": one_epoch, "teachers": [told]}
+    whole = trained(recipe, drawn, tmp_path / "whole", **start).read_bytes()
+    with pytest.raises(TrainingError, match="stopped by SIGTERM after epoch 1"):
+        trained(recipe, drawn, tmp_path / "cut", transform=told_to_stop(2, signal.SIGTERM), **start)
+    with pytest.raises(ConfigError, match="--teacher: the run started from .*told.csv, not from these files"):
+        trained(recipe, drawn, tmp_path / "cut", resume=True, teachers=[one_epoch])
+    assert trained(recipe, drawn, tmp_path / "cut", resume=True, transform=lambda x: x).read_bytes() == whole
+
+
+def test_an_init_of_which_nothing_fits(drawn, one_epoch, tmp_path):
+    """A perceptron has no kernels of its own that could differ."""
+    recipe = drawn_recipe(ONE, "network={backbone: mlp, pool: flatten, hidden: [16]}")
+    with pytest.raises(ModelError, match="no kernel has the name and shape"):
+        trained(recipe, drawn, tmp_path / "run", init=one_epoch)
+
+
+def test_held_out_rows_that_cannot_say_what_is_monitored(drawn, tmp_path):
+    manifest = Manifest.read(drawn)
+    one = manifest.split("validation")
+    rows = [i for i, sample in enumerate(one) if sample.target.argmax() == 0]
+    merge([manifest.split("train"), one.take(rows)]).write(tmp_path / "one.parquet")
+    recipe = drawn_recipe("schedule={epochs: 2, warmup: 0, monitor: auroc, stop: 1}")
+    with pytest.raises(ConfigError, match="schedule.monitor: the held-out rows give no auroc; they give .*accuracy"):
+        trained(recipe, tmp_path / "one.parquet", tmp_path / "run")
+    manifest.split("train").write(tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="no rows in split .validation.; it has: train; set data.validation=0.1"):
+        trained(drawn_recipe(ONE), tmp_path / "train.parquet", tmp_path / "other")
+
+
+def test_compiling_that_fails_says_so(drawn, tmp_path, monkeypatch):
+    from torch._dynamo.exc import InternalTorchDynamoError
+
+    def failing(*_arguments, **_options):
+        raise InternalTorchDynamoError("no such operation")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: setattr(self, "forward", failing))
+    with pytest.raises(TrainingError, match="trainer.compile: torch.compile failed here .no such operation.; set trai"):
+        trained(drawn_recipe(ONE, "trainer.compile=true"), drawn, tmp_path / "run")
+
+
+@pytest.mark.parametrize("setting", ["trainer.accumulate=2", "trainer.precision=16-mixed"])
+def test_what_sharpness_aware_steps_cannot_do(setting):
+    with pytest.raises(ConfigError, match="optimizer.sam: not with trainer"):
+        drawn_recipe("optimizer.sam=0.05", setting)

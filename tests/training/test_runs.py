@@ -1,14 +1,13 @@
 """What a run does besides learning: it stops well, goes on, and says what came of it."""
 
 import csv
-import os
 import signal
 import threading
 
 import numpy as np
 import pytest
 import torch
-from drawing import drawn_recipe, figures, trained
+from drawing import drawn_recipe, figures, told_to_stop, trained
 
 from mien.data.manifest import Manifest
 from mien.errors import TrainingError
@@ -16,7 +15,7 @@ from mien.evaluation.metrics import score
 from mien.evaluation.tables import read_predictions
 from mien.models.weights import load_weights
 from mien.report.tables import percent
-from mien.training import loop
+from mien.training import ending, loop
 from mien.training.fit import fit
 
 BATCH = [
@@ -28,52 +27,77 @@ BATCH = [
 ]
 
 
-def told_to_stop(call: int, number: signal.Signals):
-    """A transform that changes nothing and sends this process a signal at a call."""
-    calls = []
+@pytest.fixture(scope="module")
+def whole(drawn, tmp_path_factory):
+    """The folder of a run of BATCH that nobody stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ending, "write_curves", lambda _metrics, out, _title: out.write_bytes(b""))
+        run = tmp_path_factory.mktemp("whole") / "run"
+        trained(drawn_recipe(*BATCH), drawn, run, transform=lambda x: x)
+    steps = -(-len(Manifest.read(run / "chips.parquet").split("train")) * 4 // 5 // 8)
+    assert steps in {9, 10}, "the numbers below are for ten steps an epoch"
+    return run
 
-    def transform(x):
-        calls.append(1)
-        if len(calls) == call:
-            os.kill(os.getpid(), number)
-        return x
 
-    return transform
+def assert_same(one, other):
+    """Two runs have the same weights, bit for bit."""
+    a, b = (load_weights(run / "weights.safetensors")[0].state_dict() for run in (one, other))
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
 
 
 @pytest.mark.parametrize(
-    ("settings", "call", "number", "where"),
-    [
-        ([], 15, signal.SIGTERM, "SIGTERM after epoch 2, step 5 of 10"),
-        (["trainer.accumulate=2", "optimizer.sam=0.0"], 13, signal.SIGINT, "SIGINT after epoch 2, step 4 of 10"),
-        ([], 10, signal.SIGTERM, "SIGTERM after epoch 1;"),
-    ],
+    ("call", "number", "where"),
+    [(15, signal.SIGTERM, "SIGTERM after epoch 2, step 5 of 10"), (10, signal.SIGTERM, "SIGTERM after epoch 1;")],
 )
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(settings, call, number, where, drawn, tmp_path):
-    recipe = drawn_recipe(*BATCH, *settings)
-    whole, _ = load_weights(trained(recipe, drawn, tmp_path / "whole", transform=lambda x: x))
-    steps = -(-len(Manifest.read(tmp_path / "whole" / "chips.parquet").split("train")) * 4 // 5 // 8)
-    assert steps in {9, 10}, "the numbers above are for ten steps an epoch"
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(call, number, where, whole, drawn, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TrainingError, match=f"stopped by {where}.*go on with --resume"):
-        trained(recipe, drawn, tmp_path / "cut", transform=told_to_stop(call, number))
+        trained(drawn_recipe(*BATCH), drawn, tmp_path / "cut", transform=told_to_stop(call, number))
     assert signal.getsignal(signal.SIGTERM) is before
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
-    resumed, _ = load_weights(trained(recipe, drawn, tmp_path / "cut", resume=True, transform=lambda x: x))
-    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
+    trained(drawn_recipe(*BATCH), drawn, tmp_path / "cut", resume=True, transform=lambda x: x)
+    assert_same(whole, tmp_path / "cut")
     assert [row["epoch"] for row in figures(tmp_path / "cut")] == ["0", "1", "2"]
 
 
-def test_a_run_can_be_stopped_twice_in_one_epoch(drawn, tmp_path):
+def test_frozen_stages_stay_frozen_when_a_stopped_epoch_goes_on(drawn, tmp_path):
+    """Summed gradients, a plateau that warms up, stages released by epochs, Ctrl-C within the first of them."""
+    settings = [*BATCH, "trainer.accumulate=2", "network.freeze=-1", "network.unfreeze=1", "optimizer.layers=0.7"]
+    recipe = drawn_recipe(*settings, "schedule={name: plateau, epochs: 2, warmup: 1, patience: 0}")
+    trained(recipe, drawn, tmp_path / "whole", transform=lambda x: x)
+    with pytest.raises(TrainingError, match="stopped by SIGINT after epoch 1, step 4 of 10"):
+        trained(recipe, drawn, tmp_path / "cut", transform=told_to_stop(3, signal.SIGINT))
+    trained(recipe, drawn, tmp_path / "cut", resume=True, transform=lambda x: x)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_plateau_warms_up(drawn, tmp_path):
+    schedule = "schedule={name: plateau, epochs: 4, warmup: 2, patience: 9}"
+    trained(drawn_recipe("trainer.batch=32", schedule, "optimizer.lr=0.01"), drawn, tmp_path / "run")
+    rates = [float(row["lr"]) for row in figures(tmp_path / "run")]
+    assert 0 < rates[0] < rates[1] < 0.01 == rates[2] == rates[3]
+
+
+def test_a_run_that_ended_early_stays_ended(drawn, tmp_path):
+    """Killed between its last epoch and its weights; the same weights come of it, without one more epoch."""
+    recipe = drawn_recipe("schedule={epochs: 9, warmup: 0, monitor: accuracy, stop: 1}", "optimizer.lr=0")
+    run = tmp_path / "run"
+    weights = trained(recipe, drawn, run)
+    said, epochs = weights.read_bytes(), figures(run)
+    assert len(epochs) == 2
+    weights.unlink()
+    assert trained(recipe, drawn, run, resume=True).read_bytes() == said
+    assert figures(run) == epochs
+
+
+def test_a_run_can_be_stopped_twice_in_one_epoch(whole, drawn, tmp_path):
     recipe = drawn_recipe(*BATCH)
-    whole, _ = load_weights(trained(recipe, drawn, tmp_path / "whole", transform=lambda x: x))
     for call, resume in ((12, False), (3, True)):
         with pytest.raises(TrainingError, match="stopped by SIGTERM after epoch 2"):
             trained(recipe, drawn, tmp_path / "cut", resume=resume, transform=told_to_stop(call, signal.SIGTERM))
-    resumed, _ = load_weights(trained(recipe, drawn, tmp_path / "cut", resume=True, transform=lambda x: x))
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
+    trained(recipe, drawn, tmp_path / "cut", resume=True, transform=lambda x: x)
+    assert_same(whole, tmp_path / "cut")
 
 
 def test_training_in_another_thread_leaves_signals_alone(drawn, tmp_path):
@@ -88,6 +112,7 @@ def test_training_in_another_thread_leaves_signals_alone(drawn, tmp_path):
     assert found[0].is_file()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_leaves_predictions_and_a_report(drawn, tmp_path):
     told = []
     recipe = drawn_recipe("schedule.epochs=2", "data.validation=0.3", "network.affect=trained")

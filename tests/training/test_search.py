@@ -11,7 +11,7 @@ pytest.importorskip("optuna", reason="optuna (extra tune) is not installed")
 SEARCH = ["optimizer.lr=1e-4..1e-2", "augment.mixup=0,0.2", "schedule.every=1..5"]
 
 
-def test_a_search_goes_on_and_ends_in_a_recipe(drawn, tmp_path):
+def test_a_search_goes_on_and_ends_in_a_recipe(mien, drawn, tmp_path):
     recipe = drawn_recipe("schedule.epochs=1", "schedule.monitor=accuracy")
     told: list[str] = []
     first = tune(recipe, [drawn], tmp_path / "t", 1, SEARCH, threads=1, tell=told.append)
@@ -28,6 +28,11 @@ def test_a_search_goes_on_and_ends_in_a_recipe(drawn, tmp_path):
     assert {one.settings["augment.mixup"] for one in done} <= {0, 0.2}
     assert "trial 2: best val/accuracy" in told[-1]
     assert not list((tmp_path / "t").rglob("last.ckpt"))
+    _, out, _ = mien("runs", "t")
+    assert [line.split()[-2] for line in out.splitlines() if "trials" in line] == ["trial"] * 3
+    code, _, err = mien("runs", ".")
+    assert code == 2, "a search is no unfinished run"
+    assert "no runs here" in err
 
 
 def test_a_sweep_suggests_a_rate(drawn, tmp_path):

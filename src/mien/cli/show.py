@@ -84,7 +84,7 @@ def _layers(recipe: Recipe, depth: int) -> None:
 def runs(
     folders: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
 ) -> None:
-    """List and compare runs: epochs done, the last held-out figures, whether each is finished."""
+    """List and compare runs: epochs done, the last held-out figures, whether each is finished; of a search its trials."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -96,16 +96,30 @@ def runs(
     names = sorted({name for _, row in rows for name in row if name.startswith("val/") or name == "train/loss"})
     table = Table("run", "recipe", "epochs", *names, "finished")
     for run, row in rows:
-        done = "yes" if (run / "weights.safetensors").is_file() else "no"
         epochs = str(int(row["epoch"]) + 1) if row else "0"
-        table.add_row(escape(str(run)), escape(_name(run)), epochs, *(row.get(name, "-") for name in names), done)
+        table.add_row(
+            escape(str(run)), escape(_name(run)), epochs, *(row.get(name, "-") for name in names), _state(run)
+        )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _runs(folder: Path) -> list[Path]:
+    """The runs in a folder, or itself; of a search (mien tune) its trials, if it is named itself."""
+    if _is_search(folder):
+        return sorted(path.parent for path in folder.glob("trials/*/recipe.yaml"))
     if (folder / "recipe.yaml").is_file():
         return [folder]
-    return sorted(path.parent for path in folder.glob("*/recipe.yaml"))
+    return sorted(path.parent for path in folder.glob("*/recipe.yaml") if not _is_search(path.parent))
+
+
+def _is_search(folder: Path) -> bool:
+    return (folder / "study.db").is_file()
+
+
+def _state(run: Path) -> str:
+    if _is_search(run.parent.parent):
+        return "trial"
+    return "yes" if (run / "weights.safetensors").is_file() else "no"
 
 
 def _name(run: Path) -> str:

@@ -115,6 +115,8 @@ def start_from(network: Network, path: str | PathLike[str]) -> dict[str, Any]:
             f"{file}: weights of another network: of the backbone's {len(kernels)} kernels {len(differ)} do not fit, "
             f"such as {'; '.join(differ[:3])}"
         )
+    if not any(t.ndim > 1 for t in fits.values()):
+        raise ModelError(f"{file}: weights of another network: no kernel has the name and shape of one of ours")
     network.load_state_dict(fits, strict=False)
     return {**origin, "fresh": sorted(set(ours) - set(fits))}
 

@@ -132,4 +132,7 @@ def two_sides(chips: Manifest, recipe: Recipe) -> tuple[Manifest, Manifest]:
     train = chips.split("train")
     if recipe.data.validation:
         return hold_out(train, recipe.data.validation, recipe.seed)
-    return train, chips.split("validation")
+    try:
+        return train, chips.split("validation")
+    except DataError as error:
+        raise DataError(f"{error}; set data.validation=0.1 to hold some rows out") from error

@@ -16,6 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -25,23 +26,25 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 import mien
 from mien.data.manifest import Manifest
-from mien.errors import DataError
+from mien.errors import DataError, MienError
 from mien.labels import LabelSet, affect_means
 from mien.models.network import Network, build_network
 from mien.models.weights import save_weights, start_from
 from mien.recipe import Recipe
 from mien.spec import ModelSpec
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
-from mien.training.dataset import ChipDataset, EpochSampler, loader
+from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
 from mien.training.ending import held_temperature, write_ending
 from mien.training.loop import Freezer, open_run, run_loop, write_environment
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule
+from mien.training.origins import Origins, forget, origins, remembered
 from mien.training.teachers import read_teachers
-from mien.training.transforms import as_batches
+from mien.training.transforms import Transform, as_batches
 
 __all__ = ["fit"]
 
@@ -67,7 +70,7 @@ def fit(
 
     data: the folder of the recipe's source (one for each of several, in their order), or a manifest's file, which then
         stands for the sources.
-    run: the run folder, made here; with `resume` an unfinished one.
+    run: the run folder, made here; with `resume` an unfinished one, which remembers `init` and `teachers`.
     threads: for torch on a CPU; all cores by default.
     init: a run or weights file to start from: every layer of the same name and shape is taken over.
     teachers: runs, weights files or tables of predictions to learn from besides the labels (see the section `distil`).
@@ -85,31 +88,69 @@ def fit(
         return weights
     torch.set_num_threads(threads or os.cpu_count() or 1)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
-    if rank:
-        _wait_for(folder / "chips.parquet")
-    chips = training_chips(recipe, places, folder, progress, tell)
-    train, held = two_sides(chips, recipe)
-    network = build_network(recipe.network, chips.labels, recipe.crop).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    started = {"init": start_from(network, init)} if init is not None else {}
-    taught = read_teachers(teachers, train.ids, chips.labels, recipe, tell)
+    try:
+        start = remembered(folder, init, teachers) if resume else origins(init, teachers)
+        if rank:
+            _wait_for(folder / "chips.parquet")
+        else:
+            write_environment(folder, start.facts)
+        chips = training_chips(recipe, places, folder, progress, tell)
+        ready = _make_ready(recipe, chips, folder, start, as_batches(transform), tell)
+    except MienError:
+        if not resume and not rank:
+            forget(folder)
+        raise
     if not rank:
-        write_environment(folder, {**started, "teachers": taught.origins})
+        write_environment(folder, ready.facts)
         _say_affect(recipe, chips.labels, tell)
-    sides = _dataset(train, folder / "train.npy", taught.told), _dataset(held, folder / "held.npy")
-    _check_rows(sides[0], chips.labels, recipe)
-    balance = class_weights(sides[0].targets, recipe.loss.balance, recipe.loss.effective)
-    learner = ExpressionModule(network, recipe, balance, taught.networks, as_batches(transform))
-    sampler = EpochSampler(sides[0].targets, recipe.data, recipe.seed, learner.place)
-    batches = loader(sides[0], recipe.trainer.batch, sampler), loader(sides[1], 512)
-    run_loop(learner, *batches, folder, bar, [Freezer(recipe.network)], loggers, tell)
+    learner = ready.learner
+    run_loop(learner, ready.batches, loader(ready.held, 512), folder, bar, [Freezer(recipe.network)], loggers, tell)
     if rank:
         return weights
     best = cast(Network, learner.kept.eval())
-    temperature = held_temperature(best, sides[1], recipe.crop.border) if recipe.network.expression else 1.0
-    spec = _spec(recipe, chips, temperature, train.fingerprint())
-    write_ending(folder, recipe, best, spec, sides[1], held)
+    temperature = held_temperature(best, ready.held, recipe.crop.border) if recipe.network.expression else 1.0
+    spec = _spec(recipe, chips, temperature, ready.fingerprint)
+    write_ending(folder, recipe, best, spec, ready.held, ready.rows)
     save_weights(weights, best, spec)
     return weights
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What a training needs. rows: the held-out ones as a manifest.  fingerprint: of the rows to learn from."""
+
+    learner: ExpressionModule
+    batches: DataLoader[Batch]
+    held: ChipDataset
+    rows: Manifest
+    fingerprint: str
+    facts: dict[str, Any]
+
+
+def _make_ready(
+    recipe: Recipe,
+    chips: Manifest,
+    folder: Path,
+    start: Origins,
+    transform: Transform | None,
+    tell: Callable[[str], None],
+) -> _Ready:
+    train, rows = two_sides(chips, recipe)
+    network = build_network(recipe.network, chips.labels, recipe.crop).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    facts = dict(start.facts)
+    if start.init is not None:
+        facts["init"] = start_from(network, start.init)
+        fresh = facts["init"]["fresh"]
+        more = f" and {len(fresh) - 6} more" if len(fresh) > 6 else ""
+        tell(f"--init {start.init}: begins afresh: {', '.join(fresh[:6]) or 'nothing'}{more}")
+    taught = read_teachers(start.teachers, train.ids, chips.labels, recipe, tell)
+    dataset, held = _dataset(train, folder / "train.npy", taught.told), _dataset(rows, folder / "held.npy")
+    _check_rows(dataset, chips.labels, recipe)
+    balance = class_weights(dataset.targets, recipe.loss.balance, recipe.loss.effective)
+    learner = ExpressionModule(network, recipe, balance, taught.networks, transform)
+    sampler = EpochSampler(dataset.targets, recipe.data, recipe.seed, learner.place)
+    batches = loader(dataset, recipe.trainer.batch, sampler)
+    return _Ready(learner, batches, held, rows, train.fingerprint(), facts)
 
 
 def _say_affect(recipe: Recipe, labels: LabelSet, tell: Callable[[str], None]) -> None:

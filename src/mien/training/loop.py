@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 import pickle
 import platform
@@ -28,9 +29,9 @@ from torch.utils.data import DataLoader
 from mien.errors import ConfigError, MienError, OutputError, TrainingError
 from mien.files import whole_file
 from mien.recipe import DetectorRecipe, Recipe, load_recipe, recipe_text
-from mien.sections import LEAST, NetworkSection, TrainerSection
+from mien.sections import LEAST, NetworkSection, ScheduleSection, TrainerSection
 from mien.training.optimizers import build_optimizer, rate_at
-from mien.training.stop import Order, Stopper
+from mien.training.stop import Order, Stopper, save_last
 
 __all__ = ["Freezer", "Learner", "open_run", "quiet", "read_metrics", "run_loop", "write_environment"]
 
@@ -44,9 +45,12 @@ class Learner(lightning.LightningModule):
         super().__init__()
         self.network, self.recipe = network, recipe
         self.after_step: Callable[[int], None] = lambda _: None  # Stopper's, which must see the average updated
+        self._slow: tuple[list[float], float] = [], 0.0  # a plateau's rates and the steps of its warm-up
         decay = recipe.trainer.ema
         self.averaged = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).requires_grad_(False)
+            if decay
+            else None
         )
 
     @property
@@ -60,6 +64,14 @@ class Learner(lightning.LightningModule):
         torch.manual_seed(
             ((self.recipe.seed * 100_003 + self.current_epoch) * 1_000_003 + step) * 1009 + self.global_rank
         )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """The warm-up of a plateau: Lightning's own schedules take no second one beside it."""
+        rates, warm = self._slow
+        if self.global_step <= warm and warm:
+            share = min(1.0, (self.global_step + 1) / (warm + 1))
+            for group, rate in zip(self.trainer.optimizers[0].param_groups, rates, strict=True):
+                group["lr"] = rate * share
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         if self.averaged is not None:
@@ -88,6 +100,7 @@ class Learner(lightning.LightningModule):
             plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer, "min" if least else "max", schedule.factor, schedule.patience
             )
+            self._slow = [group["lr"] for group in optimizer.param_groups], schedule.warmup * steps / schedule.epochs
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": plateau, "monitor": f"val/{schedule.monitor}", "interval": "epoch"},
@@ -106,7 +119,7 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: 
         return folder
     if resume and not written.is_file():
         raise OutputError(f"{folder}: no run to resume here (no recipe.yaml)")
-    if resume and load_recipe(written) != recipe:
+    if resume and _unsaid(load_recipe(written)) != _unsaid(recipe):
         raise ConfigError(f"{written}: the run was started with another recipe; resume it with its own")
     if not resume:
         if folder.exists() and not folder.is_dir():
@@ -120,6 +133,11 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: 
         with whole_file(written, overwrite=True) as part:  # of a start that failed before anything was done
             part.write_text(recipe_text(recipe), encoding="utf-8")
     return folder
+
+
+def _unsaid(recipe: Recipe | DetectorRecipe) -> Recipe | DetectorRecipe:
+    """Without the words about it, which a newer mien may have changed."""
+    return msgspec.structs.replace(recipe, about="")
 
 
 def write_environment(folder: Path, origins: dict[str, Any]) -> None:
@@ -149,6 +167,10 @@ class Freezer(Callback):
 
     def __init__(self, section: NetworkSection) -> None:
         self.section = section
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Lightning does not start an epoch again that goes on from within."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if not self.section.freeze:
@@ -192,10 +214,7 @@ class _EpochLog(Callback):
         if trainer.is_global_zero:
             self._log(trainer, figures)
             self._keep_best(figures, pl_module)
-        place = self.folder / ".last.part.ckpt"
-        trainer.save_checkpoint(place)
-        if trainer.is_global_zero:
-            place.replace(self.folder / "last.ckpt")
+        save_last(trainer, self.folder)
 
     def _log(self, trainer: lightning.Trainer, figures: dict[str, float]) -> None:
         path = self.folder / "metrics.csv"
@@ -216,9 +235,6 @@ class _EpochLog(Callback):
         if self.recipe.trainer.keep != "best":
             return
         monitor = self.recipe.schedule.monitor
-        if f"val/{monitor}" not in figures:
-            there = ", ".join(name.removeprefix("val/") for name in figures if name.startswith("val/"))
-            raise ConfigError(f"schedule.monitor: the held-out rows give no {monitor}; they give {there}")
         score = figures[f"val/{monitor}"] * (-1 if monitor in LEAST else 1)
         if self.best is None or score > self.best:
             self.best = score
@@ -226,6 +242,39 @@ class _EpochLog(Callback):
                 save_file(
                     {name: t.detach().cpu().contiguous() for name, t in pl_module.kept.state_dict().items()}, part
                 )
+
+
+class _Early(EarlyStopping):
+    """Ends training when the monitored figure no longer improves, and stays ended when such a run is resumed: it counts
+    before the checkpoint of an epoch is written, not after it as Lightning's does."""
+
+    def __init__(self, schedule: ScheduleSection) -> None:
+        super().__init__(
+            f"val/{schedule.monitor}",
+            patience=schedule.stop,
+            mode="min" if schedule.monitor in LEAST else "max",
+            check_on_train_epoch_end=False,
+        )
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        trainer.should_stop = self.wait_count >= self.patience
+
+
+class _Monitor(Callback):
+    """Raises ConfigError where the held-out rows do not give the figure on which the recipe's training depends."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        figures = {
+            name.removeprefix("val/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        if not math.isfinite(figures.get(self.name, math.nan)):
+            there = ", ".join(name for name, value in figures.items() if math.isfinite(value))
+            raise ConfigError(f"schedule.monitor: the held-out rows give no {self.name}; they give {there}")
 
 
 class _Teller(Callback):
@@ -288,15 +337,14 @@ def run_loop(
     assert isinstance(order, Order)
     stopper = Stopper(folder, order, chosen)
     learner.after_step = stopper.after_step
-    early = EarlyStopping(
-        f"val/{schedule.monitor}", patience=schedule.stop, mode="min" if schedule.monitor in LEAST else "max"
-    )
-    ours = [_EpochLog(folder, recipe), stopper, _Teller(tell, schedule.epochs)]
+    early = _Early(schedule)
+    first = [*([_Monitor(schedule.monitor)] if recipe.monitors else []), *([early] if schedule.stop else [])]
+    ours = [*callbacks, *first, _EpochLog(folder, recipe), stopper, _Teller(tell, schedule.epochs)]
     if chosen.compile:
         learner.network.compile()
     try:
         with quiet():
-            trainer = _trainer(recipe, folder, [*callbacks, *([early] if schedule.stop else []), *ours], loggers, bar)
+            trainer = _trainer(recipe, folder, ours, loggers, bar)
             trainer.log_every_n_steps = min(50, max(1, len(train)))
             trainer.fit(learner, train, held, ckpt_path=last if last.is_file() else None, weights_only=True)
     except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
@@ -360,11 +408,18 @@ def _trainer(
         accelerator="auto",
         devices=chosen.devices,
         num_nodes=chosen.nodes,
-        strategy=chosen.strategy,
+        strategy=_strategy(recipe),
         sync_batchnorm=chosen.devices * chosen.nodes > 1 and torch.cuda.is_available(),
         use_distributed_sampler=False,
         deterministic=chosen.deterministic or None,
     )
+
+
+def _strategy(recipe: Recipe | DetectorRecipe) -> str:
+    """DDP waits for every gradient, unless it is told that some never come: those of frozen stages, of an unused weight."""
+    spare = isinstance(recipe, Recipe) and (recipe.network.freeze or recipe.loss.uncertainty)
+    ddp = recipe.trainer.strategy == "ddp"
+    return "ddp_find_unused_parameters_true" if ddp and spare else recipe.trainer.strategy
 
 
 def _advised(error: RuntimeError, last: Path, chosen: TrainerSection) -> Exception:
@@ -374,6 +429,10 @@ def _advised(error: RuntimeError, last: Path, chosen: TrainerSection) -> Excepti
         return TrainingError(
             f"memory ran out; lower trainer.batch (now {chosen.batch}) and raise trainer.accumulate (now "
             f"{chosen.accumulate}) by the same factor, then go on with --resume"
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return TrainingError(
+            f"trainer.compile: torch.compile failed here ({text[:200]}); set trainer.compile=false, then go on"
         )
     if "StreamWriter failed" in text:  # what torch says of a full disk
         return OutputError(f"{last.parent}: the checkpoint cannot be written ({text[:120]}); make room, then --resume")

@@ -17,7 +17,15 @@ from torch.utils.data import Sampler
 from mien.errors import TrainingError
 from mien.sections import TrainerSection
 
-__all__ = ["Order", "Stopped", "Stopper"]
+__all__ = ["Order", "Stopped", "Stopper", "save_last"]
+
+
+def save_last(trainer: lightning.Trainer, folder: Path) -> None:
+    """last.ckpt, whole: the old one stands until the new one is written. Every process calls this, the first one writes."""
+    place = folder / ".last.part.ckpt"
+    trainer.save_checkpoint(place)
+    if trainer.is_global_zero:
+        place.replace(folder / "last.ckpt")
 
 
 class Stopped(TrainingError):
@@ -101,7 +109,7 @@ class Stopper(Callback):
             "batches": done,
             "rest": torch.tensor(rest) if trainer.world_size == 1 else None,
         }
-        self._save(trainer)
+        save_last(trainer, self.folder)
         raise self._ended(f"epoch {trainer.current_epoch + 1}, step {done} of {trainer.num_training_batches}")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
@@ -112,12 +120,6 @@ class Stopper(Callback):
     def _told(self, trainer: lightning.Trainer) -> bool:
         asked = bool(self.asked)
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
-
-    def _save(self, trainer: lightning.Trainer) -> None:
-        place = self.folder / ".last.part.ckpt"
-        trainer.save_checkpoint(place)
-        if trainer.is_global_zero:
-            place.replace(self.folder / "last.ckpt")
 
     def _ended(self, where: str) -> Stopped:
         return Stopped(

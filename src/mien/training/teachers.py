@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -21,6 +20,7 @@ from mien.models.network import ExportGraph
 from mien.models.weights import load_weights, weights_file
 from mien.recipe import Recipe
 from mien.spec import CropSpec
+from mien.training.origins import is_table
 
 __all__ = ["Teachers", "read_teachers"]
 
@@ -28,11 +28,10 @@ __all__ = ["Teachers", "read_teachers"]
 @dataclass(frozen=True)
 class Teachers:
     """networks: answer each training chip as the student sees it.  told: (n, t * c) probabilities of t tables, side by side, by
-    row of the train side, NaN where a table does not know the row; None without tables.  origins: paths and hashes."""
+    row of the train side, NaN where a table does not know the row; None without tables."""
 
     networks: list[ExportGraph]
     told: Tensor | None
-    origins: list[dict[str, str]]
 
 
 def read_teachers(
@@ -46,17 +45,14 @@ def read_teachers(
 
     ids: of the train rows.  Raises ConfigError, DataError, ModelError.
     """
-    networks, origins, tables = [], [], []
+    networks, tables = [], []
     for path in map(Path, paths):
-        if path.suffix in {".csv", ".parquet"}:
+        if is_table(path):
             tables.append(_stored(path, ids, labels, tell))
-            origins.append({"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
         else:
-            network, origin = _network(path, labels, recipe)
-            networks.append(network)
-            origins.append(origin)
+            networks.append(_network(path, labels, recipe))
     told = torch.from_numpy(np.concatenate(tables, axis=1).astype(np.float32)) if tables else None
-    return Teachers(networks, told, origins)
+    return Teachers(networks, told)
 
 
 def _stored(path: Path, ids: Sequence[str], labels: LabelSet, tell: Callable[[str], None]) -> np.ndarray:
@@ -83,9 +79,8 @@ def _stored(path: Path, ids: Sequence[str], labels: LabelSet, tell: Callable[[st
     return out
 
 
-def _network(path: Path, labels: LabelSet, recipe: Recipe) -> tuple[ExportGraph, dict[str, str]]:
-    file, origin = weights_file(path)
-    network, spec = load_weights(file)
+def _network(path: Path, labels: LabelSet, recipe: Recipe) -> ExportGraph:
+    network, spec = load_weights(weights_file(path)[0])
     if not spec.expression:
         raise ConfigError(f"--teacher {path}: answers valence and arousal alone; a teacher needs an expression head")
     if LabelSet(spec.labels) != labels or _plain(spec.crop) != _plain(recipe.crop):
@@ -94,7 +89,7 @@ def _network(path: Path, labels: LabelSet, recipe: Recipe) -> tuple[ExportGraph,
             f"has {', '.join(labels)} on {recipe.crop.width}x{recipe.crop.height}, framed {_plain(recipe.crop)}; a teacher "
             "of other chips can teach by its stored predictions"
         )
-    return ExportGraph(network, spec), origin
+    return ExportGraph(network, spec)
 
 
 def _plain(crop: CropSpec) -> CropSpec:

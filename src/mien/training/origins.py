@@ -1,0 +1,70 @@
+"""What a training starts from: weights and teachers, by path and hash, remembered by the run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mien.errors import ConfigError, DataError
+from mien.models.weights import weights_file
+
+__all__ = ["Origins", "forget", "is_table", "origin", "origins", "remembered"]
+
+
+@dataclass(frozen=True)
+class Origins:
+    """init: a run or weights file, or None.  teachers: runs, weights files, tables.  facts: paths and hashes of all."""
+
+    init: Path | None
+    teachers: list[Path]
+    facts: dict[str, Any]
+
+
+def is_table(path: Path) -> bool:
+    """Whether a teacher is a table of predictions."""
+    return path.suffix in {".csv", ".parquet"}
+
+
+def origin(path: Path) -> dict[str, str]:
+    """Path and sha256 of a run's weights, a weights file or a table. Raises ModelNotFound, DataError."""
+    if not is_table(path):
+        return weights_file(path)[1]
+    if not path.is_file():
+        raise DataError(f"--teacher {path}: no such table of predictions")
+    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def origins(init: str | PathLike[str] | None, teachers: Sequence[str | PathLike[str]]) -> Origins:
+    """What is there to start from, before anything is done. Raises ModelNotFound, DataError."""
+    first, others = None if init is None else Path(init), [Path(path) for path in teachers]
+    facts: dict[str, Any] = {} if first is None else {"init": weights_file(first)[1]}
+    return Origins(first, others, {**facts, "teachers": [origin(path) for path in others]})
+
+
+def remembered(folder: Path, init: str | PathLike[str] | None, teachers: Sequence[str | PathLike[str]]) -> Origins:
+    """What a run started from, the paths as given now or as it remembers them. Raises ConfigError: other files."""
+    path = folder / "environment.json"
+    facts = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
+    before = [fact for fact in [facts.get("init")] if fact], facts.get("teachers", [])
+    given = origins(
+        init if init is not None or not before[0] else before[0][0]["path"],
+        teachers or [fact["path"] for fact in before[1]],
+    )
+    now = [fact for fact in [given.facts.get("init")] if fact], given.facts["teachers"]
+    for option, old, new in zip(("--init", "--teacher"), before, now, strict=True):
+        if path.is_file() and [fact["sha256"] for fact in old] != [fact["sha256"] for fact in new]:
+            names = ", ".join(fact["path"] for fact in old) or f"no {option}"
+            raise ConfigError(f"{option}: the run started from {names}, not from these files; resume it with its own")
+    return given
+
+
+def forget(folder: Path) -> None:
+    """Takes away what a start made that failed before anything was learned, so that the next one can begin."""
+    for name in ("chips.parquet", "missed.csv", "train.npy", "held.npy", "environment.json"):
+        (folder / name).unlink(missing_ok=True)

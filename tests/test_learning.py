@@ -102,7 +102,9 @@ def test_runs_are_not_overwritten_and_recipes_not_swapped(data, tmp_path):
     small_run(data, tmp_path / "run")
     with pytest.raises(OutputError, match="pass --resume"):
         small_run(data, tmp_path / "run")
-    assert fit(load_recipe("ferplus-small", [*SMALL, "about=other words"]), data, tmp_path / "run", resume=True).is_file()
+    assert fit(
+        load_recipe("ferplus-small", [*SMALL, "about=other words"]), data, tmp_path / "run", resume=True
+    ).is_file()
     with pytest.raises(ConfigError, match="another recipe"):
         fit(load_recipe("ferplus-small", [*SMALL, "seed=1"]), data, tmp_path / "run", resume=True, bar=False)
 

@@ -259,13 +259,11 @@ from mien.recipe import load_recipe
 from mien.training.fit import fit
 
 calls = []
-
 def transform(x):
     calls.append(1)
     if os.environ["RANK"] == "1" and len(calls) == 2:
         os.kill(os.getpid(), signal.SIGTERM)
     return x
-
 words = load_recipe("{recipe}"), "{data}", "{run}"
 try:
     fit(*words, threads=1, bar=False, transform=transform)

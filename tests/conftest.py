@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.browsing import engine, example, javascript  # noqa: F401 - fixtures of the tests of the page
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

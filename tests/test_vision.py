@@ -154,10 +154,10 @@ def test_a_video_cut_off_gives_what_it_has(tmp_path):
     assert 0 < len(got) < 60
 
 
-@pytest.mark.parametrize("data", [b"", b"I am text"])
-def test_what_is_no_video_says_so(data, tmp_path):
+@pytest.mark.parametrize(("data", "why"), [(b"", r"is empty \(0 bytes\)"), (b"I am text", "cannot be read as a video")])
+def test_what_is_no_video_says_so(data, why, tmp_path):
     (tmp_path / "x.mp4").write_bytes(data)
-    with pytest.raises(VideoError, match=r"x\.mp4: cannot be read as a video"):
+    with pytest.raises(VideoError, match=rf"x\.mp4: {why}"):
         list(frames(tmp_path / "x.mp4"))
 
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from apps.conftest import EXAMPLE, smaller
+from apps.browsing import EXAMPLE, smaller
 from apps.test_twins import GOLDEN, SPECS, a_turned_face, as_task
 from mien.vision.align import crop
 from mien.vision.image import read_image

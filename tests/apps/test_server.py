@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from apps.conftest import EXAMPLE
+from apps.browsing import EXAMPLE
 from builders import a_face, a_video, drawn_face
 from mien.apps.batching import Batcher
 from mien.apps.jobs import clip_kind

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from apps.conftest import WEB, difference, packed, smaller, unpacked
+from apps.browsing import WEB, difference, packed, smaller, unpacked
 from mien.apps.page import site
 from mien.faces import Face, FaceRecord, face_record
 from mien.runtime.detect import GridDetector, _resized, _suppress, decode

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from apps.browser import Browser
-from apps.conftest import EXAMPLE, WEB
+from apps.browsing import EXAMPLE, WEB
 from mien.apps.page import site, write_site
 from mien.errors import ConfigError, OutputError
 from mien.faces import Frame

@@ -18,6 +18,8 @@ from mien.vision.image import read_image
 from mien.vision.video import VideoInfo, VideoWriter, frames
 from test_runtime import a_model
 
+#: A shell that starts the tests in the background lets them ignore SIGINT, and children inherit that.
+START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from mien.cli import main; main()"
 OPTIONS = ["--model", "tiny.onnx", "--detector", "whole", "--threads", "1"]
 
 
@@ -101,7 +103,7 @@ def test_a_real_ctrl_c_keeps_a_table_and_a_video_that_plays(folder):
     a_video(folder / "long.mp4", count=2000, size=(320, 240))
     words = ["watch", "long.mp4", "--save", "o.mp4", "--table", "t.csv", *OPTIONS]
     started = subprocess.Popen(
-        [sys.executable, "-c", "from mien.cli import main; main()", *words],
+        [sys.executable, "-c", START, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -189,6 +189,7 @@ def test_pages_and_names_from_elsewhere_are_refused(server):
 
 
 def test_the_facts_of_the_server(server):
+    assert post(server, EXAMPLE.read_bytes(), "image/jpeg").status_code == 200
     assert CLIENT.get(f"{server.url}/health").json()["status"] == "ok"
     spec = msgspec.json.decode(CLIENT.get(f"{server.url}/model").content, type=ModelSpec)
     assert spec.name == "tiny"

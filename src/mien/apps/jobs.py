@@ -128,7 +128,7 @@ class Jobs:
         job = self._jobs[name]
         if job.record.state == "running":
             job.cancelled = True
-            if job.process is not None:
+            if job.process is not None and job.process.is_alive():  # one that is just being started is ended by `_run`
                 job.process.terminate()
             job.record = msgspec.structs.replace(job.record, state="cancelled")
         else:
@@ -188,6 +188,8 @@ class Jobs:
         given = (folder, job.every, self._opening, self._settings, theirs)
         job.process = context.Process(target=_in_process, args=given, daemon=True)
         await asyncio.to_thread(job.process.start)
+        if job.cancelled:
+            job.process.terminate()
         theirs.close()
         until = time.monotonic() + self._settings.job_seconds
         try:

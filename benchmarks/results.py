@@ -3,7 +3,7 @@
     python benchmarks/results.py --data FER2013 --runs RUNS [--only NAME ...] [--threads N] [--table FILE]
 
 FER2013: a folder with fer2013.csv and fer2013new.csv, or with Parquet files that hold both. A run that was stopped goes on
-where it was; one that is finished is only judged. Without --only every run is made (about five hours on two cores).
+where it was; one that is finished is only judged. Without --only every run is made.
 """
 
 from __future__ import annotations

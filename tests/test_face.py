@@ -34,6 +34,7 @@ TINY = [
     "scenes.held=8",
     "network.widths=[4, 4, 4, 8, 8]",
     "network.depths=[1, 1, 1]",
+    "network.early=1",
     "schedule.epochs=3",
     "trainer.batch=8",
     "trainer.precision=32-true",
@@ -227,15 +228,19 @@ def test_a_killed_run_resumes_to_the_same_weights(data, tmp_path, teacher, monke
     assert epochs == ["epoch", "2"]  # the finished ones were not done again
 
 
-def test_a_run_starts_from_another_of_the_same_network(data, tmp_path, teacher):
+def test_a_run_starts_from_another_and_may_have_more_blocks(data, tmp_path, teacher):
     first = run(data, tmp_path / "first", teacher)
     again = load_recipe("mien-face", [*TINY, "optimizer.lr=0", "schedule.epochs=1", "schedule.warmup=0"])
     second = fit_detector(again, data, tmp_path / "second", teacher, threads=1, bar=False, init=tmp_path / "first")
     a, b = (load_detector(path)[0] for path in (first, second))
     assert torch.equal(a.heads[0].weight, b.heads[0].weight)
     assert '"init"' in (tmp_path / "second" / "environment.json").read_text()
+    deeper = load_recipe("mien-face", [*TINY, "optimizer.lr=0", "schedule.epochs=1", "schedule.warmup=0", "network.early=2"])
+    third = fit_detector(deeper, data, tmp_path / "deeper", teacher, threads=1, bar=False, init=tmp_path / "first")
+    picture = torch.rand(1, 1, 64, 64) * 255
+    assert torch.equal(load_detector(third)[0](picture), b(picture))  # a new block changes nothing before it has learned
     other = load_recipe("mien-face", [*TINY, "network.convolution=dense"])
-    with pytest.raises(ConfigError, match="another network"):
+    with pytest.raises(ModelError, match="another network"):
         fit_detector(other, data, tmp_path / "third", teacher, threads=1, bar=False, init=first)
 
 

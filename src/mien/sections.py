@@ -301,10 +301,11 @@ class ScenesSection(Section, frozen=True):
 
 
 class DetectorNetworkSection(Section, frozen=True):
-    """See mien.models.face.FaceNetwork.  convolution: 'dense' 3x3, or 'depthwise' 3x3 and 1x1."""
+    """See mien.models.face.FaceNetwork.  convolution: 'dense' 3x3, or 'depthwise' 3x3 and 1x1.  early: blocks at stride 4."""
 
     widths: tuple[int, int, int, int, int] = (16, 32, 64, 64, 64)
     depths: tuple[int, int, int] = (3, 3, 2)
+    early: int = 1
     convolution: Literal["dense", "depthwise"] = "depthwise"
 
     def __post_init__(self) -> None:
@@ -312,6 +313,7 @@ class DetectorNetworkSection(Section, frozen=True):
             _within("widths", width, 1, 1024)
         for depth in self.depths:
             _within("depths", depth, 1, 32)
+        _within("early", self.early, 1, 32)
 
 
 class LookSection(Section, frozen=True):

@@ -32,10 +32,25 @@ def _depthwise(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     )
 
 
+class _More(nn.Module):
+    """x + a depthwise and a 1x1 convolution; nothing but x at first, so a trained network may be given more of them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 3, 1, 1, groups=width, bias=False)
+        self.pointwise = nn.Conv2d(width, width, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.norm(self.pointwise(self.depthwise(x))))
+
+
 class FaceNetwork(nn.Module):
     """A 3x3 stem, a halving block, three stages, and a merge from coarse to fine before the last block of the finer two.
 
     widths: channels at strides 2, 4, 8, 16, 32.  depths: blocks after the halving one, at strides 8, 16, 32.
+    early: blocks at stride 4, the halving one with them; those after it are residual.
     Input: luminance (n, 1, h, w) 0..255, sides multiples of 32. Output: (n, cells, 15), the cells of stride 8 first, each
     row by row: the logit of the score, then dx, dy, log w, log h and five landmarks as `mien.runtime.detect.decode` reads.
     """
@@ -48,6 +63,7 @@ class FaceNetwork(nn.Module):
         self.stem = nn.Conv2d(1, stem, 3, 2, 1, bias=False)
         self.norm = nn.BatchNorm2d(stem)
         self.early = block(stem, early, 2)
+        self.more = nn.Sequential(*[_More(early) for _ in range(section.early - 1)])
         self.fine = nn.Sequential(block(early, a, 2), *[block(a, a) for _ in range(fine - 1)])
         self.middle = nn.Sequential(block(a, b, 2), *[block(b, b) for _ in range(middle - 1)])
         self.coarse = nn.Sequential(block(b, c, 2), *[block(c, c) for _ in range(coarse)])
@@ -66,7 +82,7 @@ class FaceNetwork(nn.Module):
 
     def grids(self, x: Tensor) -> list[Tensor]:
         """From the stem's features to the answer at each stride: (n, 15, h, w)."""
-        fine = self.fine(self.early(x))
+        fine = self.fine(self.more(self.early(x)))
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         middle = self.last[0](torch.relu(middle + _double(self.down[0](coarse))))

@@ -96,8 +96,10 @@ def weights_file(path: str | PathLike[str]) -> tuple[Path, dict[str, str]]:
     return file, {"path": str(path), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def start_from(network: Network, path: str | PathLike[str]) -> dict[str, Any]:
+def start_from(network: nn.Module, path: str | PathLike[str], part: str = "backbone.") -> dict[str, Any]:
     """Take over every tensor of the same name and shape; returns the file's path and hash, and what was left fresh.
+
+    part: the names' beginning of the kernels of which at least half must fit.
 
     Raises ModelNotFound; ModelError if nothing fits or the file is no safetensors file.
     """
@@ -108,11 +110,11 @@ def start_from(network: Network, path: str | PathLike[str]) -> dict[str, Any]:
         raise ModelError(f"{file}: not a safetensors file ({error}); pickled checkpoints are never loaded") from error
     ours = network.state_dict()
     fits = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
-    kernels = [name for name, t in ours.items() if name.startswith("backbone.") and t.ndim > 1]
+    kernels = [name for name, t in ours.items() if name.startswith(part) and t.ndim > 1]
     differ = [f"{name} {tuple(ours[name].shape)}" for name in kernels if name not in fits]
     if 2 * len(differ) > len(kernels):
         raise ModelError(
-            f"{file}: weights of another network: of the backbone's {len(kernels)} kernels {len(differ)} do not fit, "
+            f"{file}: weights of another network: of {len(kernels)} kernels {len(differ)} do not fit, "
             f"such as {'; '.join(differ[:3])}"
         )
     if not any(t.ndim > 1 for t in fits.values()):

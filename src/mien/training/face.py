@@ -28,16 +28,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 import mien
 from mien.data.distil import STRIDES, VALUES, Pool, write_pool
 from mien.data.scenes import Composer, Side, read_grounds, read_heads
-from mien.errors import ConfigError
 from mien.evaluation.detection import highest_threshold
 from mien.faces import Face
 from mien.models.face import FaceNetwork
-from mien.models.weights import load_detector, save_weights, weights_file
+from mien.models.weights import save_weights, start_from
 from mien.recipe import DetectorRecipe
 from mien.runtime.detect import GridDetector, as_faces
 from mien.runtime.sessions import open_onnx
-from mien.sections import AugmentSection, DetectorNetworkSection
-from mien.spec import DetectorSpec, strict
+from mien.sections import AugmentSection
+from mien.spec import DetectorSpec
 from mien.training.augment import spoil
 from mien.training.loop import Learner, open_run, run_loop, write_environment
 from mien.training.stop import Order
@@ -64,7 +63,7 @@ def fit_detector(
 
     data: a folder with heads.parquet and backgrounds.parquet.  teacher: an ONNX file in YuNet's form.
     run: the run folder, made here; with `resume` an unfinished one.  threads: for torch on a CPU; all cores by default.
-    init: a run or weights of the same network to start from.  tell: gets a line an epoch.
+    init: a run or weights to start from; tensors of the same name and shape are taken over.  tell: gets a line an epoch.
     Raises OutputError, DataError, ModelError, ConfigError, TrainingError.
     """
     folder = open_run(Path(run), recipe, resume)
@@ -78,11 +77,7 @@ def fit_detector(
     network = FaceNetwork(recipe.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     origins: dict[str, Any] = {"teacher": {"path": str(teacher), "sha256": _sha256(Path(teacher))}}
     if init is not None:
-        file, origins["init"] = weights_file(init)
-        started, spec = load_detector(file)
-        if strict(spec.network, DetectorNetworkSection, "network") != recipe.network:
-            raise ConfigError(f"--init {init}: another network: {spec.network}; the recipe's is {recipe.network}")
-        network.load_state_dict(started.state_dict())
+        origins["init"] = start_from(network, init, part="")
     write_environment(folder, origins)
     learner = FaceLearner(network, recipe, len(pools[0]))
     shown = Order(_HardSampler(learner, recipe.seed, recipe.scenes.hard))

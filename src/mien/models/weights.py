@@ -18,6 +18,7 @@ from mien.files import whole_file
 from mien.labels import LabelSet
 from mien.models.face import FaceNetwork
 from mien.models.network import ExportGraph, Network, build_network
+from mien.runtime.store import ENTRIES, model_file
 from mien.sections import DetectorNetworkSection, NetworkSection
 from mien.spec import DetectorSpec, ModelSpec, decode_spec, encode, strict
 
@@ -88,26 +89,31 @@ def _filled(network: N, tensors: dict[str, torch.Tensor], path: str | PathLike[s
 
 
 def weights_file(path: str | PathLike[str]) -> tuple[Path, dict[str, str]]:
-    """The weights of a run folder or a file, and where they come from: path and sha256. Raises ModelNotFound."""
+    """The weights of a run folder, a weights file, or a model file (.onnx, or the name of one that is known), and where they
+    come from: path and sha256. Raises ModelNotFound."""
     file = Path(path)
-    file = file / "weights.safetensors" if file.is_dir() else file
+    if file.is_dir():
+        file = file / "weights.safetensors"
+    elif not file.is_file() and str(path) in ENTRIES:
+        file = model_file(str(path))
     if not file.is_file():
-        raise ModelNotFound(f"{path}: no finished run and no weights file; a run ends with weights.safetensors")
+        raise ModelNotFound(
+            f"{path}: no finished run, no weights file, no model; a run ends with weights.safetensors, and "
+            "`mien models list` shows the models"
+        )
     return file, {"path": str(path), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def start_from(network: nn.Module, path: str | PathLike[str], part: str = "backbone.") -> dict[str, Any]:
+def start_from(
+    network: nn.Module, path: str | PathLike[str], part: str = "backbone.", chips: torch.Tensor | None = None
+) -> dict[str, Any]:
     """Take over every tensor of the same name and shape; returns the file's path and hash, and what was left fresh.
 
-    part: the names' beginning of the kernels of which at least half must fit.
-
-    Raises ModelNotFound; ModelError if nothing fits or the file is no safetensors file.
+    part: the names' beginning of the kernels of which at least half must fit.  chips: for a model file, see
+    mien.models.unfold. Raises ModelNotFound; ModelError if nothing fits or the file is neither.
     """
     file, origin = weights_file(path)
-    try:
-        theirs = load_file(file)
-    except SafetensorError as error:
-        raise ModelError(f"{file}: not a safetensors file ({error}); pickled checkpoints are never loaded") from error
+    theirs = _tensors(file, chips)
     ours = network.state_dict()
     fits = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
     kernels = [name for name, t in ours.items() if name.startswith(part) and t.ndim > 1]
@@ -121,6 +127,19 @@ def start_from(network: nn.Module, path: str | PathLike[str], part: str = "backb
         raise ModelError(f"{file}: weights of another network: no kernel has the name and shape of one of ours")
     network.load_state_dict(fits, strict=False)
     return {**origin, "fresh": sorted(set(ours) - set(fits))}
+
+
+def _tensors(file: Path, chips: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    if file.suffix == ".onnx":
+        from mien.models.unfold import unfold
+
+        if chips is None:
+            raise ModelError(f"{file}: a detector starts from a run or its weights.safetensors, not from a model file")
+        return unfold(file, chips)[0].state_dict()
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ModelError(f"{file}: not a safetensors file ({error}); pickled checkpoints are never loaded") from error
 
 
 class TorchSession:

@@ -36,6 +36,7 @@ from mien.models.network import Network, build_network
 from mien.models.weights import save_weights, start_from
 from mien.recipe import Recipe
 from mien.spec import ModelSpec
+from mien.training.augment import centre
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
 from mien.training.ending import held_temperature, write_ending
@@ -72,7 +73,7 @@ def fit(
         stands for the sources.
     run: the run folder, made here; with `resume` an unfinished one, which remembers `init` and `teachers`.
     threads: for torch on a CPU; all cores by default.
-    init: a run or weights file to start from: every layer of the same name and shape is taken over.
+    init: a run, a weights file or a model (its file or name) to start from: every layer of the same name and shape is taken over.
     teachers: runs, weights files or tables of predictions to learn from besides the labels (see the section `distil`).
     transform: your own augmentation after the recipe's: torchvision's or albumentations' transforms on uint8 chips, or a
         function of float32 batches (n, 3, h, w) 0..255 (see mien.training.transforms).
@@ -138,19 +139,24 @@ def _make_ready(
     train, rows = two_sides(chips, recipe)
     network = build_network(recipe.network, chips.labels, recipe.crop).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     facts = dict(start.facts)
+    taught = read_teachers(start.teachers, train.ids, chips.labels, recipe, tell)
+    dataset, held = _dataset(train, folder / "train.npy", taught.told), _dataset(rows, folder / "held.npy")
     if start.init is not None:
-        facts["init"] = start_from(network, start.init)
+        facts["init"] = start_from(network, start.init, chips=_some(dataset, recipe.crop.border))
         fresh = facts["init"]["fresh"]
         more = f" and {len(fresh) - 6} more" if len(fresh) > 6 else ""
         tell(f"--init {start.init}: begins afresh: {', '.join(fresh[:6]) or 'nothing'}{more}")
-    taught = read_teachers(start.teachers, train.ids, chips.labels, recipe, tell)
-    dataset, held = _dataset(train, folder / "train.npy", taught.told), _dataset(rows, folder / "held.npy")
     _check_rows(dataset, chips.labels, recipe)
     balance = class_weights(dataset.targets, recipe.loss.balance, recipe.loss.effective)
     learner = ExpressionModule(network, recipe, balance, taught.networks, transform)
     sampler = EpochSampler(dataset.targets, recipe.data, recipe.seed, learner.place)
     batches = loader(dataset, recipe.trainer.batch, sampler)
     return _Ready(learner, batches, held, rows, train.fingerprint(), facts)
+
+
+def _some(dataset: ChipDataset, border: int, count: int = 512) -> Tensor:
+    """Chips from all over a dataset, as a network sees them without augmentation: (n, 3, h, w) float32 0..255."""
+    return centre(dataset.chips[:: max(1, len(dataset) // count)][:count], border).contiguous()
 
 
 def _say_affect(recipe: Recipe, labels: LabelSet, tell: Callable[[str], None]) -> None:

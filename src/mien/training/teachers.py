@@ -17,6 +17,7 @@ from mien.evaluation.predictions import Predictions, projected
 from mien.evaluation.tables import read_predictions
 from mien.labels import LabelSet
 from mien.models.network import ExportGraph
+from mien.models.unfold import unfold
 from mien.models.weights import load_weights, weights_file
 from mien.recipe import Recipe
 from mien.spec import CropSpec
@@ -41,7 +42,7 @@ def read_teachers(
     recipe: Recipe,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Teachers:
-    """Runs, weights files, or tables of predictions (.csv, .parquet) of the train rows by id, from any model.
+    """Runs, weights files, models (files or names), or tables of predictions (.csv, .parquet) of the train rows by id, from any model.
 
     ids: of the train rows.  Raises ConfigError, DataError, ModelError.
     """
@@ -80,7 +81,8 @@ def _stored(path: Path, ids: Sequence[str], labels: LabelSet, tell: Callable[[st
 
 
 def _network(path: Path, labels: LabelSet, recipe: Recipe) -> ExportGraph:
-    network, spec = load_weights(weights_file(path)[0])
+    file = weights_file(path)[0]
+    network, spec = unfold(file) if file.suffix == ".onnx" else load_weights(file)
     if not spec.expression:
         raise ConfigError(f"--teacher {path}: answers valence and arousal alone; a teacher needs an expression head")
     if LabelSet(spec.labels) != labels or _plain(spec.crop) != _plain(recipe.crop):

@@ -1,0 +1,67 @@
+"""From a model file back to a network that can learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mien.errors import ModelError, ModelNotFound
+from mien.labels import label_set
+from mien.models.network import ExportGraph, build_network
+from mien.models.unfold import unfold
+from mien.models.weights import start_from
+from mien.recipe import load_recipe
+from mien.runtime.sessions import OnnxSession
+from mien.runtime.store import model_file
+
+
+@pytest.fixture(scope="module")
+def chips():
+    rng = np.random.default_rng(0)
+    rough = rng.uniform(0, 255, (128, 3, 6, 6)).astype(np.float32)
+    return torch.nn.functional.interpolate(torch.from_numpy(rough), (48, 48), mode="bilinear")
+
+
+@pytest.mark.parametrize("name", ["ferplus-small", "ferplus-nano"])
+def test_a_shipped_model_becomes_a_network_that_answers_as_it_does(name, chips):
+    network, spec = unfold(model_file(name), chips)
+    wanted = OnnxSession(model_file(name), 1).run(chips.numpy())[0]
+    with torch.no_grad():
+        still = ExportGraph(network.eval(), spec)(chips)[0].numpy()
+        learning = ExportGraph(network, spec).train()
+        for module in learning.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.eval()
+        moved = learning(chips)[0].numpy()
+    assert np.abs(wanted - still).max() < 1e-3
+    assert np.abs(wanted - moved).max() < 1e-3  # the norms' statistics are those of the chips
+    assert any(module.weight.std() > 0.01 for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+
+
+def test_a_run_starts_from_a_model_by_name_with_new_labels(chips):
+    recipe = load_recipe("fer2013-small")
+    network = build_network(recipe.network, label_set(recipe.data.labels), recipe.crop)
+    told = start_from(network, "ferplus-small", chips=chips)
+    assert told["fresh"] == ["expression.bias", "expression.weight"]
+    assert told["path"] == "ferplus-small"
+    source = unfold(model_file("ferplus-small"), chips)[0].state_dict()
+    assert torch.equal(network.state_dict()["backbone.layers.4.first.0.weight"], source["backbone.layers.4.first.0.weight"])
+
+
+def test_a_model_of_another_size_and_an_unknown_name(chips):
+    recipe = load_recipe("fer2013-nano")
+    network = build_network(recipe.network, label_set(recipe.data.labels), recipe.crop)
+    with pytest.raises(ModelError, match="another network"):
+        start_from(network, "ferplus-small", chips=chips)
+    with pytest.raises(ModelNotFound, match="no finished run, no weights file, no model"):
+        start_from(network, "ferplus-smal", chips=chips)
+
+
+def test_an_ensemble_is_no_one_network(tmp_path, chips):
+    from mien.export.ensemble import export_ensemble
+
+    names = ["ferplus-small", "ferplus-nano"]
+    export_ensemble([model_file(name) for name in names], [1, 1], tmp_path / "both.onnx")
+    with pytest.raises(ModelError, match="start from a run"):
+        unfold(tmp_path / "both.onnx", chips)

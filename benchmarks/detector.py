@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnxruntime as ort
+from turns import times
 
 import mien
 from mien.data.distil import teach
@@ -115,17 +114,6 @@ def roll(face: Face) -> float:
 def brightness(scene: np.ndarray, face: Face) -> float:
     x0, y0, x1, y1 = (max(0, int(v)) for v in face.box)
     return float(scene[y0 : y1 + 1, x0 : x1 + 1].mean())
-
-
-def times(calls: dict[str, Callable[[], object]], rounds: int = 60) -> dict[str, float]:
-    """Median milliseconds of each call, taken in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def speed(file: Path, teacher: Path, photo: np.ndarray) -> str:

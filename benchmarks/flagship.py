@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from turns import times
 
 from mien.cli.judging import predictions_of
 from mien.data.manifest import Manifest
@@ -216,17 +215,6 @@ def no_face_lines(models: list[str], grounds: list[np.ndarray]) -> list[str]:
         top = Classifier(open_session(model_file(model), 1)).run(np.stack(crops))[0].max(axis=1)
         lines.append(f"| {model} | {top.mean():.2f} | {(top > 0.5).mean():.0%} | {(top > 0.8).mean():.0%} |")
     return [f"{len(crops)} crops of {len(grounds)} photographs:", "", *lines]
-
-
-def times(calls: dict[str, Callable[[], object]], rounds: int = 200) -> dict[str, float]:
-    """Median milliseconds of each call, taken in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append(1000 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def speed_lines(models: list[str], pair: Path | None) -> list[str]:

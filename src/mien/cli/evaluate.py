@@ -29,6 +29,7 @@ from mien.cli.judging import (
     show_tables,
     typed,
 )
+from mien.cli.options import Device, Engine
 from mien.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def evaluate(
     train: Train = None,
     slices: _Slices = None,
     robust: Robust = False,
+    engine: Engine = "auto",
+    device: Device = "auto",
     out: Report = None,
     faces: Annotated[
         bool, typer.Option("--faces/--no-faces", help="Whether the page shows judged faces; they are personal data.")
@@ -84,7 +87,7 @@ def evaluate(
     if card is not None:
         _card_file(card, model)
     _free(overwrite, out, card, predictions)
-    asked = Asked(data, source, split, rule, labels, tta, copies, train, tuple(slices or ()), robust, quiet=json)
+    asked = Asked(data, source, split, rule, labels, tta, copies, train, tuple(slices or ()), robust, json, engine, device)
     [found], [told], manifest = judged([model], asked)
     if predictions is not None:
         write_predictions(told, predictions, overwrite)

@@ -59,6 +59,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of tables.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace files that exist.")]
 
 _TABLES = (".csv", ".parquet")
+_WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ class Asked:
     slices: tuple[str, ...] = ()
     robust: bool = False
     quiet: bool = True
+    engine: str = "auto"
+    device: str = "auto"
 
 
 def judged(models: Sequence[str], asked: Asked) -> tuple[list[Judgement], list[Predictions], Manifest]:
@@ -89,11 +92,15 @@ def judged(models: Sequence[str], asked: Asked) -> tuple[list[Judgement], list[P
     whole, manifest = rows(asked.data, asked.source, asked.split, asked.rule, asked.labels)
     for name in asked.slices:
         column(manifest, name)  # a misspelt column is told before the work
-    told = [answers(model, manifest, asked.tta, asked.labels is not None) for model in models]
+    told = [_told(model, manifest, asked) for model in models]
     left = _copied(manifest, whole, asked)
     names = [name + (f" --tta {asked.tta}" if asked.tta else "") for name in model_names(models)]
     found = [_judged(*three, manifest, left, asked) for three in zip(models, names, told, strict=True)]
     return found, told, manifest
+
+
+def _told(model: str, manifest: Manifest, asked: Asked) -> Predictions:
+    return answers(model, manifest, asked.tta, asked.labels is not None, asked.engine, asked.device)
 
 
 def _check(model: str, asked: Asked) -> None:
@@ -104,6 +111,8 @@ def _check(model: str, asked: Asked) -> None:
         raise ConfigError(f"--robustness: {model} is a table of answers; only a model can be shown corrupted faces")
     elif asked.tta:
         raise ConfigError(f"--tta: {model} is a table of answers; only a model can be asked again")
+    if (asked.engine, asked.device) != ("auto", "auto") and (is_table(model) or model_path(model).suffix == _WEIGHTS):
+        raise ConfigError(f"--engine, --device: {model} is no model file; mien export makes one of a run")
 
 
 def _judged(
@@ -153,7 +162,7 @@ def _robustness(model: str, manifest: Manifest, asked: Asked) -> Robustness:
     from mien.labels import LabelSet
     from mien.runtime.classify import Classifier
 
-    classifier, kinds = Classifier(_session(model)), averaging_kinds(asked.tta)
+    classifier, kinds = Classifier(_session(model, asked.engine, asked.device)), averaging_kinds(asked.tta)
     spec = classifier.spec
     chips = chips_of(manifest, classifier, border_for(min(spec.crop.width, spec.crop.height)))
     shown = AveragedModel(classifier, kinds) if kinds else classifier
@@ -200,7 +209,14 @@ def _onto(labels: str, manifest: Manifest) -> tuple[str, ...]:
     return names
 
 
-def answers(model: str, manifest: Manifest, tta: str | None = None, projecting: bool = False) -> Predictions:
+def answers(
+    model: str,
+    manifest: Manifest,
+    tta: str | None = None,
+    projecting: bool = False,
+    engine: str = "auto",
+    device: str = "auto",
+) -> Predictions:
     """What a model, a run or a table of predictions says of a manifest's rows.
 
     projecting: moved onto the manifest's labels. Raises DataError: an answer has nothing on these.
@@ -209,7 +225,7 @@ def answers(model: str, manifest: Manifest, tta: str | None = None, projecting: 
     from mien.evaluation.tables import read_predictions
 
     if not is_table(model):
-        told = predictions_of(model, manifest, tta)
+        told = predictions_of(model, manifest, tta, engine, device)
     elif tta:
         raise ConfigError(f"--tta: {model} is a table of answers; only a model can be asked again")
     else:
@@ -250,7 +266,9 @@ def _of(told: Predictions, manifest: Manifest) -> Predictions:
     return told.take([row for row, name in enumerate(told.ids) if name in wanted])
 
 
-def predictions_of(model: str, manifest: Manifest, tta: str | None = None) -> Predictions:
+def predictions_of(
+    model: str, manifest: Manifest, tta: str | None = None, engine: str = "auto", device: str = "auto"
+) -> Predictions:
     """What a model says of the rows of a manifest: its chips, or its pictures cut as the model wants them.
 
     Raises ConfigError if the manifest's chips are cut otherwise.
@@ -260,7 +278,7 @@ def predictions_of(model: str, manifest: Manifest, tta: str | None = None) -> Pr
     from mien.labels import LabelSet
     from mien.runtime.classify import Classifier
 
-    classifier = Classifier(_session(model))
+    classifier = Classifier(_session(model, engine, device))
     chips = chips_of(manifest, classifier)
     return predict(classifier, LabelSet(classifier.spec.labels), chips, averaging_kinds(tta))
 
@@ -311,16 +329,16 @@ def model_path(model: str) -> Path:
     """The file of a model or a run."""
     path = Path(model)
     path = path / "weights.safetensors" if path.is_dir() else path
-    if path.suffix == ".safetensors":
+    if path.suffix == _WEIGHTS:
         return path
     from mien.runtime.store import model_file
 
     return model_file(model)
 
 
-def _session(model: str) -> Any:
+def _session(model: str, engine: str = "auto", device: str = "auto") -> Any:
     path = model_path(model)
-    if path.suffix == ".safetensors":
+    if path.suffix == _WEIGHTS:
         try:
             from mien.models.weights import TorchSession, load_weights
         except ModuleNotFoundError as error:
@@ -328,7 +346,7 @@ def _session(model: str) -> Any:
         return TorchSession(*load_weights(path))
     from mien.runtime.sessions import open_session
 
-    return open_session(path)
+    return open_session(path, engine=engine, device=device)
 
 
 def typed(but: Sequence[str] = ()) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def predict(
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
     min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    engine: Engine = "auto",
+    device: Device = "auto",
     explain: Annotated[bool, typer.Option(help="Show in the annotated pictures what speaks for each label.")] = False,
     features: Annotated[
         Path | None, typer.Option(help="A table (.csv, .parquet) of faces with the vector before the model's heads.")
@@ -52,7 +55,8 @@ def predict(
     from mien.vision.image import read_image, write_image
 
     table = _features(features, overwrite)
-    reader = load(model, detector, threads, detector_file, min_size, explain, table is not None)
+    reader = load(model, detector, threads, detector_file, min_size, explain, table is not None, engine, device)
+    tell_choice(reader)
     rows: list[tuple[Path, Sequence[Face]]] = []
     read = failed = 0
     with table or nullcontext():

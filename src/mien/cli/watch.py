@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, MissingExtra, OutputError, VideoError
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def watch(
     patience: Annotated[float, typer.Option(min=0, help="Seconds to try again when a stream dies.")] = 30.0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where a killed run stopped.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each engine.")] = None,
+    engine: Engine = "auto",
+    device: Device = "auto",
 ) -> None:
     """Read a video, a stream or a camera. Ctrl-C ends it, keeps what was written and counts as success.
 
@@ -79,11 +82,11 @@ def watch(
 
     info = video_info(asked.place, rate)
     live = isinstance(asked.place, int) or (is_address(asked.place) and info.seconds is None)
-    reader = load(model, detector, threads or _share(), detector_file, min_size)
+    reader = load(model, detector, threads or _share(), detector_file, min_size, engine=engine, device=device)
     how = Watching(look, max_faces, min_size, smooth, live)
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
              "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
-             "save": str(save), "engine": _file_facts(model)}  # fmt: skip
+             "save": str(save), "engine": [*_file_facts(model), *tell_choice(reader)]}  # fmt: skip
     run = _Run(reader, how, asked, every, span, rate, patience)
     run.resume(fresh, facts)
     sound = not blur_faces if audio is None else audio
@@ -178,7 +181,7 @@ def _share() -> int:
     return max(1, cores // 3)
 
 
-def _file_facts(model: str) -> list[float]:
+def _file_facts(model: str) -> list[Any]:
     path = Path(model)
     return [path.stat().st_size, path.stat().st_mtime] if path.is_file() else []
 

@@ -13,6 +13,7 @@ import onnx.numpy_helper
 
 from mien.errors import ExportError, ModelError
 from mien.files import check_free, whole_file
+from mien.runtime.forms import no_spec
 from mien.spec import CropSpec, DetectorSpec, ModelSpec, decode_spec, encode
 
 __all__ = ["HALF_TOLERANCE", "TOLERANCE", "agree", "halve", "open_graph", "store", "trial_chips", "write_model"]
@@ -32,7 +33,7 @@ def open_graph(path: str | PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
         raise ModelError(f"{path}: not a readable ONNX file ({error})") from error
     text = next((entry.value for entry in model.metadata_props if entry.key == "mien"), None)
     if text is None:
-        raise ModelError(f"{path}: an ONNX file, but no mien model: it carries no 'mien' metadata; see `mien export`")
+        raise no_spec(str(path))
     return model, decode_spec(text, str(path))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from mien.errors import ConfigError, ModelError, near_miss
 from mien.faces import Face
 from mien.runtime import store
+from mien.runtime.engines import Choice
 from mien.runtime.sessions import open_onnx
 from mien.spec import CropSpec, DetectorSpec, decode_spec
 from mien.vision.align import framed
@@ -44,7 +45,7 @@ class GridDetector:
     long_side: in pixels; the spec's by default.
     min_size: the smallest face to find, in pixels of the image: the first look is enlarged, at most twice, so that such
         a face has 24 pixels. It costs time and memory by its pixels, of which it has 12.6 million at most.
-    threshold: least score; the spec's by default.
+    threshold: least score; the spec's by default.  device: cpu, or a card that ONNX Runtime knows (cuda, cuda:1).
     Raises ModelNotFound, and ModelError for a file that is not in YuNet's form or has a fixed size.
     """
 
@@ -57,8 +58,9 @@ class GridDetector:
         long_side: int | None = None,
         min_size: float | None = None,
         threshold: float | None = None,
+        device: str = "cpu",
     ) -> None:
-        self._session = open_onnx(path, threads)
+        self._session = open_onnx(path, threads, Choice("onnx", device, "as the model"))
         self._outputs = [f"{part}_{stride}" for stride in _STRIDES for part in ("cls", "obj", "bbox", "kps")]
         if not set(self._outputs) <= {item.name for item in self._session.get_outputs()}:
             raise ModelError(f"{path}: not a detector in YuNet's form")
@@ -186,13 +188,14 @@ def open_detector(
     threads: int | None = None,
     file: str | PathLike[str] | None = None,
     min_size: float | None = None,
+    device: str = "cpu",
 ) -> Detector:
     """A detector by name; 'auto' is 'mien-face', which lies inside the package; 'yunet' is fetched once.
 
-    file: a local detector file in YuNet's form, taken as it is.  Raises ConfigError, ModelNotFound, ModelError.
+    file: a local detector file in YuNet's form, taken as it is.  device: see GridDetector.  Raises ConfigError, ModelNotFound, ModelError.
     """
     path = detector_path(name, file)
-    return WholeImage(spec) if path is None else GridDetector(path, threads, min_size=min_size)
+    return WholeImage(spec) if path is None else GridDetector(path, threads, min_size=min_size, device=device)
 
 
 def detector_path(name: str, file: str | PathLike[str] | None = None) -> Path | None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mien.errors import ConfigError
 from mien.faces import Face, Frame
 from mien.runtime.classify import Classifier
 from mien.runtime.detect import Detector, open_detector
+from mien.runtime.engines import detector_device
 from mien.runtime.sessions import Session, open_session
 from mien.runtime.store import DEFAULT_MODEL, model_file
 from mien.runtime.times import Times
@@ -71,23 +73,38 @@ def load(
     min_size: float | None = None,
     explain: bool = False,
     features: bool = False,
+    engine: str = "auto",
+    device: str = "auto",
 ) -> Reader:
     """A reader.
 
     model: a name, a model file, or any Session.  detector: 'auto' (mien-face), 'yunet', 'whole' (the image already is a
     face), or any Detector.  threads: for each engine; all cores by default.  detector_file: a local file in YuNet's form.
     min_size: the smallest face to look for, in pixels; smaller is slower.
+    engine, device: what runs the model: 'auto', or onnx, openvino, tensorrt; cpu, cuda, cuda:1, gpu, npu; see
+    mien.runtime.engines. The session's `choice` says which it is, and why. The detector runs on ONNX Runtime, on the same
+    NVIDIA card or on the CPU.
     explain, features: expressions get their `heat`, their `features` (see mien.runtime.classify.Classifier).
-    Raises ModelNotFound, ModelError, ConfigError.
+    Raises ModelNotFound, ModelError, ConfigError, MissingExtra.
 
     >>> import numpy as np
     >>> reader = load(detector="whole", threads=1)
     >>> [face] = reader(np.zeros((48, 48), np.uint8))
     >>> len(face.expression.probabilities)
     8
+    >>> print(load(detector="whole", engine="onnx", device="cpu").classifier.session.choice)
+    onnx on cpu: asked for
     """
-    session = open_session(model_file(model), threads) if isinstance(model, (str, PathLike)) else model
+    place = "cpu"
+    if isinstance(model, (str, PathLike)):
+        opened = open_session(model_file(model), threads, engine, device)
+        session: Session = opened
+        place = detector_device(opened.choice)
+    elif (engine, device) != ("auto", "auto"):
+        raise ConfigError("engine, device: are for a model's name or file; a session has chosen its own")
+    else:
+        session = model
     classifier = Classifier(session, explain=explain, features=features)
     if isinstance(detector, str):
-        detector = open_detector(detector, session.spec.crop, threads, detector_file, min_size)
+        detector = open_detector(detector, session.spec.crop, threads, detector_file, min_size, place)
     return Reader(detector, classifier)

@@ -1,20 +1,24 @@
-"""Sessions run a model file; the file itself says what it is."""
+"""Sessions run a model file; the file itself says what it is. Here ONNX Runtime's; each other engine has a module."""
 
 from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mien.errors import ModelError, ModelNotFound
+from mien.runtime.engines import Choice, choose, fallback
+from mien.runtime.forms import check_form, first_line, no_spec, spec_beside
+from mien.runtime.store import cache_folder
 from mien.spec import ModelSpec, decode_spec
 
-__all__ = ["FullSession", "OnnxSession", "Session", "open_onnx", "open_session", "read_spec"]
+__all__ = ["FileSession", "FullSession", "OnnxSession", "Session", "open_onnx", "open_session", "read_spec"]
 
+_CPU = Choice("onnx", "cpu", "it reads every .onnx model and is always there")
 _ORT_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidProtobuf,
@@ -35,6 +39,12 @@ class Session(Protocol):
         """(n, 3, h, w) float32 RGB 0..255 -> (n, c) probabilities, (n, 2) affect as (valence, arousal) or NaN."""
 
 
+class FileSession(Session, Protocol):
+    """A Session over a file, which knows the engine that runs it."""
+
+    choice: Choice
+
+
 @runtime_checkable
 class FullSession(Session, Protocol):
     """A Session that also gives the optional outputs that its spec names."""
@@ -43,8 +53,8 @@ class FullSession(Session, Protocol):
         """Probabilities, affect, then each of `spec.outputs`, in that order."""
 
 
-def open_onnx(path: str | PathLike[str], threads: int | None = None) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU. Raises ModelNotFound, ModelError."""
+def open_onnx(path: str | PathLike[str], threads: int | None = None, choice: Choice = _CPU) -> ort.InferenceSession:
+    """An ONNX Runtime session, on the CPU unless the choice says a card. Raises ModelNotFound, ModelError."""
     path = Path(path)
     if not path.is_file():
         raise ModelNotFound(f"{path}: no such model file; `mien models list` shows those known by name")
@@ -52,45 +62,49 @@ def open_onnx(path: str | PathLike[str], threads: int | None = None) -> ort.Infe
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = _providers(choice)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=wanted)
     except _ORT_ERRORS as error:
-        raise ModelError(f"{path}: not a readable ONNX file ({_first_line(error)})") from error
+        raise ModelError(f"{path}: not a readable ONNX file ({first_line(error)})") from error
+    if choice.device != "cpu" and session.get_providers()[0] != wanted[0][0]:
+        raise ModelError(
+            f"{path}: {choice.engine} does not start on {choice.device}; CUDA, cuDNN and TensorRT must be of the versions "
+            "that the installed ONNX Runtime was built for; --device cpu works without"
+        )
+    return session
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+def _providers(choice: Choice) -> list[Any]:
+    """ONNX Runtime's providers in the order in which they are to be tried, with their options."""
+    if choice.device == "cpu":
+        return ["CPUExecutionProvider"]
+    card = {"device_id": str(choice.card)}
+    found: list[Any] = [("CUDAExecutionProvider", card), "CPUExecutionProvider"]
+    if choice.engine == "tensorrt":  # building an engine takes minutes: it is kept
+        place = cache_folder() / "tensorrt"
+        place.mkdir(parents=True, exist_ok=True)
+        kept = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(place)}
+        found.insert(0, ("TensorrtExecutionProvider", card | kept))
+    return found
 
 
 class OnnxSession:
-    """A mien model file on ONNX Runtime. Raises ModelNotFound, ModelError (no spec, newer form, altered)."""
+    """A mien model file on ONNX Runtime. Raises ModelNotFound, ModelError (no spec, newer form, altered).
 
-    def __init__(self, path: str | PathLike[str], threads: int | None = None) -> None:
-        self._where = str(path)
-        self._session = open_onnx(path, threads)
+    choice: where it runs; the CPU by default.
+    """
+
+    def __init__(self, path: str | PathLike[str], threads: int | None = None, choice: Choice = _CPU) -> None:
+        self.choice, self._where = choice, str(path)
+        self._session = open_onnx(path, threads, choice)
         text = self._session.get_modelmeta().custom_metadata_map.get("mien")
         if text is None:
-            raise ModelError(
-                f"{path}: an ONNX file, but no mien model: it carries no 'mien' metadata; see `mien export`"
-            )
+            raise no_spec(str(path))
         self.spec = decode_spec(text, str(path))
-        self._check(str(path))
-
-    def _check(self, where: str) -> None:
-        crop = self.spec.crop
         inputs = {item.name: list(item.shape) for item in self._session.get_inputs()}
         outputs = {item.name: list(item.shape) for item in self._session.get_outputs()}
-        if set(inputs) != {"chips"} or inputs["chips"][1:] != [3, crop.height, crop.width]:
-            raise ModelError(
-                f"{where}: altered: its input is {inputs}, its spec says chips 3x{crop.height}x{crop.width}"
-            )
-        more = self.spec.outputs
-        widths = {name: shape[-1] for name, shape in outputs.items() if shape and name not in more}
-        if widths != {"probabilities": len(self.spec.labels), "affect": 2} or set(more) - set(outputs):
-            raise ModelError(
-                f"{where}: altered: its outputs are {outputs}, its spec names {len(self.spec.labels)} labels"
-                f"{' and ' + ', '.join(more) if more else ''}"
-            )
+        check_form(str(path), self.spec, inputs, outputs)
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See Session."""
@@ -105,14 +119,36 @@ class OnnxSession:
         try:
             return self._session.run(names, {"chips": chips})
         except _ORT_ERRORS as error:
-            raise ModelError(f"{self._where}: fails on {chips.shape[0]} chips ({_first_line(error)})") from error
+            raise ModelError(f"{self._where}: fails on {chips.shape[0]} chips ({first_line(error)})") from error
 
 
-def open_session(path: str | PathLike[str], threads: int | None = None) -> Session:
-    """The session for a model file."""
-    return OnnxSession(path, threads)
+def open_session(
+    path: str | PathLike[str], threads: int | None = None, engine: str = "auto", device: str = "auto"
+) -> FileSession:
+    """The session for a model file, on the engine and device that mien.runtime.engines.choose gives.
+
+    A card that was not asked for and does not start is left for the CPU; the session's `choice` says so.
+    Raises ModelNotFound, ModelError, ConfigError, MissingExtra.
+    """
+    choice = choose(engine, device, path)
+    if choice.engine == "openvino":
+        from mien.runtime.openvino import OpenVinoSession
+
+        return OpenVinoSession(path, threads, choice)
+    if choice.engine == "tensorrt" and Path(path).suffix.lower() != ".onnx":
+        from mien.runtime.tensorrt import TensorRtSession
+
+        return TensorRtSession(path, choice)
+    try:
+        return OnnxSession(path, threads, choice)
+    except ModelError as error:
+        if choice.device == "cpu" or device != "auto":
+            raise
+        return OnnxSession(path, threads, fallback(choice, first_line(error)))
 
 
 def read_spec(path: str | PathLike[str]) -> ModelSpec:
     """What a model file says of itself."""
-    return OnnxSession(path, 1).spec
+    if Path(path).suffix.lower() in (".engine", ".plan"):
+        return spec_beside(path)
+    return open_session(path, 1, device="cpu").spec

@@ -18,6 +18,7 @@ import msgspec
 
 from mien.errors import ModelError, ModelNotFound, near_miss
 from mien.files import whole_file
+from mien.runtime.engines import FORMS
 
 __all__ = ["DEFAULT_MODEL", "ENTRIES", "Entry", "cache_folder", "fetch", "locate", "model_file"]
 
@@ -93,7 +94,7 @@ def cache_folder() -> Path:
 def model_file(name: str | os.PathLike[str]) -> Path:
     """The expression model file of a name or a path. Raises ModelNotFound with the nearest known name."""
     path = Path(name)
-    if path.suffix == ".onnx" or path.is_file():
+    if path.suffix.lower() in FORMS or path.is_file():
         return path
     known = [entry.name for entry in ENTRIES.values() if entry.kind == "expression"]
     if (path / "weights.safetensors").is_file():

@@ -1,0 +1,50 @@
+"""What the sessions of all engines check in a model file, and how they say that it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from mien.errors import ModelError, ModelNotFound
+from mien.spec import ModelSpec, decode_spec
+
+__all__ = ["check_form", "first_line", "no_spec", "spec_beside"]
+
+
+def check_form(
+    where: str, spec: ModelSpec, inputs: Mapping[str, Sequence[Any]], outputs: Mapping[str, Sequence[Any]]
+) -> None:
+    """Raises ModelError unless names and shapes of a graph are those that its spec states."""
+    crop, more = spec.crop, spec.outputs
+    if set(inputs) != {"chips"} or list(inputs["chips"][1:]) != [3, crop.height, crop.width]:
+        raise ModelError(
+            f"{where}: altered: its input is {dict(inputs)}, its spec says chips 3x{crop.height}x{crop.width}"
+        )
+    widths = {name: shape[-1] for name, shape in outputs.items() if shape and name not in more}
+    if widths != {"probabilities": len(spec.labels), "affect": 2} or set(more) - set(outputs):
+        raise ModelError(
+            f"{where}: altered: its outputs are {dict(outputs)}, its spec names {len(spec.labels)} labels"
+            f"{' and ' + ', '.join(more) if more else ''}"
+        )
+
+
+def no_spec(where: str) -> ModelError:
+    """The error for a file that says nothing of itself."""
+    return ModelError(f"{where}: a model file, but no mien model: it carries no 'mien' metadata; see `mien export`")
+
+
+def spec_beside(path: str | PathLike[str]) -> ModelSpec:
+    """The spec in NAME.json beside a model file, for forms that carry none. Raises ModelNotFound, ModelError."""
+    place = Path(path).with_suffix(".json")
+    if not place.is_file():
+        raise ModelNotFound(
+            f"{path}: no {place.name} beside it; an engine carries no spec, `mien export` writes it there"
+        )
+    return decode_spec(place.read_bytes(), str(place))
+
+
+def first_line(error: Exception | str) -> str:
+    """The first line of an engine's message, cut to what a line of ours holds."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -163,6 +163,8 @@ class AugmentSection(Section, frozen=True):
     invert, clahe, jpeg, dark, blur, noise: probability of a negative, of local contrast equalisation, of JPEG artefacts
         (quality 20 to 80), of low light (a quarter to a tenth), of a mild Gaussian blur, of Gaussian noise.
     erase: probability of one grey box of 2 to 20 % of the area.
+    unmake: probability of a chip that is no face any more (shuffled tiles, or a small part enlarged) and is to be read as
+        every class alike.
     randaugment: random operations of torchvision's RandAugment a chip (Cubuk et al. 2020, arXiv:1909.13719).
     mixup, cutmix: alpha of the Beta distribution by which two chips, or a box of one in the other, and their targets are
         mixed (Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899); with both, one of them a batch.
@@ -181,12 +183,13 @@ class AugmentSection(Section, frozen=True):
     blur: float = 0.0
     noise: float = 0.0
     erase: float = 0.0
+    unmake: float = 0.0
     randaugment: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "invert", "clahe", "jpeg", "dark", "blur", "noise", "erase"):
+        for name in ("flip", "invert", "clahe", "jpeg", "dark", "blur", "noise", "erase", "unmake"):
             _within(name, getattr(self, name), 0, 1)
         _within("rotate", self.rotate, 0, 180)
         _within("scale", self.scale, 0, 0.9)

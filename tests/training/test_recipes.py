@@ -34,7 +34,7 @@ from mien.training.augment import augment
 from mien.training.dataset import ChipDataset, EpochSampler
 from mien.training.loop import Freezer
 from mien.training.losses import Loss, ccc_loss, class_weights, distilled, focal_loss, soft_cross_entropy
-from mien.training.mixing import mixed
+from mien.training.mixing import mixed, unmade
 from mien.training.module import ExpressionModule
 from mien.training.optimizers import Sam, parameter_groups, rate_at
 
@@ -378,6 +378,26 @@ def test_every_change_of_chips_stays_in_range_and_changes_something():
         assert changed.max() <= 255
         assert not torch.allclose(changed, plain, atol=1), name
     assert torch.allclose(augment(chips, AugmentSection(flip=0, invert=1.0), 4), 255 - plain, atol=1e-2)
+
+
+def test_unmade_chips_keep_their_pixels_but_are_no_class():
+    torch.manual_seed(0)
+    x = torch.rand(200, 3, 50, 48)
+    targets = torch.eye(4)[torch.arange(200) % 4].repeat(1, 2)
+    targets[0, 4:] = torch.nan  # a row that a stored teacher does not know
+    affect = torch.zeros(200, 2)
+    y, told, felt = unmade(x, targets, affect, 4, AugmentSection(unmake=0.5))
+    changed = (y != x).flatten(1).any(1)
+    assert 60 < changed.sum() < 140
+    assert (told[changed].nan_to_num(0.25) == 0.25).all()
+    assert torch.equal(told[~changed].nan_to_num(9), targets[~changed].nan_to_num(9))
+    assert torch.isnan(told[0, 4:]).all()
+    assert torch.equal(felt.isnan().all(1), changed)
+    same = torch.tensor([torch.equal(a.flatten().sort().values, b.flatten().sort().values) for a, b in zip(x, y, strict=True)])
+    assert 20 < (same & changed).sum() < changed.sum() - 20  # half were shuffled, half enlarged
+    assert y.min() >= 0
+    assert y.max() <= 1
+    assert unmade(x, targets, affect, 4, AugmentSection())[0] is x
 
 
 def test_mixing_shares_pixels_and_targets_alike():

@@ -17,7 +17,7 @@ from mien.training.augment import augment, centre
 from mien.training.dataset import Batch
 from mien.training.loop import Learner
 from mien.training.losses import Loss
-from mien.training.mixing import mixed
+from mien.training.mixing import mixed, unmade
 from mien.training.transforms import Transform
 
 __all__ = ["ExpressionModule"]
@@ -48,7 +48,8 @@ class ExpressionModule(Learner):
         x = augment(chips, self.recipe.augment, self.recipe.crop.border)
         x = self.transform(x) if self.transform is not None else x
         classes = targets.shape[1]
-        x, both, affect = mixed(x, torch.cat([targets, told], dim=1), affect, self.recipe.augment)
+        x, both, affect = unmade(x, torch.cat([targets, told], dim=1), affect, classes, self.recipe.augment)
+        x, both, affect = mixed(x, both, affect, self.recipe.augment)
         x = x.contiguous(memory_format=torch.channels_last)
         taught = self._taught(x, both[:, classes:].unflatten(1, (-1, classes)) if told.shape[1] else None)
         loss, parts = self.loss(self.network(x), both[:, :classes], affect, taught)

@@ -10,14 +10,17 @@ import pytest
 from PIL import Image
 
 from builders import a_face, a_video, drawn_face
-from mien.data.sources.fer2013 import FRAMING
 from mien.errors import ImageError, OutputError, VideoError
 from mien.faces import Face
+from mien.runtime.sessions import read_spec
+from mien.runtime.store import model_file
 from mien.spec import CropSpec
 from mien.vision.align import crop, framed, similarity
 from mien.vision.draw import draw
 from mien.vision.image import read_image, write_image
 from mien.vision.video import VideoWriter, frames, video_info
+
+FRAMING = read_spec(model_file("ferplus-small")).crop
 
 
 def encoded(picture: Image.Image, form: str = "PNG", **options) -> bytes:

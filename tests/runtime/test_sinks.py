@@ -34,6 +34,8 @@ def a_disk_of(size: int):
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet", "t.mp4"])
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(name, tmp_path):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     path = tmp_path / name
     sink = VideoSink(path, 25) if name.endswith("mp4") else open_table(path, LABELS)
     noise = np.random.default_rng(0)

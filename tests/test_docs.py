@@ -25,6 +25,13 @@ def test_what_explaining_shows_runs(block, monkeypatch, capsys):
     assert capsys.readouterr().out == "happiness (8, 8)\n"
 
 
+def test_what_those_who_come_from_elsewhere_are_shown_runs(monkeypatch, capsys):
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "coming-from.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    exec(compile(block, "coming-from.md", "exec"), {})  # noqa: S102 - our own page
+    assert capsys.readouterr().out == "True happiness\n"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]

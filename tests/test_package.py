@@ -60,7 +60,7 @@ def empty(built, tmp_path_factory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     [site] = folder.glob("lib/python*/site-packages")
     [wheel] = built.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(site)
+    zipfile.ZipFile(wheel).extractall(site)  # noqa: S202 - our own wheel
     (site / "sitecustomize.py").write_text(OFFLINE)
     for name in needed(PROJECT["dependencies"]):
         found = distribution(name)
@@ -106,14 +106,23 @@ def test_the_archives_hold_what_they_should(built):
     assert not any(name.startswith(("tests", "docs", "benchmarks")) for name in names)
     with tarfile.open(source) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"CITATION.cff", "CHANGELOG.md", "Makefile", "hatch_build.py", "tests/builders.py", "examples/clients/cpp/read.cpp"}
+    wanted = {
+        "CITATION.cff",
+        "CHANGELOG.md",
+        "Makefile",
+        "hatch_build.py",
+        "tests/builders.py",
+        "examples/clients/cpp/read.cpp",
+    }
     assert wanted | {f"src/mien/weights/{name}" for name in models} <= inside
     assert wheel.stat().st_size < 15e6 > source.stat().st_size
 
 
 def test_every_extra_that_is_named_exists():
     extras = PROJECT["optional-dependencies"]
-    text = "\n".join(path.read_text() for path in [*(ROOT / "src").rglob("*.py"), ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    text = "\n".join(
+        path.read_text() for path in [*(ROOT / "src").rglob("*.py"), ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    )
     asked = set(re.findall(r'MissingExtra\.of\([^)]*?"([a-z]+)"\)', text))
     within = [line for lines in extras.values() for line in lines if line.startswith("mien[")]
     for group in re.findall(r"mien\[([a-z,]+)\]", "\n".join([text, *within])):

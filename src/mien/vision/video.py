@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -17,12 +16,12 @@ import numpy as np
 
 from mien.errors import ImageError, VideoError
 from mien.faces import Frame
+from mien.vision.cameras import opened_by
 from mien.vision.image import SUFFIXES, read_image
 from mien.vision.writer import VideoWriter
 
 __all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "video_info"]
 
-_CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 #: Seconds an address may take to answer, or stay silent.
 _SILENCE = 10.0
 
@@ -49,8 +48,8 @@ def _open(source: Source) -> Any:
     """The container. Raises VideoError."""
     settings: dict[str, Any] = {}
     if isinstance(source, int):
-        form, device = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
-        place, settings = device.format(source), {"format": form}
+        form, place = opened_by(source)
+        settings = {"format": form}
     else:
         place = str(source)
         if is_address(source):

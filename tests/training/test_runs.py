@@ -153,3 +153,9 @@ def test_the_log_grows_when_a_newer_mien_knows_more(tmp_path):
         rows = list(csv.DictReader(file))
     assert rows[0] == {"epoch": "0", "lr": "0.1", "val/loss": "2.0", "val/auroc": ""}
     assert rows[1]["val/auroc"] == "0.75000"
+
+
+def test_half_precision_with_clipped_gradients_on_a_cpu(drawn, tmp_path):
+    settings = ("trainer.precision=bf16-mixed", "trainer.clip=1.0", "optimizer.name=adamw", "schedule.epochs=1")
+    trained(drawn_recipe(*settings), drawn, tmp_path / "run")
+    assert 0 <= float(figures(tmp_path / "run")[0]["val/accuracy"]) <= 1

@@ -24,6 +24,8 @@ def build_optimizer(learner: Any, section: OptimizerSection) -> torch.optim.Opti
         "adamw": lambda p: torch.optim.AdamW(p, section.lr, fused=fused),
     }
     base = kinds[section.name](groups)
+    if fused:  # Lightning refuses to clip for such optimizers, which a gradient scaler would forbid; CPUs have none
+        base._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return Sam(base, section.sam) if section.sam else base
 
 

@@ -34,6 +34,7 @@ VERBS = {
     "calibrate": "calibrate",
     "data": "data",
     "models": "models",
+    "doctor": "doctor",
 }
 
 

@@ -29,7 +29,7 @@ from mien.labels import affect_means
 @dataclass(frozen=True)
 class Trained:
     """One line of the table.  manifest: 'votes' for FER+ distributions with the affect that they imply, else the folder.
-    rule: of FER+, for judging.  init: the run it starts from."""
+    rule: of FER+, for judging.  init: the run, or the model that ships, which it starts from."""
 
     recipe: str
     settings: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ RUNS = {
             "crop.width=64",
             "crop.height=64",
             "crop.border=3",
-            "schedule.epochs=5",
+            "schedule.epochs=4",
             "optimizer.lr=0.001",
             "trainer.batch=64",
             "trainer.precision=32-true",
@@ -81,7 +81,7 @@ RUNS = {
             "crop.width=48",
             "crop.height=48",
             "crop.border=3",
-            "schedule.epochs=10",
+            "schedule.epochs=6",
             "optimizer.lr=0.001",
             "trainer.batch=256",
             "trainer.ema=0.99",
@@ -89,6 +89,12 @@ RUNS = {
         "55.84 % (50 epochs, 224 px)",
     ),
     "small": Trained("fer2013-small", ("schedule.epochs=20",), "70.14 % (R50+ViT-B, the best of the systems)"),
+    "small-from-ferplus": Trained(
+        "fer2013-small",
+        ("optimizer.lr=0.03", "optimizer.decay=0.001", "schedule.epochs=16", "schedule.warmup=1"),
+        "70.14 % (R50+ViT-B, the best of the systems)",
+        init="ferplus-small",
+    ),
     "classifier": Trained(
         "affectnet8-mobilenetv2",
         (*VOTES, "schedule.epochs=3", "schedule.name=cosine"),
@@ -134,7 +140,7 @@ def command(name: str, data: Path, runs: Path, threads: int | None) -> list[str]
     words = ["train", one.recipe, "--data", str(source), "--out", str(runs / name)]
     for setting in one.settings:
         words += ["--set", setting]
-    words += ["--init", str(runs / one.init)] if one.init else []
+    words += ["--init", str(runs / one.init) if one.init in RUNS else one.init] if one.init else []
     words += ["--threads", str(threads)] if threads else []
     return [*words, "--resume"] if (runs / name / "last.ckpt").is_file() else words
 

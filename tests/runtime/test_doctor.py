@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mien as package
-from mien.runtime import doctor, store
+from mien.runtime import doctor, machine, store
 from mien.runtime.doctor import Finding
 from mien.runtime.wheels import pairs, requirements
 
@@ -70,7 +70,7 @@ def test_this_installation_is_well(mien):
     assert found["choice"]["reason"]
     assert {one["name"] for one in found["engines"]} == {"onnx", "openvino", "tensorrt"}
     assert [one["name"] for one in found["models"]] == list(store.ENTRIES)
-    assert found["cores"] >= 1
+    assert found["machine"]["cores"] >= 1
     assert not any(finding["broken"] for finding in found["findings"])
 
 
@@ -121,12 +121,12 @@ def test_an_altered_file_in_the_cache_is_told(mien):
 @pytest.mark.parametrize(("text", "cores"), [("max 100000\n", None), ("150000 100000\n", 1.5), ("", None)])
 def test_a_containers_share_of_the_processor(tmp_path, text, cores):
     (tmp_path / "cpu.max").write_text(text)
-    assert doctor._quota(tmp_path / "cpu.max") == cores
-    assert doctor._quota(tmp_path / "none") is None
+    assert machine.quota(tmp_path / "cpu.max") == cores
+    assert machine.quota(tmp_path / "none") is None
 
 
 def test_a_share_smaller_than_the_cores_is_noted(monkeypatch):
-    monkeypatch.setattr(doctor, "_quota", lambda: 0.5)
+    monkeypatch.setattr(doctor, "quota", lambda: 0.5)
     [finding] = doctor._limits()
     assert not finding.broken
     assert "--threads 1" in finding.mend

@@ -35,6 +35,7 @@ VERBS = {
     "data": "data",
     "models": "models",
     "doctor": "doctor",
+    "bench": "bench",
 }
 
 

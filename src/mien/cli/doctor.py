@@ -47,11 +47,12 @@ def _show(found: Examination) -> None:
 
 
 def _sections(found: Examination) -> dict[str, list[str]]:
-    memory = "" if found.memory is None else f", {found.memory / 2**30:.1f} GiB"
+    here = found.machine
+    memory = "" if here.memory is None else f", {here.memory / 2**30:.1f} GiB"
     return {
         "mien": [f"{found.mien}, {found.place}"],
-        "Python": [found.python],
-        "machine": [found.system, f"{found.processor}, {found.cores} cores{memory}"],
+        "Python": [f"{here.python}, {found.executable}"],
+        "machine": [here.system, f"{here.processor}, {here.cores} cores{memory}"],
         "engines": _engines(found),
         "models": [
             f"{one.name}: {f'{one.size / 1e6:.2f} MB, {one.place}' if one.place else f'not here; mien models pull {one.name}'}"

@@ -55,12 +55,12 @@ class Classifier:
 
     def _run(self, chips: np.ndarray, ask: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
         parts = [
-            ask(np.ascontiguousarray(chips[start : start + self.batch].transpose(0, 3, 1, 2), np.float32))
+            ask(np.ascontiguousarray(chips[start : start + self.batch].transpose(0, 3, 1, 2)).astype(np.float32))
             for start in range(0, len(chips), self.batch)
         ]
         if not parts:
             return np.zeros((0, len(self.spec.labels)), np.float32), np.zeros((0, 2), np.float32)
-        result = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        result = parts[0] if len(parts) == 1 else tuple(np.concatenate(part) for part in zip(*parts, strict=True))
         if self.spec.expression and not np.isfinite(result[0]).all():
             raise ModelError(
                 f"{self.spec.name}: answered with probabilities that are not numbers; the file may be damaged"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
@@ -16,6 +15,7 @@ import mien
 from mien.errors import MienError
 from mien.runtime import store
 from mien.runtime.engines import Choice, Engine, available, choose
+from mien.runtime.machine import Machine, cores, quota, this_machine
 from mien.runtime.wheels import Requirement, lost_files, pairs, requirements
 from mien.vision.cameras import cameras
 
@@ -61,16 +61,12 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Examination(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. cores: that this process may use.  memory: bytes of the machine, None where the system does not say.
-    cameras: number -> name.  engines: None and choice: None where ONNX Runtime itself does not load."""
+    """All of it. executable: of Python.  cameras: number -> name.  engines: None and choice: None where ONNX Runtime itself does not load."""
 
     mien: str
     place: str
-    python: str
-    system: str
-    processor: str
-    cores: int
-    memory: int | None
+    executable: str
+    machine: Machine
     variables: dict[str, str]
     packages: list[Requirement]
     engines: list[Engine] | None
@@ -98,11 +94,8 @@ def examine() -> Examination:
     return Examination(
         mien=mien.__version__,
         place=str(Path(mien.__file__).parent),
-        python=f"{platform.python_version()} ({sys.executable})",
-        system=platform.platform(),
-        processor=_processor(),
-        cores=_cores(),
-        memory=_memory(),
+        executable=sys.executable,
+        machine=this_machine(),
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         packages=packages,
         engines=engines,
@@ -225,48 +218,17 @@ def _idle(choice: Choice | None) -> list[Finding]:
 
 def _limits() -> list[Finding]:
     """A container that may use less processor time than it sees cores."""
-    quota = _quota()
-    if quota is None or quota >= _cores():
+    allowed, seen = quota(), cores()
+    if allowed is None or allowed >= seen:
         return []
-    threads = max(1, int(quota))
+    threads = max(1, int(allowed))
     return [
         Finding(
             False,
-            f"this container may use {quota:g} cores and sees {_cores()}: engines that start a thread for each are slow",
+            f"this container may use {allowed:g} cores and sees {seen}: engines that start a thread for each are slow",
             f"--threads {threads}, or mien.load(threads={threads})",
         )
     ]
-
-
-def _quota(place: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
-    """Cores' worth of time that the control group allows; None without a limit."""
-    try:
-        allowed, _, period = place.read_text().partition(" ")
-        return None if allowed == "max" else int(allowed) / int(period)
-    except (OSError, ValueError):
-        return None
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
-
-
-def _processor(place: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as its maker gives it, where the system tells."""
-    try:
-        lines = [line.partition(":") for line in place.read_text().splitlines()]
-    except OSError:
-        lines = []
-    names = [value.strip() for key, _, value in lines if key.strip() in ("model name", "Model")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _cache() -> Cache:

@@ -20,6 +20,7 @@ __all__ = ["VERBS", "command_line", "main"]
 VERBS = {
     "predict": "predict",
     "watch": "watch",
+    "annotate": "annotate",
     "report": "report",
     "serve": "serve",
     "page": "page",

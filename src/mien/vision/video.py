@@ -112,12 +112,14 @@ def frames(
     rate: float = 25.0,
     patience: float = 30.0,
     tell: Callable[[str], None] | None = None,
+    gap: float = 0.0,
 ) -> Iterator[Frame]:
     """The frames of a file, a folder of pictures, an address or a camera (its number), one in memory at a time, upright.
 
     Seconds come from the presentation times, from 0 at the first frame: variable frame rates stay true. Pictures lie as they
     are meant to be seen: rotation flags are obeyed, and pixels that are not square are made so.
-    every: only frames whose number it divides.  begin, end: seconds, end left out; a file is not decoded before `begin`, and
+    every: only frames whose number it divides.  gap: of a file, only the first frame of each stretch of so many seconds; the
+    others are decoded, but not turned into pictures.  begin, end: seconds, end left out; a file is not decoded before `begin`, and
     frames keep their numbers.  rate: frames a second of a folder of pictures.
     patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
     the clock.
@@ -131,7 +133,7 @@ def frames(
     elif Path(source).is_dir():
         yield from _within(_folder(Path(source), every, rate), begin, end)
     else:
-        yield from _file(source, every, begin, end)
+        yield from _file(source, every, begin, end, gap)
 
 
 def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterator[Frame]:
@@ -142,8 +144,8 @@ def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterato
             yield frame
 
 
-def _file(source: str | PathLike[str], every: int, begin: float, end: float | None) -> Iterator[Frame]:
-    index, seconds, given = -1, 0.0, 0
+def _file(source: str | PathLike[str], every: int, begin: float, end: float | None, gap: float) -> Iterator[Frame]:
+    index, seconds, given, stretch = -1, 0.0, 0, -1
     info = video_info(source)
     with _open(source) as container:
         stream = container.streams.video[0]
@@ -153,7 +155,9 @@ def _file(source: str | PathLike[str], every: int, begin: float, end: float | No
                 if end is not None and seconds >= end:
                     break
                 given += 1
-                if index % every == 0:
+                now = int((seconds + 1e-6) / gap) if gap else stretch + 1
+                if index % every == 0 and now > stretch:
+                    stretch = now
                     yield Frame(_upright(picture, stream), index, seconds)
         except av.error.FFmpegError as error:
             raise VideoError(f"{source}: damaged after {index + 1} frames ({seconds:.2f} s): {error}") from error

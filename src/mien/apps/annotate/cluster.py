@@ -1,0 +1,160 @@
+"""The runner of many machines: the same worker as actors of Ray Data."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mien.apps.annotate.job import FOLDER, Done
+from mien.apps.annotate.places import Place, open_place
+from mien.apps.annotate.worker import Child, Files, Worker, check_seen
+from mien.errors import ConfigError, MienError, MissingExtra, OutputError
+
+__all__ = ["Actor", "run_ray"]
+
+#: From the third try of a block on, a process of its own does it: an input may have killed the others.
+_CAREFUL = 3
+#: Ray's blocks are as many at most: each holds so many of ours that this suffices.
+_TASKS = 10_000
+
+
+class Actor:
+    """What Ray starts on each core. Calls with numbers of blocks; answers with what their parts hold.
+
+    A try is written down beside the plan before a block is begun, so that a block which kills its actor is noticed.
+    """
+
+    def __init__(self, out: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="mien-")
+        self._files = _fetched(open_place(out), Path(self._folder.name))
+        self._out, self._worker = out, Worker(out, self._files)
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
+        for number, again in zip(batch["block"], batch["again"], strict=True):
+            try:
+                answer = msgspec.json.encode(self._do(int(number), bool(again)))
+            except MienError as error:
+                answer = msgspec.json.encode({"error": str(error), "kind": type(error).__name__})
+            yield {"answer": [answer]}
+
+    def _do(self, number: int, again: bool) -> Done:
+        done = None if again else self._worker.done(number)
+        if done is not None:
+            return done
+        tries = open_place(self._out) / FOLDER / "tries" / f"{number:07d}"
+        before = msgspec.json.decode(tries.read())["tries"] if tries.exists() else 0
+        facts = {"tries": before + 1, "host": socket.gethostname(), "process": os.getpid()}
+        tries.write(msgspec.json.encode(facts))
+        done = self._carefully(number) if before + 1 >= _CAREFUL else self._worker.do(number)
+        tries.remove()
+        return done
+
+    def _carefully(self, number: int) -> Done:
+        child = Child(self._out, self._files)
+        try:
+            return child.do(number)
+        finally:
+            child.close()
+
+
+def _shared(out: Place, files: Files) -> None:
+    """Put model and detector beside the plan, where every machine finds them."""
+    for name, file in (("model.onnx", files.model), ("detector.onnx", files.detector)):
+        place = out / FOLDER / name
+        if file is not None and not place.exists():
+            place.write(Path(file).read_bytes())
+
+
+def _fetched(out: Place, folder: Path) -> Files:
+    """Copies of model and detector on this machine. Raises ConfigError: the job's folder cannot be seen from here."""
+    check_seen(out)
+    found: list[str | None] = []
+    for name in ("model.onnx", "detector.onnx"):
+        place = out / FOLDER / name
+        found.append(str(folder / name) if place.exists() else None)
+        if found[-1] is not None:
+            (folder / name).write_bytes(place.read())
+    assert found[0] is not None
+    return Files(found[0], found[1])
+
+
+def run_ray(
+    out: str,
+    numbers: Sequence[int],
+    files: Files,
+    workers: int | None = None,
+    address: str | None = None,
+    again: bool = False,
+) -> Iterator[Done]:
+    """Each block as it is finished, in any order, by actors on the cores of a Ray cluster; what a dead actor had open is done
+    again by another.
+
+    workers: actors at most; as many as the cluster has cores by default.  address: of a cluster; by default the one that
+    `ray start` began here, or one that lasts as long as this process.  again: even blocks whose parts are there.
+    Raises MissingExtra, ConfigError (no cluster answers), and the first error of any actor.
+    """
+    ray = _connected(address, workers)
+    import pyarrow as pa
+
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    data.print_on_execution_start = False
+    share = -(-len(numbers) // _TASKS)
+    tables = [
+        pa.table({"block": part, "again": [again] * len(part)})
+        for part in (numbers[i : i + share] for i in range(0, len(numbers), share))
+    ]
+    cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    most = max(1, min(workers or cores, len(tables)))
+    _shared(open_place(out), files)
+    answers = ray.data.from_arrow(tables).map_batches(
+        Actor,
+        fn_constructor_args=(out,),
+        compute=ray.data.ActorPoolStrategy(size=most, max_tasks_in_flight_per_actor=1),
+        batch_size=1,
+        num_cpus=1,
+    )
+    try:
+        for found in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from map(_answered, found["answer"].to_pylist())
+    except ray.exceptions.RayError as error:
+        last = (str(error).strip().splitlines() or ["?"])[-1][:300]
+        raise OutputError(f"Ray: {last}; finished parts are kept: give the same command again") from error
+
+
+def _connected(address: str | None, workers: int | None) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # mien sends nothing anywhere, nor does what it starts
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors come as exceptions
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtra.of(f"--runner ray needs {error.name}", "ray") from error
+    if ray.is_initialized():
+        return ray
+    fresh: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **fresh)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        where = address or "this machine"
+        raise ConfigError(
+            f"--address: no Ray cluster answers at {where} ({str(error).splitlines()[0][:160]}); begin one with `ray start --head`"
+        ) from error
+    return ray
+
+
+def _answered(answer: bytes) -> Done:
+    found = msgspec.json.decode(answer)
+    if "error" in found:
+        import mien.errors
+
+        raise getattr(mien.errors, found["kind"], OutputError)(found["error"])
+    return msgspec.convert(found, Done)

@@ -1,0 +1,211 @@
+"""Places: folders on this machine, and buckets through fsspec, spoken to in one way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mien.errors import ConfigError, DataError, MissingExtra, OutputError
+from mien.files import whole_file
+
+try:
+    import fsspec
+except ImportError as error:
+    raise MissingExtra.of(f"Annotating needs {error.name}", "data") from error
+
+__all__ = ["Place", "is_glob", "open_place", "place_errors", "reason"]
+
+#: What buckets raise besides OSError, by the module that must have been imported for it to be raised.
+_RAISED = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("aiohttp", "ClientError"),
+)
+_TRIES, _PAUSE = 3, 0.5
+
+
+def place_errors() -> tuple[type[BaseException], ...]:
+    """What reading from a place may raise."""
+    found = [getattr(sys.modules[module], name, None) for module, name in _RAISED if module in sys.modules]
+    return (OSError, *(kind for kind in found if kind is not None))
+
+
+def reason(error: BaseException) -> str:
+    """An error of a place in a few words."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(words).split())[:200]
+
+
+def is_glob(text: str) -> bool:
+    """Whether a text is a pattern and not the name of something that is there."""
+    return any(letter in text for letter in "*?[") and not Path(text).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file or folder: a file system of fsspec and a path in it."""
+
+    fs: Any
+    path: str
+    local: bool
+
+    def __str__(self) -> str:
+        text = self.path if self.local else str(self.fs.unstrip_protocol(self.path))
+        return os.fsencode(text).decode("utf-8", "replace")
+
+    def __truediv__(self, name: str) -> Place:
+        return Place(self.fs, f"{self.path.rstrip('/')}/{name}", self.local)
+
+    def at(self, path: str) -> Place:
+        """Another path in the same file system."""
+        return Place(self.fs, path, self.local)
+
+    def stored(self) -> bytes:
+        """What `open_place` opens again, whatever bytes the name holds."""
+        return os.fsencode(self.path) if self.local else str(self).encode()
+
+    def exists(self) -> bool:
+        """Whether something is there. Raises DataError: it cannot be asked."""
+        return bool(self._kind())
+
+    def is_folder(self) -> bool:
+        """Whether it is a folder (a prefix, in a bucket). Raises DataError."""
+        return self._kind() == "directory"
+
+    def _kind(self) -> str:
+        try:
+            return str(self.fs.info(self.path)["type"])
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except place_errors() as error:
+            raise self._unread(error) from error
+
+    def _unread(self, error: BaseException) -> DataError:
+        return DataError(
+            f"{self}: cannot be read ({reason(error)}); are name, rights and credentials as they should be?"
+        )
+
+    def read(self) -> bytes:
+        """All bytes; a bucket is asked three times. Raises what `place_errors` lists."""
+        if self.local:
+            return Path(self.path).read_bytes()
+        for attempt in range(_TRIES):
+            try:
+                return bytes(self.fs.cat_file(self.path))
+            except (FileNotFoundError, PermissionError, IsADirectoryError):
+                raise
+            except place_errors():
+                if attempt == _TRIES - 1:
+                    raise
+                time.sleep(_PAUSE * 2**attempt)
+        raise AssertionError
+
+    def open(self) -> Any:
+        """A file object to read from, with `seek`."""
+        return self.fs.open(self.path, "rb")
+
+    def fetch(self, out: Path) -> None:
+        """Copy the file to a file of this machine."""
+        self.fs.get_file(self.path, str(out))
+
+    def write(self, data: bytes) -> None:
+        """The file appears whole or not at all. Raises OutputError."""
+        try:
+            if self.local:
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(self.path, overwrite=True) as aside:
+                    aside.write_bytes(data)
+            else:
+                self.fs.pipe_file(self.path, data)
+        except OutputError:
+            raise
+        except place_errors() as error:
+            raise OutputError(f"{self}: cannot be written ({reason(error)})") from error
+
+    def remove(self) -> None:
+        """The file or folder is gone. Raises OutputError."""
+        try:
+            if not self._kind():
+                return
+            if self.local and Path(self.path).is_dir():
+                shutil.rmtree(self.path)
+            else:
+                self.fs.rm(self.path, recursive=True)
+        except place_errors() as error:
+            raise OutputError(f"{self}: cannot be removed ({reason(error)})") from error
+
+    def names(self) -> list[str]:
+        """The names of what lies in this folder, sorted; none if it is not there."""
+        try:
+            found = self.fs.ls(self.path, detail=False, **({} if self.local else {"refresh": True}))
+        except FileNotFoundError:
+            return []
+        except place_errors() as error:
+            raise DataError(f"{self}: cannot be read ({reason(error)})") from error
+        return sorted(name for name in (path.rstrip("/").rsplit("/", 1)[-1] for path in found) if name)
+
+    def files(self, without: str = "") -> Iterator[tuple[Place, int]]:
+        """Every file below this folder and its size, folder by folder, hidden ones left out; a glob's files. Links to folders
+        of this machine are not followed.
+
+        without: a path in the same file system below which nothing is taken. Raises DataError.
+        """
+        found = self._globbed() if is_glob(self.path) else self._walked_here() if self.local else self._walked()
+        try:
+            for path, size in found:
+                if not without or not path.startswith(without.rstrip("/") + "/"):
+                    yield self.at(path), size
+        except place_errors() as error:
+            raise self._unread(error) from error
+
+    def _walked_here(self) -> Iterator[tuple[str, int]]:
+        def fail(error: OSError) -> None:
+            raise error
+
+        for folder, folders, names in os.walk(self.path, onerror=fail):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(name for name in names if not name.startswith(".")):
+                path = os.path.join(folder, name)
+                if os.path.isfile(path):
+                    yield path, os.path.getsize(path)
+
+    def _walked(self) -> Iterator[tuple[str, int]]:
+        for _, folders, files in self.fs.walk(self.path, detail=True, on_error="raise"):
+            for name in [name for name in folders if name.startswith(".")]:
+                del folders[name]
+            for name in sorted(name for name in files if not name.startswith(".")):
+                yield files[name]["name"], int(files[name].get("size") or 0)
+
+    def _globbed(self) -> Iterator[tuple[str, int]]:
+        for path, facts in sorted(self.fs.glob(self.path, detail=True).items()):
+            if facts.get("type") == "file":
+                yield path, int(facts.get("size") or 0)
+
+
+def open_place(text: str | os.PathLike[str] | bytes) -> Place:
+    """The place that a path or an address (s3://, gs://, memory://, file://, ...) names.
+
+    Raises ConfigError (no such kind of address, or what it needs is not installed).
+    """
+    name = os.fsdecode(text)
+    try:
+        fs, path = fsspec.core.url_to_fs(name)
+    except ImportError as error:
+        missing = str(error).strip() or "a package that is not installed"
+        raise ConfigError(f"{name}: fsspec cannot open such addresses yet: {missing} (by pip)") from error
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}; addresses begin with s3://, gs://, az://, file:// ...") from error
+    except place_errors() as error:
+        raise DataError(f"{name}: cannot be reached ({reason(error)})") from error
+    return Place(fs, path, "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)))

@@ -1,0 +1,303 @@
+"""The plan: every input, in blocks. It is made once and kept, so that a restart does the same blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mien.apps.annotate.places import Place, is_glob, open_place, place_errors, reason
+from mien.errors import ConfigError, DataError
+from mien.vision.image import SUFFIXES
+
+__all__ = ["CHUNK", "PARQUET", "VIDEOS", "Asked", "Block", "Line", "Planned", "make_plan", "read_block"]
+
+#: File name endings that are taken for videos and for Parquet.
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv"})  # fmt: skip
+PARQUET = frozenset({".parquet", ".pq"})
+#: Blocks in a file of the plan, and in a folder of parts.
+CHUNK = 1000
+#: Bytes of video that take about as long as one image; what a video of unknown size counts.
+_VIDEO_BYTES, _VIDEO_UNKNOWN = 100_000, 64
+_BYTES = ("image", "bytes", "jpg", "jpeg", "png", "webp")
+_PATHS = ("path", "file", "file_name", "filename", "url", "uri", "video")
+_SCHEMA = pa.schema(
+    [("block", pa.int32()), ("kind", pa.dictionary(pa.int8(), pa.string())), ("place", pa.binary()),
+     ("start", pa.int64()), ("size", pa.int64())]
+)  # fmt: skip
+
+
+class Line(NamedTuple):
+    """kind: 'image', 'video' or 'rows'.  place: what `open_place` opens.  start, size: rows of a Parquet file."""
+
+    kind: str
+    place: bytes
+    start: int = 0
+    size: int = 1
+
+
+class Block(NamedTuple):
+    """What is done in one go and becomes one part."""
+
+    number: int
+    lines: tuple[Line, ...]
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs it has."""
+        return sum(line.size for line in self.lines)
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What to annotate.
+
+    input: a folder, a file, a glob or an address.  block: inputs in a block.  column: of Parquet files, the one with images or paths; '' to find it.
+    keep: columns to carry over (as `input_NAME` where the
+    annotation has that name itself).  root: where relative paths in Parquet files begin; '' for the file's own folder.
+    """
+
+    input: str
+    block: int = 1024
+    column: str = ""
+    keep: tuple[str, ...] = ()
+    root: str = ""
+
+
+class Planned(NamedTuple):
+    """blocks, inputs: how many.  column: the Parquet column with images or paths.  kept: Arrow schema of the columns carried
+    over, as bytes; both empty for files. root: where relative paths begin."""
+
+    blocks: int
+    inputs: int
+    column: str
+    kept: bytes
+
+
+def make_plan(asked: Asked, folder: Place, out: Place, told: Callable[[int], None] = lambda _: None) -> Planned:
+    """List the inputs into files of the folder, a thousand blocks each; memory holds one such file.
+
+    out: where the parts go; nothing below it is an input.  told: hears how many inputs were found so far.
+    Raises DataError: nothing to annotate, an input that cannot be listed, a Parquet file that is none or lacks a column.
+    """
+    listing = _Listing(asked, out)
+    writer = _Writer(folder, told)
+    for lines in listing.blocks():
+        writer.add(lines)
+    writer.flush()
+    if not writer.inputs:
+        raise DataError(f"{asked.input}: nothing to annotate: {listing.nothing()}")
+    kept = pa.schema(listing.kept).serialize().to_pybytes() if listing.kept else b""
+    return Planned(writer.blocks, writer.inputs, listing.column, kept)
+
+
+def chunk_name(block: int) -> str:
+    """The plan's file that holds a block."""
+    return f"plan-{block // CHUNK:06d}.arrow"
+
+
+def read_block(folder: Place, number: int) -> Block:
+    """A block of the plan. Raises DataError."""
+    place = folder / chunk_name(number)
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(place.read())).read_all()
+    except (*place_errors(), pa.ArrowInvalid) as error:
+        raise DataError(f"{place}: the plan cannot be read ({reason(error)}); begin anew with --overwrite") from error
+    start, end = (int(edge) for edge in table["block"].to_numpy().searchsorted([number, number + 1]))
+    own = table.slice(start, end - start)
+    columns = [own[name].to_pylist() for name in ("kind", "place", "start", "size")]
+    return Block(number, tuple(Line(*values) for values in zip(*columns, strict=True)))
+
+
+class _Writer:
+    """Numbers blocks and writes them, a thousand a file."""
+
+    def __init__(self, folder: Place, told: Callable[[int], None]) -> None:
+        self.blocks = self.inputs = 0
+        self._folder, self._told = folder, told
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """One more block."""
+        if self.blocks and self.blocks % CHUNK == 0:
+            self.flush()
+        self._rows += [(self.blocks, *line) for line in lines]
+        self.blocks += 1
+        self.inputs += sum(line.size for line in lines)
+        self._told(self.inputs)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if not self._rows:
+            return
+        columns = [
+            pa.array(values, kind.type) for values, kind in zip(zip(*self._rows, strict=True), _SCHEMA, strict=True)
+        ]
+        stream = pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(stream, _SCHEMA, options=options) as file:
+            file.write_table(pa.table(columns, schema=_SCHEMA))
+        (self._folder / chunk_name(self._rows[0][0])).write(stream.getvalue().to_pybytes())
+        self._rows = []
+
+
+@dataclass
+class _Listing:
+    """What an input holds; known once its blocks have been gone through."""
+
+    asked: Asked
+    out: Place
+    column: str = ""
+    kept: list[pa.Field] = field(default_factory=list)
+    seen: int = 0
+
+    def blocks(self) -> Iterator[list[Line]]:
+        """The lines of each block."""
+        place = open_place(self.asked.input)
+        files = self._files(place)
+        first = next(files, None)
+        if first is None:
+            return
+        if first[0] == "parquet":
+            yield from self._row_blocks(entry for entry in chain([first], files))
+        else:
+            if self.asked.column or self.asked.keep:
+                raise ConfigError("--column, --keep: are for Parquet files; the input holds pictures or videos")
+            yield from self._file_blocks(chain([first], files))
+
+    def _files(self, place: Place) -> Iterator[tuple[str, Place, int]]:
+        """(kind, place, size) of each file that is an input. Raises DataError: both Parquet and others."""
+        if not is_glob(place.path) and not place.is_folder():
+            if not place.exists():
+                raise DataError(f"{place}: there is no such file, folder or pattern; check its name")
+            kind = _kind(place.path) or "image"
+            yield kind, place, 0
+            return
+        known: tuple[str, Place] | None = None
+        for file, size in place.files(self.out.path if self.out.fs == place.fs else ""):
+            self.seen += 1
+            kind = _kind(file.path)
+            if not kind:
+                continue
+            if known and (kind == "parquet") != (known[0] == "parquet"):
+                raise DataError(
+                    f"{place}: holds Parquet files and others ({known[1]}, {file}); say with a pattern which: '*.parquet' or '*.jpg'"
+                )
+            known = kind, file
+            yield kind, file, size
+
+    def _file_blocks(self, files: Iterable[tuple[str, Place, int]]) -> Iterator[list[Line]]:
+        lines: list[Line] = []
+        weight = 0
+        for kind, place, size in files:
+            lines.append(Line(kind, place.stored()))
+            weight += 1 if kind == "image" else max(1, size // _VIDEO_BYTES)
+            if weight >= self.asked.block:
+                yield lines
+                lines, weight = [], 0
+        if lines:
+            yield lines
+
+    def _row_blocks(self, files: Iterable[tuple[str, Place, int]]) -> Iterator[list[Line]]:
+        for _, place, _ in files:
+            groups, column, kept, videos = self._footer(place)
+            if not self.column:
+                self.column, self.kept = column, kept
+            elif (column, kept) != (self.column, self.kept):
+                raise DataError(
+                    f"{place}: its columns differ from those of the files before it (column {self.column!r}, "
+                    f"kept {[str(f) for f in self.kept]}); annotate it on its own"
+                )
+            step = max(1, self.asked.block // _VIDEO_UNKNOWN) if videos else self.asked.block
+            for start, count in _cut(groups, step):
+                yield [Line("rows", place.stored(), start, count)]
+
+    def _footer(self, place: Place) -> tuple[list[int], str, list[pa.Field], bool]:
+        """Rows of each row group, the column of images, the columns to keep, whether the column is named for videos."""
+        try:
+            with place.open() as file:
+                parquet = pq.ParquetFile(file)
+                groups = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+                schema = parquet.schema_arrow
+        except (*place_errors(), pa.ArrowInvalid) as error:
+            raise DataError(
+                f"{place}: cannot be read as Parquet ({reason(error)}); mend it, or leave it out with a pattern"
+            ) from error
+        column = _column(place, schema, self.asked.column)
+        return groups, column, [_kept(place, schema, name) for name in self.asked.keep], column == "video"
+
+    def nothing(self) -> str:
+        """Why there is nothing."""
+        if self.column:
+            return "its Parquet files have no rows"
+        if self.seen:
+            return f"none of its {self.seen} files is a picture, a video or Parquet by its ending"
+        return "no file lies there"
+
+
+def _kind(path: str) -> str:
+    suffix = path[path.rfind(".") :].lower() if "." in path else ""
+    if suffix in PARQUET:
+        return "parquet"
+    return "image" if suffix in SUFFIXES else "video" if suffix in VIDEOS else ""
+
+
+def _cut(groups: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
+    """(start, count) of blocks of about `size` rows, which end where row groups end if these are not much larger.
+
+    >>> list(_cut([100, 100, 100], 200)), list(_cut([500], 200))
+    ([(0, 200), (200, 100)], [(0, 167), (167, 167), (334, 166)])
+    """
+    start = count = 0
+    for rows in groups:
+        if rows > 1.5 * size:
+            if count:
+                yield start, count
+                start, count = start + count, 0
+            pieces = -(-rows // size)
+            for piece in range(pieces):
+                share = rows // pieces + (piece < rows % pieces)
+                yield start, share
+                start += share
+            continue
+        count += rows
+        if count >= size:
+            yield start, count
+            start, count = start + count, 0
+    if count:
+        yield start, count
+
+
+def _column(place: Place, schema: pa.Schema, asked: str) -> str:
+    """The column that holds images or paths. Raises DataError."""
+    names = [asked] if asked else [name for name in (*_BYTES, *_PATHS) if name in schema.names]
+    for name in names:
+        if name in schema.names and _holds(schema.field(name).type):
+            return name
+    if asked and asked not in schema.names:
+        raise DataError(f"{place}: no column {asked!r}; there are {', '.join(schema.names)}")
+    what = (
+        f"column {asked!r} holds neither" if asked else f"no column of images or paths among {', '.join(schema.names)}"
+    )
+    raise DataError(f"{place}: {what}; name one of bytes, of text, or a struct of `bytes` and `path` with --column")
+
+
+def _holds(kind: pa.DataType) -> bool:
+    plain = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
+    if pa.types.is_struct(kind):
+        return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
+    return any(is_it(kind) for is_it in plain)
+
+
+def _kept(place: Place, schema: pa.Schema, name: str) -> pa.Field:
+    from mien.apps.annotate.columns import FACE_LISTS, OWN
+
+    if name not in schema.names:
+        raise DataError(f"{place}: no column {name!r} to keep; there are {', '.join(schema.names)}")
+    taken = name in {*FACE_LISTS, *(column.name for column in OWN)}
+    meaning = {"meaning": "as in the input", "input": name}
+    return pa.field(f"input_{name}" if taken else name, schema.field(name).type, metadata=meaning)

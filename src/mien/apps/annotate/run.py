@@ -1,0 +1,167 @@
+"""From an input to a folder of parts: the job is begun or gone on with, whoever does its blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+import msgspec
+
+import mien
+from mien.apps.annotate.job import FOLDER, Done, How, Job, absolute, finished, locked, start
+from mien.apps.annotate.local import run_local
+from mien.apps.annotate.places import Place, open_place
+from mien.apps.annotate.plan import Asked
+from mien.apps.annotate.worker import Files, out_text
+from mien.errors import ConfigError
+from mien.runtime.detect import detector_path
+from mien.runtime.engines import choose
+from mien.runtime.sessions import read_spec
+from mien.runtime.store import DEFAULT_MODEL, model_file
+
+__all__ = ["Quiet", "Show", "Summary", "annotate"]
+
+
+class Show(Protocol):
+    """What may be shown while an annotation goes on."""
+
+    def planning(self, inputs: int) -> None:
+        """So many inputs were found so far."""
+
+    def begins(self, inputs: int, done: int, failed: int) -> None:
+        """So many inputs, of which so many were done before, and so many of those could not be read."""
+
+    def seen(self, block: int, number: int) -> None:
+        """An input of a block is about to be read."""
+
+    def finished(self, done: Done) -> None:
+        """A part is written."""
+
+    def tell(self, words: str) -> None:
+        """Something that the user should know."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def planning(self, inputs: int) -> None:
+        """See Show."""
+
+    def begins(self, inputs: int, done: int, failed: int) -> None:
+        """See Show."""
+
+    def seen(self, block: int, number: int) -> None:
+        """See Show."""
+
+    def finished(self, done: Done) -> None:
+        """See Show."""
+
+    def tell(self, words: str) -> None:
+        """See Show."""
+
+
+class Summary(NamedTuple):
+    """What an annotation holds, and how many of its blocks were there before."""
+
+    inputs: int
+    failed: int
+    frames: int
+    faces: int
+    blocks: int
+    before: int
+
+
+def annotate(
+    what: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    runner: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    model: str | PathLike[str] = DEFAULT_MODEL,
+    detector: str = "auto",
+    detector_file: str | PathLike[str] | None = None,
+    min_size: float | None = None,
+    rate: float = 1.0,
+    engine: str = "auto",
+    device: str = "auto",
+    block: int = 1024,
+    column: str = "",
+    keep: tuple[str, ...] = (),
+    root: str = "",
+    overwrite: bool = False,
+    retry: bool = False,
+    show: Show | None = None,
+) -> Summary:
+    """Annotate a folder, a file, a glob, Parquet files or an address into partitioned Parquet: one row an input (docs/scale.md).
+
+    A job that was stopped goes on: finished parts stay.
+    workers, address: see mien.apps.annotate.local and .cluster.  model, detector, engine, device: as in mien.load.  rate:
+    frames a second of videos; 0 reads each.  block: inputs a part.
+    column, keep, root: of Parquet files: where images or paths are, what to carry over, where relative paths begin.
+    overwrite: remove what an earlier annotation left in `out`.  retry: do blocks again in which something could not be read.
+    Raises ConfigError, DataError, OutputError, ModelError, MissingExtra; finished parts are kept.
+    """
+    show, place = show or Quiet(), open_place(fspath(out))
+    files = _files(model, detector, detector_file)
+    how = How(
+        model=str(model), model_hash=_hash(files.model), detector=detector, detector_hash=_hash(files.detector),
+        min_size=min_size, rate=rate, engine=engine, device=device,
+    )  # fmt: skip
+    asked = Asked(input=absolute(fspath(what)), block=block, column=column, keep=keep, root=absolute(root))
+    choose(engine, device, files.model)
+    labels = read_spec(files.model).labels
+    if runner == "ray" and not files.model.endswith(".onnx"):
+        raise ConfigError(f"{model}: only .onnx files travel to other machines; give one to --runner ray")
+    with locked(place):
+        job = start(place, asked, how, labels, f"mien {mien.__version__}", overwrite, show.planning)
+        before = finished(place, job, retry, told=show.tell)
+        show.begins(job.inputs, sum(d.inputs for d in before.values()), sum(d.failed for d in before.values()))
+        parts = list(before.values())
+        for done in _run(runner, place, job, before, files, workers, address, retry, show):
+            show.finished(done)
+            parts.append(done)
+        return _summed(place, parts, len(before))
+
+
+def _files(model: str | PathLike[str], detector: str, detector_file: str | PathLike[str] | None) -> Files:
+    found = detector_path(detector, detector_file)
+    return Files(str(Path(model_file(model)).resolve()), None if found is None else str(found.resolve()))
+
+
+def _hash(file: str | None) -> str:
+    return "" if file is None or not Path(file).is_file() else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _run(
+    runner: str,
+    out: Place,
+    job: Job,
+    before: dict[int, Done],
+    files: Files,
+    workers: int | None,
+    address: str | None,
+    retry: bool,
+    show: Show,
+) -> Iterator[Done]:
+    numbers = [number for number in range(job.blocks) if number not in before]
+    if not numbers:
+        return
+    if runner == "ray":
+        from mien.apps.annotate.cluster import run_ray
+
+        yield from run_ray(out_text(out), numbers, files, workers, address, retry)
+    else:
+        yield from run_local(out_text(out), numbers, files, workers, show.seen)
+
+
+def _summed(out: Place, parts: list[Done], before: int) -> Summary:
+    inputs, failed, frames, faces = (
+        sum(getattr(done, name) for done in parts) for name in ("inputs", "failed", "frames", "faces")
+    )
+    summary = Summary(inputs, failed, frames, faces, len(parts), before)
+    (out / FOLDER / "summary.json").write(msgspec.json.format(msgspec.json.encode(summary._asdict()), indent=2))
+    return summary

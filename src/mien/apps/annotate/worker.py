@@ -1,0 +1,207 @@
+"""Whoever does blocks: in this process, or in a process of its own that an input may kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from os import PathLike
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mien.apps.annotate.block import Source, annotate_block
+from mien.apps.annotate.columns import Row, schema_of, table_of
+from mien.apps.annotate.job import FOLDER, Done, Job, job_of, part_place, read_part
+from mien.apps.annotate.places import Place, open_place
+from mien.apps.annotate.plan import read_block
+from mien.errors import ConfigError, MienError, OutputError
+from mien.runtime.read import Reader, load
+
+__all__ = ["Child", "Files", "Worker", "check_seen", "out_text"]
+
+#: An input that killed a process so often is left unread; so many inputs of a block may do so before the job stops.
+_DEATHS, _LOST = 2, 10
+
+
+class Files(msgspec.Struct, frozen=True):
+    """Where model and detector lie on this machine; no detector file for 'whole'."""
+
+    model: str
+    detector: str | None
+
+
+class Worker:
+    """Does blocks of a job, one at a time, on one core.
+
+    Raises ConfigError: the job's folder cannot be seen from here; ModelError: the model cannot be opened.
+    """
+
+    def __init__(self, out: str | PathLike[str], files: Files) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)
+        self.out = open_place(out)
+        found = self.job = check_seen(self.out)
+        how = found.how
+        self.reader: Reader = load(
+            files.model, how.detector, 1, files.detector, how.min_size, engine=how.engine, device=how.device
+        )
+        self._source = Source(how.rate, found.column, found.asked.keep, found.asked.root)
+
+    def do(
+        self, number: int, seen: Callable[[int], None] = lambda _: None, lost: Mapping[int, str] | None = None
+    ) -> Done:
+        """Annotate a block and write its part, whole; nothing to do if the part is there. Raises OutputError, DataError."""
+        block = read_block(self.out / FOLDER, number)
+        rows = annotate_block(block, self.reader, self._source, seen, lost)
+        done = Done(
+            number, len(rows), sum(row.error is not None for row in rows), sum(len(row.frame_index) for row in rows),
+            sum(len(row.found) for row in rows),
+        )  # fmt: skip
+        if done.inputs != block.inputs:
+            raise OutputError(f"block {number}: {done.inputs} rows for {block.inputs} inputs")
+        part_place(self.out, number).write(self._encoded(rows, done))
+        return done
+
+    def done(self, number: int) -> Done | None:
+        """What the part of a block says, if it is there."""
+        return read_part(self.out, self.job, number)
+
+    def _encoded(self, rows: list[Row], done: Done) -> bytes:
+        job = self.job
+        facts = {
+            "job": job.id, "done": msgspec.to_builtins(done), "model": self.reader.classifier.spec.name,
+            "model_hash": job.how.model_hash, "detector": job.how.detector, "detector_hash": job.how.detector_hash,
+            "made_by": job.made_by,
+        }  # fmt: skip
+        kept = list(pa.ipc.read_schema(pa.BufferReader(job.kept))) if job.kept else []
+        stream = pa.BufferOutputStream()
+        names = {field.name: field.metadata[b"input"].decode() for field in kept}
+        for row in rows:
+            row.kept = {name: row.kept.get(source) for name, source in names.items()}
+        pq.write_table(table_of(rows, schema_of(job.labels, kept, facts)), stream, compression="zstd")
+        return bytes(stream.getvalue().to_pybytes())
+
+
+def check_seen(out: Place) -> Job:
+    """The job of a folder. Raises ConfigError: the folder cannot be seen from this machine."""
+    found = job_of(out)
+    if found is None:
+        raise ConfigError(
+            f"{out}: cannot be seen from {socket.gethostname()}; --out must be a folder that all machines share, or a "
+            "bucket's address"
+        )
+    return found
+
+
+def _serve(line: Connection, out: str, files: Files) -> None:
+    """The whole life of a child: it takes block numbers until its parent hangs up or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    try:
+        worker = Worker(out, files)
+        line.send(("ready", None))
+        while True:
+            number, lost = line.recv()
+            line.send(("done", worker.do(number, lambda i: line.send(("at", i)), lost)))
+    except MienError as error:
+        line.send(("error", error))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(0)
+
+
+class Child:
+    """A worker in a process of its own. Whatever kills that process (a damaged file that brings down a decoder, the memory
+    of the machine) costs one input: a new process goes on, and an input that killed two is left unread.
+
+    seen: called with a block and the number of an input in it before that is read.
+    """
+
+    def __init__(self, out: str, files: Files, seen: Callable[[int, int], None] = lambda _b, _i: None) -> None:
+        self._about, self._seen = (out, files), seen
+        self._process: Any = None
+        self._line: Connection | None = None
+
+    def do(self, number: int) -> Done:
+        """See Worker.do. Raises what that raises; OutputError: process after process died."""
+        deaths: Counter[int] = Counter()
+        lost: dict[int, str] = {}
+        while True:
+            at = -1
+            try:
+                line = self._ready()
+                line.send((number, lost))
+                while True:
+                    kind, found = line.recv()
+                    if kind == "done":
+                        return found
+                    if kind == "error":
+                        raise found
+                    at = found
+                    self._seen(number, at)
+            except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+                deaths[at] += 1
+                how = self._died()
+                if deaths[at] >= _DEATHS:
+                    if at < 0 or at in lost or len(lost) >= _LOST:
+                        raise OutputError(
+                            f"block {number}: process after process died{how}; is there enough memory (fewer --workers)? "
+                            "Finished parts are kept: then give the same command again"
+                        ) from error
+                    lost[at] = f"the process that read it died twice{how}"
+
+    def _ready(self) -> Connection:
+        """The line to a process that is ready."""
+        if self._line is not None:
+            return self._line
+        context = multiprocessing.get_context("spawn")
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, *self._about), daemon=True, name="mien-annotate")
+        self._process.start()
+        theirs.close()
+        kind, error = self._line.recv()
+        if kind == "error":
+            raise error
+        return self._line
+
+    def _died(self) -> str:
+        """Bury the process; how it died, in words."""
+        process, self._process = self._process, None
+        self._line = None
+        if process is None:
+            return ""
+        process.join(5)
+        code = process.exitcode
+        if code is None:
+            process.kill()
+            return ""
+        name = signal.Signals(-code).name if code < 0 and -code in set(signal.Signals) else f"exit code {code}"
+        print(f"mien: a process that annotated died ({name}); another goes on", file=sys.stderr)
+        return f" ({name})"
+
+    @property
+    def process(self) -> int | None:
+        """The number of its process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def close(self) -> None:
+        """End the process, in the middle of a block if need be."""
+        process, self._process = self._process, None
+        line, self._line = self._line, None
+        if process is not None:
+            process.kill()
+            process.join()
+        if line is not None:
+            line.close()
+
+
+def out_text(out: Place) -> str:
+    """The folder as another process opens it."""
+    return os.fsdecode(out.stored())

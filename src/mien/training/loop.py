@@ -30,6 +30,7 @@ from mien.errors import ConfigError, MienError, OutputError, TrainingError
 from mien.files import whole_file
 from mien.recipe import DetectorRecipe, Recipe, load_recipe, recipe_text
 from mien.sections import LEAST, NetworkSection, ScheduleSection, TrainerSection
+from mien.training.memory import keep_memory
 from mien.training.optimizers import build_optimizer, rate_at
 from mien.training.stop import Order, Stopper, save_last
 
@@ -342,6 +343,7 @@ def run_loop(
     ours = [*callbacks, *first, _EpochLog(folder, recipe), stopper, _Teller(tell, schedule.epochs)]
     if chosen.compile:
         learner.network.compile()
+    keep_memory()
     try:
         with quiet():
             trainer = _trainer(recipe, folder, ours, loggers, bar)

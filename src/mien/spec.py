@@ -37,6 +37,7 @@ Mask = Literal["none", "hull"]
 Affect = Literal["none", "circumplex", "trained"]
 Mean = Literal["probabilities", "logits"]
 Output = Literal["maps", "features"]
+Precision = Literal["float32", "float16", "int8"]
 Point = tuple[float, float]
 T = TypeVar("T")
 
@@ -112,6 +113,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     outputs: what the graph gives besides `probabilities` and `affect`, in this order after them: 'maps' (n, c, h', w'),
         the logits that each place of the chip alone would give; 'features' (n, d), the vector before the heads.
     ensemble: for a file that holds several models.
+    precision: how the file keeps its weights: 'float16' computes in float32 all the same, 'int8' computes with eight bits.
+    quantized_on: the rows by which an int8 file's ranges were set.
     """
 
     name: str
@@ -130,6 +133,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     outputs: tuple[Output, ...] = ()
     calibrated_on: str = ""
     ensemble: EnsembleSpec | None = None
+    precision: Precision = "float32"
+    quantized_on: str = ""
 
     def __post_init__(self) -> None:
         LabelSet(self.labels)

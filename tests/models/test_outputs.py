@@ -6,7 +6,9 @@ import torch
 
 from builders import a_run
 from mien.errors import ConfigError, ExportError, ModelError
-from mien.export.onnx import export_onnx, verify
+from mien.export.onnx import export_onnx
+from mien.export.targets import make, target
+from mien.export.verify import Allowed, compare, refuse
 from mien.models.weights import TorchSession, load_weights
 from mien.runtime.sessions import FullSession, OnnxSession
 from test_runtime import a_model
@@ -91,11 +93,14 @@ def test_export_offers_both(mien, tmp_path):
 
 def test_half_precision_halves_the_file_and_little_else(tmp_path):
     run = a_run(tmp_path / "run")
-    whole, half = tmp_path / "whole.onnx", tmp_path / "half.onnx"
+    whole = tmp_path / "whole.onnx"
     export_onnx(run / "weights.safetensors", whole)
-    assert 0 < export_onnx(run / "weights.safetensors", half, half=True) < 0.01
+    made = make(whole, target("onnx-fp16"), tmp_path, "half")
+    half = made.files[0]
+    assert 0 < made.difference.largest < 0.01
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     a, b = (OnnxSession(path, 1).run(chips(16))[0] for path in (whole, half))
     assert np.abs(a - b).max() < 0.01
+    network = TorchSession(*load_weights(run / "weights.safetensors"))
     with pytest.raises(ExportError, match=r"differ from the network's by .*allowed 1e-09"):
-        verify(TorchSession(*load_weights(run / "weights.safetensors")), OnnxSession(half, 1), allowed=1e-9)
+        refuse(compare(network, OnnxSession(half, 1), [chips(16)]), Allowed(1e-9), "the network's")

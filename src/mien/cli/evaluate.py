@@ -87,7 +87,9 @@ def evaluate(
     if card is not None:
         _card_file(card, model)
     _free(overwrite, out, card, predictions)
-    asked = Asked(data, source, split, rule, labels, tta, copies, train, tuple(slices or ()), robust, json, engine, device)
+    asked = Asked(
+        data, source, split, rule, labels, tta, copies, train, tuple(slices or ()), robust, json, engine, device
+    )
     [found], [told], manifest = judged([model], asked)
     if predictions is not None:
         write_predictions(told, predictions, overwrite)

@@ -1,72 +1,275 @@
-"""mien export: from a run to a model file with its card."""
+"""mien export: from a run or a model to a file for an engine, verified, with its spec and, where it is judged, its card."""
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.errors import ConfigError, MissingExtra
+from mien.errors import ConfigError, ExportError, MienError, MissingExtra, OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mien.evaluation.judgement import Judgement
+    from mien.export.targets import Made, Rows, Target
     from mien.spec import Output
+
+#: Faces that set the ranges of an int8 file, and as many others that check it.
+_FACES = 512
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder or a weights.safetensors.")],
-    out: Annotated[Path | None, typer.Option(help="The model file (.onnx); by default RUN/model.onnx.")] = None,
+    model: Annotated[str, typer.Argument(help="A run folder, a weights.safetensors, a model's name or an .onnx file.")],
+    to: Annotated[
+        str, typer.Option(help="onnx, onnx-fp16, onnx-int8, openvino, openvino-int8 or tensorrt (docs/export.md).")
+    ] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="The file; by default model.onnx in the run, or NAME-TARGET.onnx here.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="int8: a dataset or manifest; faces of its train split set the ranges.")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Measure on this FER+ folder's PublicTest; write figures and card.")
+        Path | None, typer.Option(help="Judge the file beside the float model on this dataset; write figures and card.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="The source of both; a manifest knows its own.")] = "ferplus",
+    split: Annotated[
+        str | None, typer.Option(help="The split of --data; PublicTest, or a manifest's validation.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="tensorrt: for batches of exactly so many.")
     ] = None,
     explain: Annotated[
         bool, typer.Option(help="Give the file an output `maps`: where in the face it sees each expression.")
     ] = False,
     features: Annotated[bool, typer.Option(help="Give it an output `features`: the vector before the heads.")] = False,
-    half: Annotated[bool, typer.Option(help="Keep the weights in half precision: half the size, as fast.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
 ) -> None:
-    """Write the model as ONNX. The file must answer as the network does, or it is not written."""
+    """Write a model for an engine. The file must answer as the model does, within what its target allows, or it is not written."""
     try:
-        from mien.export.onnx import export_detector, export_onnx
-        from mien.models.weights import load_weights, weights_kind
-        from mien.report.card import model_card
+        from mien.export.targets import make, publish, target
     except ModuleNotFoundError as error:
-        raise MissingExtra.of("Exporting needs PyTorch and onnx", "train") from error
-    from mien.files import check_free, whole_file
+        raise MissingExtra.of("Exporting needs onnx", "export") from error
+    from mien.files import check_free
 
-    weights = run / "weights.safetensors" if run.is_dir() else run
-    out = out or weights.with_name("model.onnx")
-    if out.suffix != ".onnx":
-        raise ConfigError(f"{out}: a model's file ends in .onnx")
-    for suffix in (".onnx", ".json", ".md") if data else (".onnx", ".json"):
-        check_free(out.with_suffix(suffix), overwrite)
-    metrics, scores = {}, None
-    if weights_kind(weights) == "detector":
-        if explain or features or half:
-            raise ConfigError("--explain, --features, --half: for expression models; this is a face detector")
-        if data:
-            raise ConfigError(
-                "--data: judges expressions; benchmarks/detector.py judges a detector and writes its card"
-            )
-        return _said(out, export_detector(weights, out, overwrite=overwrite))
-    if data:
-        from mien.cli.judging import Asked, judged
-
-        scores = judged([str(weights)], Asked(data, split="PublicTest", rule="majority", copies=True))[0][0]
-        if scores.scores.expression is None:
-            raise ConfigError(f"--data: {run} answers valence and arousal alone; FER+ has no such annotations")
-        metrics = {
-            f"ferplus/PublicTest/majority/{name}": round(getattr(scores.scores.expression, name), 5)
-            for name in ("accuracy", "macro_f1", "macro_recall", "ece")
-        }
+    kind = target(to)
+    if _is_detector(model):
+        _detector(model, to, out, overwrite, {"--data": data, "--explain": explain, "--features": features})
+        return
+    _check({"--calibrate": calibrate}, kind.precision == "int8", "is for int8 targets")
+    _check({"--batch": batch}, kind.name == "tensorrt", "is for tensorrt")
+    place = out or _place(model, kind)
+    if place.suffix != kind.suffix:
+        raise ConfigError(f"{place}: the first file of --to {to} ends in {kind.suffix}")
+    beside = [".bin"] if kind.suffix == ".xml" else []
+    for suffix in (kind.suffix, *beside, ".json", *([".md"] if data else [])):
+        check_free(place.with_suffix(suffix), overwrite)
     outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
-    difference = export_onnx(weights, out, metrics, overwrite, outputs, half)
-    if scores is not None:
-        with whole_file(out.with_suffix(".md"), overwrite) as part:
-            part.write_text(model_card(load_weights(weights)[1], scores, out), encoding="utf-8")
-    return _said(out, difference)
+    with _workroom(place) as folder:
+        base = _float_file(model, folder, outputs)
+        rows = None if calibrate is None else _rows(calibrate, source, base)
+        made = make(base, kind, folder, place.stem, rows, batch)
+        told: list[Judgement] = []
+        if data is not None:
+            told, flipped = _judged(made, base, data, source, split)
+            made = _with_figures(made, told[-1], data, source, split)
+        card = (
+            {".md": lambda: _card(made, told[-1], source, _split(data or Path(), source, split))}
+            if told and kind.suffix == ".onnx"
+            else {}
+        )
+        files = publish(made, place, overwrite, card)
+        _say(made, files, base)
+        if told:
+            _say_change(told, flipped)
 
 
-def _said(out: Path, difference: float) -> None:
-    print(f"model: {out} ({out.stat().st_size / 1e6:.2f} MB); largest difference from the network {difference:.1e}")
+def _check(options: dict[str, object], fits: bool, words: str) -> None:
+    """Raises ConfigError: one of these options is given where it does not fit."""
+    for name, value in options.items():
+        if value and not fits:
+            raise ConfigError(f"{name}: {words}")
+
+
+@contextmanager
+def _workroom(place: Path) -> Iterator[Path]:
+    """A folder for files on the way, gone at the end. Raises OutputError where the disk is full."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="mien-export-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if isinstance(error, MienError):
+            raise
+        raise OutputError(f"{place}: cannot be written ({error.strerror or error})") from error
+
+
+def _is_run(model: str) -> bool:
+    path = Path(model)
+    return path.is_dir() or path.suffix == ".safetensors"
+
+
+def _weights(model: str) -> Path:
+    path = Path(model)
+    return path / "weights.safetensors" if path.is_dir() else path
+
+
+def _place(model: str, kind: Target) -> Path:
+    """The name of the file where none is given."""
+    if _is_run(model):
+        return _weights(model).with_name(f"model{kind.mark}{kind.suffix}")
+    place = Path(f"{Path(model).stem if Path(model).suffix else model}{kind.mark}{kind.suffix}")
+    if place.resolve() == Path(model).resolve():
+        raise ConfigError(f"{model}: is a model file already; name another with --out")
+    return place
+
+
+def _float_file(model: str, folder: Path, outputs: list[Output]) -> Path:
+    """The float model file to start from: made of the run, or the model's own."""
+    if not _is_run(model):
+        from mien.runtime.store import model_file
+
+        _check({"--explain": "maps" in outputs, "--features": "features" in outputs}, False, "needs a run")
+        path = model_file(model)
+        if path.suffix != ".onnx":
+            raise ConfigError(f"{model}: exports begin with a run or an .onnx model")
+        return path
+    try:
+        from mien.export.onnx import export_onnx
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("A run becomes a file with PyTorch and onnx", "train") from error
+    base = folder / "float.onnx"
+    export_onnx(_weights(model), base, outputs=outputs)
+    return base
+
+
+def _is_detector(model: str) -> bool:
+    if not _is_run(model):
+        return False
+    try:
+        from mien.models.weights import weights_kind
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("A run becomes a file with PyTorch and onnx", "train") from error
+    return weights_kind(_weights(model)) == "detector"
+
+
+def _detector(run: str, to: str, out: Path | None, overwrite: bool, options: dict[str, object]) -> None:
+    from mien.export.onnx import export_detector
+
+    _check(options, False, "is for expression models; this is a face detector (benchmarks/detector.py judges one)")
+    if to != "onnx":
+        raise ConfigError(f"--to {to}: a face detector is exported as onnx alone")
+    place = out or _weights(run).with_name("model.onnx")
+    if place.suffix != ".onnx":
+        raise ConfigError(f"{place}: a model's file ends in .onnx")
+    difference = export_detector(_weights(run), place, overwrite=overwrite)
+    print(f"model: {place} ({place.stat().st_size / 1e6:.2f} MB); largest difference from the network {difference:.1e}")
+
+
+def _rows(data: Path, source: str, base: Path) -> Rows:
+    """Faces of a dataset's train split, drawn with a fixed seed: half to set ranges by, half to check."""
+    import numpy as np
+
+    from mien.cli.judging import chips_of, need, rows
+    from mien.export.targets import Rows
+    from mien.runtime.classify import Classifier
+    from mien.runtime.sessions import open_session
+
+    need()
+    from mien.data.prepare import chips
+    from mien.evaluation.averaging import views
+
+    manifest = rows(data, source, "train")[1]
+    drawn = np.random.default_rng(0).permutation(len(manifest))[: 2 * _FACES]
+    prepared = chips_of(manifest.take(sorted(drawn)), Classifier(open_session(base, 1, "onnx", "cpu")))
+    pictures = chips(prepared)
+    if pictures.shape[-1] == 1:
+        pictures = np.repeat(pictures, 3, axis=-1)
+    assert prepared.header.crop is not None
+    plain = next(iter(views(pictures, prepared.header.crop.border, ())))
+    order = np.random.default_rng(1).permutation(len(plain))
+    faces = np.ascontiguousarray(plain[order].transpose(0, 3, 1, 2), np.float32)
+    half = len(faces) // 2
+    return Rows(f"{manifest.header.source} train", faces[:half], faces[half:])
+
+
+def _split(data: Path, source: str, split: str | None) -> str:
+    from mien.data.manifest import is_manifest
+
+    return split or ("PublicTest" if source in ("ferplus", "fer2013") and not is_manifest(data) else "validation")
+
+
+def _judged(made: Made, base: Path, data: Path, source: str, split: str | None) -> tuple[list[Judgement], str]:
+    """The float model and the file, judged on the same rows; a plain file alone, as it answers as its source does. With
+    how many labels differ, in words.
+
+    Raises ExportError: the file is worse by more than its target allows.
+    """
+    from mien.cli.judging import Asked, judged, need
+
+    need()
+    asked = Asked(data, source, _split(data, source, split), copies=True)
+    models = [str(made.files[0])] if made.target.name == "onnx" else [str(base), str(made.files[0])]
+    told, said, _ = judged(models, asked)
+    for name, before, after in _figures(told):
+        lost = 100 * (before - after)
+        if lost > made.target.allowed.points:
+            raise ExportError(
+                f"--to {made.target.name}: {name} falls from {before:.4f} to {after:.4f} on {told[0].data}, by {lost:.2f} "
+                f"points (allowed {made.target.allowed.points:g}); nothing was written. Teach the network to bear "
+                "rounding: mien train with quantize.bits=8 and --init (docs/export.md)"
+            )
+    labels = [one.probabilities.argmax(axis=1) for one in said]
+    return told, f"{int((labels[0] != labels[-1]).sum())} of {len(labels[0]):,}"
+
+
+def _figures(told: list[Judgement]) -> Iterator[tuple[str, float, float]]:
+    """Accuracy and mean CCC, before and after, as far as the data have labels and affect."""
+    first, last = told[0].scores, told[-1].scores
+    if first.expression is not None and last.expression is not None:
+        yield "accuracy", first.expression.accuracy, last.expression.accuracy
+    if first.affect is not None and last.affect is not None:
+        for name, before, after in zip(("valence", "arousal"), first.affect.ccc, last.affect.ccc, strict=True):
+            yield f"CCC of {name}", before, after
+
+
+def _with_figures(made: Made, judged: Judgement, data: Path, source: str, split: str | None) -> Made:
+    """With the judged figures in the spec, inside the file too."""
+    if judged.scores.expression is None:
+        return made
+    place = f"{judged.data}/{_split(data, source, split)}"
+    place += "/majority" if source == "ferplus" else ""
+    figures = {
+        f"{place}/{name}": round(getattr(judged.scores.expression, name), 5)
+        for name in ("accuracy", "macro_f1", "macro_recall", "ece")
+    }
+    return made.restated(figures)
+
+
+def _card(made: Made, judged: Judgement, source: str, split: str) -> str:
+    from mien.report.card import model_card
+
+    file = made.files[0]
+    command = f"mien evaluate {file.name} --data DATA --source {source} --split {split} --without-copies"
+    return model_card(made.spec, judged, file, command)
+
+
+def _say(made: Made, files: list[Path], base: Path) -> None:
+    size, before = (sum(file.stat().st_size for file in some) / 1e6 for some in (made.files, [base]))
+    print(f"model: {files[0]} ({size:.2f} MB; it was {before:.2f} MB)")
+    print(f"against the float model on {made.on}: {made.difference}")
+    if made.kept:
+        print(f"kept in float, as labels changed too often: {', '.join(made.kept)}")
+    if made.line:
+        print(f"next, on the machine with the card (not run here): {made.line}")
+
+
+def _say_change(told: list[Judgement], flipped: str) -> None:
+    for name, before, after in _figures(told):
+        change = "" if len(told) == 1 else f", {before:.4f} before ({100 * (after - before):+.2f} points)"
+        print(f"{name} on {told[0].data}: {after:.4f}{change}")
+    if len(told) > 1:
+        print(f"labels flipped on {told[0].data}: {flipped}")

@@ -34,6 +34,11 @@ def open_graph(path: str | PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
     text = next((entry.value for entry in model.metadata_props if entry.key == "mien"), None)
     if text is None:
         raise no_spec(str(path))
+    opset = max((entry.version for entry in model.opset_import if not entry.domain), default=0)
+    if opset > onnx.defs.onnx_opset_version():
+        raise ModelError(
+            f"{path}: written in opset {opset}; the installed onnx knows up to {onnx.defs.onnx_opset_version()}: pip install -U onnx"
+        )
     return model, decode_spec(text, str(path))
 
 

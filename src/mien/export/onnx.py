@@ -13,7 +13,8 @@ import onnx
 import torch
 
 from mien.errors import ExportError
-from mien.export.graphs import HALF_TOLERANCE, TOLERANCE, agree, halve, store, trial_chips
+from mien.export.graphs import TOLERANCE, store, trial_chips
+from mien.export.verify import Allowed, compare, refuse
 from mien.files import check_free, whole_file
 from mien.models.face import OUTPUTS, FaceGraph, FaceNetwork
 from mien.models.network import ExportGraph
@@ -32,12 +33,10 @@ def export_onnx(
     metrics: dict[str, float] | None = None,
     overwrite: bool = False,
     outputs: Sequence[Output] = (),
-    half: bool = False,
 ) -> float:
     """Write `out` (.onnx) and its spec beside it (.json); returns the largest difference of a probability.
 
     weights: a weights.safetensors.  metrics: figures for the spec.  outputs: optional ones, see ModelSpec.
-    half: keep the weights as float16 (half the size, computed with as float32; HALF_TOLERANCE then stands for TOLERANCE).
     Raises ModelNotFound, ModelError, OutputError, ConfigError (no maps in this network), ExportError (beyond TOLERANCE:
     nothing is written).
     """
@@ -47,9 +46,8 @@ def export_onnx(
     beside = out.with_suffix(".json")
     check_free(beside, overwrite)
     with whole_file(out, overwrite) as part:
-        _write(ExportGraph(network, spec).eval(), spec, part, half)
-        allowed = HALF_TOLERANCE if half else TOLERANCE
-        difference = verify(TorchSession(network, spec), OnnxSession(part, 1), allowed=allowed)
+        _write(ExportGraph(network, spec).eval(), spec, part)
+        difference = verify(TorchSession(network, spec), OnnxSession(part, 1))
     with whole_file(beside, overwrite=True) as part:
         part.write_bytes(encode(spec) + b"\n")
     return difference
@@ -97,12 +95,10 @@ def verify_detector(network: FaceNetwork, file: Path, seed: int = 0) -> float:
     return worst
 
 
-def _write(graph: ExportGraph, spec: ModelSpec, path: Path, half: bool) -> None:
+def _write(graph: ExportGraph, spec: ModelSpec, path: Path) -> None:
     example = torch.zeros(2, 3, spec.crop.height, spec.crop.width)
     outputs = ["probabilities", "affect", *spec.outputs]
     _trace(graph, example, ["chips"], outputs, {name: {0: "n"} for name in ("chips", *outputs)}, spec, path)
-    if half:
-        store(halve(onnx.load(str(path))), spec, path)
 
 
 def _trace(
@@ -116,31 +112,28 @@ def _trace(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            (example,),
-            str(path),
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_axes=axes,
-            opset_version=_OPSET,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                graph,
+                (example,),
+                str(path),
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_axes=axes,
+                opset_version=_OPSET,
+                dynamo=False,
+            )
+        except (RuntimeError, TypeError) as error:
+            raise ExportError(
+                f"{spec.name}: the network cannot be traced into opset {_OPSET} ({str(error).splitlines()[0][:200]}); build it of "
+                "operators that ONNX has"
+            ) from error
     store(onnx.load(str(path)), spec, path)
 
 
-def verify(
-    network: TorchSession, file: OnnxSession, count: int = 64, seed: int = 0, allowed: float = TOLERANCE
-) -> float:
+def verify(network: TorchSession, file: OnnxSession, count: int = 64, seed: int = 0) -> float:
     """The largest difference of a probability (of maps and features: of their largest value) over chips of noise and
-    gradients. Raises ExportError beyond what is allowed."""
-    worst = 0.0
-    for chips in trial_chips(network.spec.crop, count, seed):
-        for number, (a, b) in enumerate(zip(network.run_all(chips), file.run_all(chips), strict=True)):
-            worst = max(worst, _agree(a, b, number, allowed))
-    return worst
-
-
-def _agree(wanted: np.ndarray, got: np.ndarray, number: int, allowed: float) -> float:
-    """Of output `number`: probabilities and affect as they are, the others in units of their largest value."""
-    return agree(wanted, got, 1.0 if number < 2 else max(1.0, float(np.abs(wanted).max())), allowed=allowed)
+    gradients. Raises ExportError beyond TOLERANCE."""
+    found = compare(network, file, trial_chips(network.spec.crop, count, seed))
+    refuse(found, Allowed(TOLERANCE), "the network's")
+    return found.largest

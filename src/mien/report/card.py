@@ -68,7 +68,14 @@ feeling stands behind what they show, this model does not know.
 - File: `{file.name}`, {file.stat().st_size / 1e6:.2f} MB, ONNX; input chips {spec.crop.width}x{spec.crop.height}, RGB 0..255.
 - Made by: {spec.made_by}.
 - Trained on: {"; ".join(spec.trained_on)}.
-"""
+{_rounding(spec)}"""
+
+
+def _rounding(spec: ModelSpec) -> str:
+    """What is kept or computed more coarsely than float32, as a line."""
+    if spec.precision == "int8":
+        return f"- Computes with eight bits; the ranges were set by {spec.quantized_on}.\n"
+    return "- Keeps its weights in half precision, computes in float32.\n" if spec.precision == "float16" else ""
 
 
 def _intended(spec: ModelSpec) -> str:

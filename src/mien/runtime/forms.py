@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mien.errors import ModelError, ModelNotFound
 from mien.spec import ModelSpec, decode_spec
 
-__all__ = ["check_form", "first_line", "no_spec", "spec_beside"]
+__all__ = ["check_form", "first_line", "in_batches", "no_spec", "spec_beside"]
 
 
 def check_form(
@@ -28,6 +30,20 @@ def check_form(
             f"{where}: altered: its outputs are {dict(outputs)}, its spec names {len(spec.labels)} labels"
             f"{' and ' + ', '.join(more) if more else ''}"
         )
+
+
+def in_batches(
+    chips: np.ndarray, most: int, fixed: bool, ask: Callable[[np.ndarray], Sequence[np.ndarray]]
+) -> list[np.ndarray]:
+    """What `ask` gives for chips that are shown to it `most` at a time; fixed: never fewer, the last batch is filled up."""
+    parts = []
+    for start in range(0, len(chips), most):
+        batch = chips[start : start + most]
+        count = len(batch)
+        if fixed and count < most:
+            batch = np.concatenate([batch, np.zeros((most - count, *chips.shape[1:]), chips.dtype)])
+        parts.append([answer[:count] for answer in ask(batch)])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def no_spec(where: str) -> ModelError:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mien.errors import MissingExtra, ModelError, ModelNotFound
 from mien.runtime.engines import Choice
-from mien.runtime.forms import check_form, first_line, no_spec
+from mien.runtime.forms import check_form, first_line, in_batches, no_spec
 from mien.spec import ModelSpec, decode_spec
 
 __all__ = ["OpenVinoSession", "devices", "load_openvino"]
@@ -65,7 +65,9 @@ class OpenVinoSession:
         ov = load_openvino()
         model = _read(Path(path))
         self.spec = _spec(model, str(path))
-        check_form(str(path), self.spec, _shapes(model.inputs), _shapes(model.outputs))
+        inputs = _shapes(model.inputs)
+        check_form(str(path), self.spec, inputs, _shapes(model.outputs))
+        self._batch = inputs["chips"][0] or 0
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -79,15 +81,16 @@ class OpenVinoSession:
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See mien.runtime.sessions.Session."""
-        said = self._run(chips)
-        return said["probabilities"], said["affect"]
+        probabilities, affect = self.run_all(chips)[:2]
+        return probabilities, affect
 
     def run_all(self, chips: np.ndarray) -> tuple[np.ndarray, ...]:
         """See mien.runtime.sessions.FullSession."""
-        said = self._run(chips)
-        return tuple(said[name] for name in ("probabilities", "affect", *self.spec.outputs))
+        if self._batch and len(chips) != self._batch:
+            return tuple(in_batches(chips, self._batch, True, self._run))
+        return tuple(self._run(chips))
 
-    def _run(self, chips: np.ndarray) -> dict[str, np.ndarray]:
+    def _run(self, chips: np.ndarray) -> list[np.ndarray]:
         wanted = (3, self.spec.crop.height, self.spec.crop.width)
         if chips.shape[1:] != wanted:  # OpenVINO would take them
             raise ModelError(
@@ -99,7 +102,8 @@ class OpenVinoSession:
             said = self._local.request.infer({"chips": np.ascontiguousarray(chips, np.float32)})
         except RuntimeError as error:
             raise ModelError(f"{self._where}: fails on {chips.shape[0]} chips ({_last_line(error)})") from error
-        return {port.any_name: np.array(value) for port, value in said.items()}
+        found = {port.any_name: np.array(value) for port, value in said.items()}
+        return [found[name] for name in ("probabilities", "affect", *self.spec.outputs)]
 
 
 def _read(path: Path) -> Any:

@@ -12,14 +12,23 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mien.errors import ModelError, ModelNotFound
 from mien.runtime.engines import Choice, choose, fallback
-from mien.runtime.forms import check_form, first_line, no_spec, spec_beside
+from mien.runtime.forms import check_form, first_line, in_batches, no_spec, spec_beside
 from mien.runtime.store import cache_folder
 from mien.spec import ModelSpec, decode_spec
 
-__all__ = ["FileSession", "FullSession", "OnnxSession", "Session", "open_onnx", "open_session", "read_spec"]
+__all__ = [
+    "ORT_ERRORS",
+    "FileSession",
+    "FullSession",
+    "OnnxSession",
+    "Session",
+    "open_onnx",
+    "open_session",
+    "read_spec",
+]
 
 _CPU = Choice("onnx", "cpu", "it reads every .onnx model and is always there")
-_ORT_ERRORS = (
+ORT_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidProtobuf,
     ort_errors.InvalidArgument,
@@ -39,18 +48,18 @@ class Session(Protocol):
         """(n, 3, h, w) float32 RGB 0..255 -> (n, c) probabilities, (n, 2) affect as (valence, arousal) or NaN."""
 
 
-class FileSession(Session, Protocol):
-    """A Session over a file, which knows the engine that runs it."""
-
-    choice: Choice
-
-
 @runtime_checkable
 class FullSession(Session, Protocol):
     """A Session that also gives the optional outputs that its spec names."""
 
     def run_all(self, chips: np.ndarray) -> tuple[np.ndarray, ...]:
         """Probabilities, affect, then each of `spec.outputs`, in that order."""
+
+
+class FileSession(FullSession, Protocol):
+    """A Session over a file, which knows the engine that runs it."""
+
+    choice: Choice
 
 
 def open_onnx(path: str | PathLike[str], threads: int | None = None, choice: Choice = _CPU) -> ort.InferenceSession:
@@ -65,7 +74,7 @@ def open_onnx(path: str | PathLike[str], threads: int | None = None, choice: Cho
     wanted = _providers(choice)
     try:
         session = ort.InferenceSession(str(path), options, providers=wanted)
-    except _ORT_ERRORS as error:
+    except ORT_ERRORS as error:
         raise ModelError(f"{path}: not a readable ONNX file ({first_line(error)})") from error
     if choice.device != "cpu" and session.get_providers()[0] != wanted[0][0]:
         raise ModelError(
@@ -105,6 +114,8 @@ class OnnxSession:
         inputs = {item.name: list(item.shape) for item in self._session.get_inputs()}
         outputs = {item.name: list(item.shape) for item in self._session.get_outputs()}
         check_form(str(path), self.spec, inputs, outputs)
+        count = inputs["chips"][0]
+        self._batch = count if isinstance(count, int) else 0
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See Session."""
@@ -116,9 +127,11 @@ class OnnxSession:
         return tuple(self._run(chips, ["probabilities", "affect", *self.spec.outputs]))
 
     def _run(self, chips: np.ndarray, names: list[str]) -> list[np.ndarray]:
+        if self._batch and len(chips) != self._batch:
+            return in_batches(chips, self._batch, True, lambda batch: self._run(batch, names))
         try:
             return self._session.run(names, {"chips": chips})
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise ModelError(f"{self._where}: fails on {chips.shape[0]} chips ({first_line(error)})") from error
 
 

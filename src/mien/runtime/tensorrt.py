@@ -15,7 +15,7 @@ import numpy as np
 
 from mien.errors import MissingExtra, ModelError, ModelNotFound
 from mien.runtime.engines import Choice
-from mien.runtime.forms import check_form, spec_beside
+from mien.runtime.forms import check_form, in_batches, spec_beside
 
 __all__ = ["TensorRtSession"]
 
@@ -63,14 +63,9 @@ class TensorRtSession:
     def run_all(self, chips: np.ndarray) -> tuple[np.ndarray, ...]:
         """See mien.runtime.sessions.FullSession."""
         with self._lock:
-            parts = [self._batch(chips[start : start + self._most]) for start in range(0, len(chips), self._most)]
-        names = ("probabilities", "affect", *self.spec.outputs)
-        return tuple(np.concatenate([part[name] for part in parts]) for name in names)
+            return tuple(in_batches(chips, self._most, self._fixed, self._batch))
 
-    def _batch(self, chips: np.ndarray) -> dict[str, np.ndarray]:
-        count = len(chips)
-        if self._fixed and count < self._most:
-            chips = np.concatenate([chips, np.zeros((self._most - count, *chips.shape[1:]), np.float32)])
+    def _batch(self, chips: np.ndarray) -> list[np.ndarray]:
         given = np.ascontiguousarray(chips, np.float32)
         self._context.set_input_shape("chips", given.shape)
         answers = {name: np.empty(tuple(self._context.get_tensor_shape(name)), np.float32) for name in self._outputs}
@@ -84,7 +79,7 @@ class TensorRtSession:
                 self._cuda.cudaMemcpy(places["chips"], given.ctypes.data, given.nbytes, kinds.cudaMemcpyHostToDevice)
             )
             if not self._context.execute_async_v3(0):
-                raise ModelError(f"{self._where}: fails on {count} chips")
+                raise ModelError(f"{self._where}: fails on {len(chips)} chips")
             self._done(self._cuda.cudaDeviceSynchronize())
             for name, array in answers.items():
                 self._done(
@@ -93,7 +88,7 @@ class TensorRtSession:
         finally:
             for place in places.values():
                 self._cuda.cudaFree(place)
-        return {name: array[:count] for name, array in answers.items()}
+        return [answers[name] for name in ("probabilities", "affect", *self.spec.outputs)]
 
     def _done(self, answer: Any) -> Any:
         """What a call of CUDA's runtime gives after its status. Raises ModelError."""

@@ -25,15 +25,17 @@ docs: .venv/full  # the API reference, in out/api
 
 # The tests that an installation without extras must pass.
 LIGHT := tests/test_front_door.py tests/test_vision.py tests/test_runtime.py tests/test_clients.py tests/cli/test_predict.py \
-	tests/cli/test_watch.py $(addprefix tests/runtime/test_,detect.py sinks.py store.py track.py)
+	tests/cli/test_watch.py $(addprefix tests/runtime/test_,bench.py detect.py doctor.py sinks.py store.py track.py)
 
-package: .venv/full web  # source archive and wheel, in dist; the wheel is tried in an empty environment
+package: web  # source archive and wheel, in dist; the wheel is tried in an empty environment
 	rm -rf dist out/package && mkdir -p out
-	$(BIN)/python -m hatchling build -t sdist -d dist
-	$(BIN)/python -m pip wheel -q --no-deps -w dist dist/mien-*.tar.gz
 	$(PYTHON) -m venv out/package
+	out/package/bin/python -m pip install -q --disable-pip-version-check hatchling
+	out/package/bin/python -m hatchling build -t sdist -d dist
+	out/package/bin/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist dist/mien-*.tar.gz
+	$(PYTHON) -m venv --clear out/package
 	out/package/bin/python -m pip install -q --disable-pip-version-check dist/mien-*.whl
-	cd out && MIEN_OFFLINE=1 package/bin/mien predict ../examples/eileen_collins.jpg
+	cd out && MIEN_OFFLINE=1 package/bin/mien predict ../examples/eileen_collins.jpg && package/bin/mien doctor
 	out/package/bin/python -m pip install -q --disable-pip-version-check pytest hypothesis onnx
 	out/package/bin/python -m pytest $(LIGHT)
 	@ls -l dist

@@ -12,7 +12,7 @@ import pytest
 import mien as package
 from mien.runtime import doctor, machine, store
 from mien.runtime.doctor import Finding
-from mien.runtime.wheels import pairs, requirements
+from mien.runtime.wheels import bringer, pairs, requirements
 
 SOURCE = Path(package.__file__).parent.parent
 
@@ -45,6 +45,9 @@ def test_wheels_that_overwrite_each_other_are_seen_with_the_line_that_mends(tmp_
         "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --no-deps onnxruntime-gpu==1.31.1"
     )
     assert pairs(both[1:]) == []
+    assert bringer("onnxruntime", "onnxruntime", both[1:]) == "onnxruntime-gpu"
+    assert bringer("onnxruntime", "onnxruntime", []) == "onnxruntime"
+    assert bringer("av", "av", both) == "av"
 
 
 def test_of_opencvs_wheels_one_without_windows_is_kept(tmp_path):

@@ -81,13 +81,15 @@ def _engines(found: Examination) -> list[str]:
 
 
 def _packages(found: Examination) -> list[str]:
-    """One line for what is always needed, one for each extra."""
-    lines = []
+    """One line for what is always needed, one for each extra of which something is here, one for the others."""
+    lines, absent = [], []
     for extra in dict.fromkeys(one.extra for one in found.packages):
         group = [one for one in found.packages if one.extra == extra]
         here = ", ".join(f"{one.name} {one.found}" for one in group if one.found)
         gone = ", ".join(one.name for one in group if not one.found)
-        lines.append(
-            f"{f'[{extra}] ' if extra else ''}{here}{'; ' if here and gone else ''}{f'not here: {gone}' if gone else ''}"
-        )
+        if extra and not here:
+            absent.append(extra)
+        else:
+            lines.append(f"{f'[{extra}] ' if extra else ''}{here}{f'; not here: {gone}' if gone else ''}")
+    lines += [f"extras not here: {', '.join(absent)}"] if absent else []
     return lines or ["not installed as a package"]

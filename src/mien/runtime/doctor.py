@@ -16,7 +16,7 @@ from mien.errors import MienError
 from mien.runtime import store
 from mien.runtime.engines import Choice, Engine, available, choose
 from mien.runtime.machine import Machine, cores, quota, this_machine
-from mien.runtime.wheels import Requirement, lost_files, pairs, requirements
+from mien.runtime.wheels import Requirement, bringer, lost_files, pairs, requirements
 from mien.vision.cameras import cameras
 
 __all__ = ["Cache", "Examination", "Finding", "Known", "examine"]
@@ -123,8 +123,8 @@ def _wheels() -> list[Finding]:
 def _modules() -> list[Finding]:
     """Modules that do not load, and wheels that lost files."""
     found = []
-    for module, (name, brought) in _CORE.items():
-        problem = _loads(module, name)
+    for module, (name, usual) in _CORE.items():
+        problem, brought = _loads(module, name), bringer(module, usual)
         lost = 0 if problem else lost_files(brought)
         if problem or lost:
             says = problem or f"{lost} of the files of {brought} are gone"

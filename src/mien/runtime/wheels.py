@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["Pair", "Requirement", "lost_files", "pairs", "requirements"]
+__all__ = ["Pair", "Requirement", "bringer", "lost_files", "pairs", "requirements"]
 
 #: A module that several wheels bring, and which of them to keep: the first that is there. Those of OpenCV that open windows
 #: need libraries that servers lack, and mien opens none.
@@ -60,13 +60,25 @@ class Requirement(msgspec.Struct, frozen=True):
 
 def pairs(installed: Iterable[Distribution] | None = None) -> list[Pair]:
     """The modules that more than one installed wheel brings."""
+    found = _families(installed)
+    return [_pair(module, wheels) for module, wheels in found.items() if len(wheels) > 1]
+
+
+def bringer(module: str, otherwise: str, installed: Iterable[Distribution] | None = None) -> str:
+    """The installed wheel that brings a module which several could bring; the other name for all else."""
+    wheels = _families(installed).get(module, {})
+    return next((name for name in _KEEP.get(module, ()) if name in wheels), next(iter(wheels), otherwise))
+
+
+def _families(installed: Iterable[Distribution] | None) -> dict[str, dict[str, Distribution]]:
+    """Module -> name -> wheel that brings it, for modules that several could bring."""
     found: dict[str, dict[str, Distribution]] = {module: {} for module in _PREFIXES}
     for one in distributions() if installed is None else installed:
         name = _name(one)
         for module, prefix in _PREFIXES.items():
             if name.startswith(prefix) and _brings(one, module):
                 found[module].setdefault(name, one)
-    return [_pair(module, wheels) for module, wheels in found.items() if len(wheels) > 1]
+    return found
 
 
 def lost_files(name: str) -> int:

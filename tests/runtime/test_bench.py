@@ -11,7 +11,11 @@ from mien.runtime.machine import Machine, peak
 
 
 def a_bench(ms: float = 2.0, **more) -> Bench:
-    speeds = [Speed("m", "onnx", "cpu", threads, batch, ms * batch, ms, 9) for threads in (1, 0) for batch in (1, 8)]
+    speeds = [
+        Speed("m", "onnx", "cpu", "float32", threads, batch, ms * batch, ms, 9)
+        for threads in (1, 0)
+        for batch in (1, 8)
+    ]
     here = Machine("a processor", 2, None, "a system", "3.12")
     return Bench(
         mien="0.1.0", machine=here, load=0.0, engines={"onnx": "1"}, bare=None, speeds=speeds, starts=[], stages=[],
@@ -43,7 +47,7 @@ def test_this_machine_is_measured_kept_and_compared(mien, tmp_path):
     assert found.bare < start.memory < 2e9
     assert [stage.name for stage in found.stages] == ["decode", "detect", "crop", "read", "table"]
     assert found.photo == (512, 512, 1)
-    assert "| ferplus-nano | onnx | 1 | " in out
+    assert "| ferplus-nano | onnx | float32 | 1 | " in out
     assert "| photographs a second | " in out
     code, out, _ = mien("bench", "a.json", "a.json")
     assert code == 0

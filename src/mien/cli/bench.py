@@ -13,7 +13,7 @@ from mien.cli.options import Device, Engine
 from mien.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from mien.runtime.bench import Bench
+    from mien.runtime.bench import Bench, Speed
 
 Lines = list[tuple[str, ...]]
 
@@ -85,11 +85,19 @@ def _keep(found: Bench, path: Path, overwrite: bool) -> None:
 
 def _tables(found: Bench) -> list[tuple[str, Lines]]:
     """Titles and tables; the first line of each is its head."""
-    starts: Lines = [("model", "engine", "size, MB", "opened, ms", "first call, ms", "memory, MB")]
+    starts: Lines = [("model", "engine", "precision", "size, MB", "opened, ms", "first call, ms", "memory, MB")]
     for one in found.starts:
         where = _where(one.engine, one.device)
         starts.append(
-            (one.model, where, f"{one.size / 1e6:.2f}", f"{one.opened:.0f}", f"{one.first:.1f}", _megabytes(one.memory))
+            (
+                one.model,
+                where,
+                one.precision,
+                f"{one.size / 1e6:.2f}",
+                f"{one.opened:.0f}",
+                f"{one.first:.1f}",
+                _megabytes(one.memory),
+            )
         )
     title = f"Starting (a process with mien loaded and no model: {_megabytes(found.bare)} MB)"
     return [(_header(found), []), (title, starts), ("Chips to probabilities", _speeds(found)), *_stages(found)]
@@ -110,13 +118,15 @@ def _header(found: Bench) -> str:
 def _speeds(found: Bench) -> Lines:
     batches = sorted({one.batch for one in found.speeds})
     cost = [f"processor ms a face, {batches[-1]}"] if batches else []
-    lines: Lines = [("model", "engine", "threads", *(f"{batch}: ms, faces/s" for batch in batches), *cost)]
-    groups = dict.fromkeys((one.model, one.engine, one.device, one.threads) for one in found.speeds)
-    for group in groups:
-        of = {one.batch: one for one in found.speeds if (one.model, one.engine, one.device, one.threads) == group}
+    lines: Lines = [("model", "engine", "precision", "threads", *(f"{batch}: ms, faces/s" for batch in batches), *cost)]
+    groups: dict[tuple[str, str, str, int], dict[int, Speed]] = {}
+    for one in found.speeds:
+        groups.setdefault((one.model, one.engine, one.device, one.threads), {})[one.batch] = one
+    for group, of in groups.items():
         cells = [f"{of[batch].ms:.2f}, {of[batch].rate:,.0f}" if batch in of else "" for batch in batches]
         last = max(of)
-        lines.append((group[0], _where(*group[1:3]), str(group[3] or "all"), *cells, f"{of[last].busy / last:.2f}"))
+        where, count = _where(*group[1:3]), str(group[3] or "all")
+        lines.append((group[0], where, of[last].precision, count, *cells, f"{of[last].busy / last:.2f}"))
     return lines
 
 

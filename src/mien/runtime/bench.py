@@ -63,12 +63,13 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """threads: 0 for all that the engine takes.  ms: median milliseconds of a call on `batch` chips.  busy: median milliseconds of
+    """precision: as the file's spec says.  threads: 0 for all that the engine takes.  ms: median milliseconds of a call on `batch` chips.  busy: median milliseconds of
     processor time that a call takes, over all threads, whatever else the machine does.  calls: how many."""
 
     model: str
     engine: str
     device: str
+    precision: str
     threads: int
     batch: int
     ms: float
@@ -88,6 +89,7 @@ class Start(msgspec.Struct, frozen=True):
     model: str
     engine: str
     device: str
+    precision: str
     size: int
     opened: float
     first: float
@@ -189,19 +191,19 @@ def bench(
 def _speeds(
     lines: Sequence[Place], batches: Sequence[int], threads: int, seconds: float, missed: list[str]
 ) -> list[Speed]:
-    calls: dict[tuple[Place, int], Callable[[], object]] = {}
+    calls: dict[tuple[Place, str, int], Callable[[], object]] = {}
     for line in lines:
         if line.device != "cpu" and threads == 1:
             continue  # a card has no threads
         try:
             session = open_session(line.file, threads or None, line.engine, line.device)
             for batch in batches:
-                calls[line, batch] = _call(session, batch)
+                calls[line, session.spec.precision, batch] = _call(session, batch)
         except MienError as error:
             missed.append(str(error))
     return [
-        Speed(line.model, line.engine, line.device, threads, batch, *medians(took), len(took))
-        for (line, batch), took in in_turns(calls, seconds).items()
+        Speed(line.model, line.engine, line.device, precision, threads, batch, *medians(took), len(took))
+        for (line, precision, batch), took in in_turns(calls, seconds).items()
     ]
 
 
@@ -241,7 +243,7 @@ def _start(line: Place, missed: list[str]) -> Start | None:
     file = Path(line.file)
     parts = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
     size = sum(part.stat().st_size for part in parts if part.is_file())
-    return Start(line.model, line.engine, line.device, size, said.opened, said.first, said.memory)
+    return Start(line.model, line.engine, line.device, said.precision, size, said.opened, said.first, said.memory)
 
 
 class _Said(msgspec.Struct):
@@ -250,6 +252,7 @@ class _Said(msgspec.Struct):
     opened: float = 0.0
     first: float = 0.0
     memory: int | None = None
+    precision: str = ""
     error: str = ""
 
 
@@ -274,7 +277,7 @@ def _first(words: Sequence[str]) -> _Said:
     session.run(np.zeros((1, 3, crop.height, crop.width), np.float32))
     first = time.perf_counter()
     session.run(np.zeros((32, 3, crop.height, crop.width), np.float32))
-    return _Said(1000 * (opened - begin), 1000 * (first - opened), peak())
+    return _Said(1000 * (opened - begin), 1000 * (first - opened), peak(), session.spec.precision)
 
 
 def photograph() -> Path | None:

@@ -177,12 +177,8 @@ def _print(tables: Sequence[tuple[str, Lines]], markdown: bool) -> None:
     if markdown:
         for title, lines in tables:
             rows = [f"| {' | '.join(line)} |" for line in lines]
-            print(
-                "\n".join(
-                    [title, "", *rows[:1], *(["|" + "---|" * len(lines[0])] if lines else []), *rows[1:]]
-                ).rstrip()
-                + "\n"
-            )
+            rule = ["|" + "---|" * len(lines[0])] if lines else []
+            print("\n".join([f"**{title}**" if lines else title, "", *rows[:1], *rule, *rows[1:]]).rstrip() + "\n")
         return
     from rich.console import Console
     from rich.markup import escape

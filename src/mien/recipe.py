@@ -26,6 +26,7 @@ from mien.sections import (
     LossSection,
     NetworkSection,
     OptimizerSection,
+    QuantizeSection,
     ScenesSection,
     ScheduleSection,
     Section,
@@ -58,10 +59,13 @@ class Recipe(Section, frozen=True):
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     trainer: TrainerSection = TrainerSection()
+    quantize: QuantizeSection = QuantizeSection()
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
         _check_sam(self.optimizer, self.trainer)
+        if self.quantize.bits and self.trainer.compile:
+            raise ValueError("trainer.compile: not with quantize.bits; leave one out")
         monitor, network = self.schedule.monitor, self.network
         if self.monitors and monitor in {"ccc", "rmse"} and network.affect != "trained":
             raise ValueError(f"schedule.monitor: {monitor!r} needs network.affect: trained")

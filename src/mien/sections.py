@@ -20,6 +20,7 @@ __all__ = [
     "LossSection",
     "NetworkSection",
     "OptimizerSection",
+    "QuantizeSection",
     "ScenesSection",
     "ScheduleSection",
     "Section",
@@ -281,6 +282,22 @@ class TrainerSection(Section, frozen=True):
         _within("clip", self.clip, 0, 1e6)
         _within("devices", self.devices, 1, 1024)
         _within("nodes", self.nodes, 1, 1024)
+
+
+class QuantizeSection(Section, frozen=True):
+    """Training that feels the rounding of an int8 file (mien.training.rounding), to be started from a trained run.
+
+    bits: of what goes into a layer; 0 trains without rounding.  weights: bits of the weights; 7 as `mien export --to onnx-int8` does.
+    The run's weights stay in float, and held-out rows are judged in float; the export rounds, and judges what it rounded.
+    """
+
+    bits: int = 0
+    weights: int = 7
+
+    def __post_init__(self) -> None:
+        if self.bits and not 2 <= self.bits <= 8:
+            raise ValueError(f"bits: expected 0 or a number from 2 to 8, got {self.bits}")
+        _within("weights", self.weights, 2, 8)
 
 
 class ScenesSection(Section, frozen=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Faces that set the ranges of an int8 file, and as many others that check it.
 _FACES = 512
+#: Share of a recipe's learning rate with which a finished network is taught to bear rounding.
+_SLOWER = 0.02
+_TEACH = "; --finetune RUN teaches the network to bear rounding (docs/export.md)"
 
 
 def export(
@@ -43,6 +48,12 @@ def export(
     batch: Annotated[
         int | None, typer.Option(min=1, max=1024, help="tensorrt: for batches of exactly so many.")
     ] = None,
+    finetune: Annotated[
+        Path | None,
+        typer.Option(
+            help="int8: if that loses too much, train on with rounding into this run folder, and export that."
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option(help="Give the file an output `maps`: where in the face it sees each expression.")
     ] = False,
@@ -51,7 +62,7 @@ def export(
 ) -> None:
     """Write a model for an engine. The file must answer as the model does, within what its target allows, or it is not written."""
     try:
-        from mien.export.targets import make, publish, target
+        from mien.export.targets import target
     except ModuleNotFoundError as error:
         raise MissingExtra.of("Exporting needs onnx", "export") from error
     from mien.files import check_free
@@ -60,7 +71,7 @@ def export(
     if _is_detector(model):
         _detector(model, to, out, overwrite, {"--data": data, "--explain": explain, "--features": features})
         return
-    _check({"--calibrate": calibrate}, kind.precision == "int8", "is for int8 targets")
+    _check({"--calibrate": calibrate, "--finetune": finetune}, kind.precision == "int8", "is for int8 targets")
     _check({"--batch": batch}, kind.name == "tensorrt", "is for tensorrt")
     place = out or _place(model, kind)
     if place.suffix != kind.suffix:
@@ -69,23 +80,78 @@ def export(
     for suffix in (kind.suffix, *beside, ".json", *([".md"] if data else [])):
         check_free(place.with_suffix(suffix), overwrite)
     outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
-    with _workroom(place) as folder:
-        base = _float_file(model, folder, outputs)
-        rows = None if calibrate is None else _rows(calibrate, source, base)
-        made = make(base, kind, folder, place.stem, rows, batch)
-        told: list[Judgement] = []
-        if data is not None:
-            told, flipped = _judged(made, base, data, source, split)
-            made = _with_figures(made, told[-1], data, source, split)
-        card = (
-            {".md": lambda: _card(made, told[-1], source, _split(data or Path(), source, split))}
-            if told and kind.suffix == ".onnx"
-            else {}
-        )
-        files = publish(made, place, overwrite, card)
-        _say(made, files, base)
-        if told:
-            _say_change(told, flipped)
+    job = _Job(kind, place, data, calibrate, source, split, batch, outputs, overwrite)
+    try:
+        job.go(model)
+    except ExportError as error:
+        if finetune is None:
+            raise
+        print(f"mien: {error}; training on with rounding: {finetune}", file=sys.stderr)
+        job.go(str(_finetuned(model, finetune, calibrate or Path(), source)))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One export as it was asked for."""
+
+    kind: Target
+    place: Path
+    data: Path | None
+    calibrate: Path | None
+    source: str
+    split: str | None
+    batch: int | None
+    outputs: list[Output]
+    overwrite: bool
+
+    def go(self, model: str) -> None:
+        """Make, compare, judge, publish, tell. Raises MienError; then nothing is left."""
+        from mien.export.targets import make, publish
+
+        kind, place = self.kind, self.place
+        with _workroom(place) as folder:
+            base = _float_file(model, folder, self.outputs)
+            rows = None if self.calibrate is None else calibration_rows(self.calibrate, self.source, base)
+            made = make(base, kind, folder, place.stem, rows, self.batch)
+            told: list[Judgement] = []
+            if self.data is not None:
+                split = _split(self.data, self.source, self.split)
+                told, flipped = _judged(made, base, self.data, self.source, split)
+                made = _with_figures(made, told[-1], self.source, split)
+            card = {".md": lambda: _card(made, told[-1], self.source, split)} if told and kind.suffix == ".onnx" else {}
+            files = publish(made, place, self.overwrite, card)
+            _say(made, files, base)
+            if told:
+                _say_change(told, flipped)
+
+
+def _finetuned(model: str, run: Path, data: Path, source: str) -> Path:
+    """A run that goes on from a model for a few epochs with rounding; an unfinished one is resumed. Raises MienError."""
+    from mien.cli.train import tell, track
+    from mien.recipe import DetectorRecipe, load_recipe
+    from mien.runtime.sessions import read_spec
+    from mien.runtime.store import model_file
+
+    try:
+        from mien.training.fit import fit
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("Training needs PyTorch and Lightning", "train") from error
+    written = Path(model) / "recipe.yaml"
+    name = str(written) if written.is_file() else read_spec(model_file(model)).name
+    begun = load_recipe(name)
+    assert not isinstance(begun, DetectorRecipe)
+    settings = [
+        "quantize.bits=8",
+        "schedule={name: cosine, epochs: 3, warmup: 0.1}",
+        "trainer.ema=0",
+        "trainer.compile=false",
+    ]
+    settings += [f"optimizer.lr={begun.optimizer.lr * _SLOWER:g}", f"data.sources=[{source}]"]
+    recipe = load_recipe(name, settings)
+    assert not isinstance(recipe, DetectorRecipe)
+    resume = (run / "recipe.yaml").is_file()
+    fit(recipe, data, run, resume, None, track, sys.stderr.isatty(), None if resume else model, tell=tell)
+    return run
 
 
 def _check(options: dict[str, object], fits: bool, words: str) -> None:
@@ -169,7 +235,7 @@ def _detector(run: str, to: str, out: Path | None, overwrite: bool, options: dic
     print(f"model: {place} ({place.stat().st_size / 1e6:.2f} MB); largest difference from the network {difference:.1e}")
 
 
-def _rows(data: Path, source: str, base: Path) -> Rows:
+def calibration_rows(data: Path, source: str, base: Path) -> Rows:
     """Faces of a dataset's train split, drawn with a fixed seed: half to set ranges by, half to check."""
     import numpy as np
 
@@ -202,7 +268,7 @@ def _split(data: Path, source: str, split: str | None) -> str:
     return split or ("PublicTest" if source in ("ferplus", "fer2013") and not is_manifest(data) else "validation")
 
 
-def _judged(made: Made, base: Path, data: Path, source: str, split: str | None) -> tuple[list[Judgement], str]:
+def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tuple[list[Judgement], str]:
     """The float model and the file, judged on the same rows; a plain file alone, as it answers as its source does. With
     how many labels differ, in words.
 
@@ -211,7 +277,7 @@ def _judged(made: Made, base: Path, data: Path, source: str, split: str | None) 
     from mien.cli.judging import Asked, judged, need
 
     need()
-    asked = Asked(data, source, _split(data, source, split), copies=True)
+    asked = Asked(data, source, split, copies=True)
     models = [str(made.files[0])] if made.target.name == "onnx" else [str(base), str(made.files[0])]
     told, said, _ = judged(models, asked)
     for name, before, after in _figures(told):
@@ -219,8 +285,7 @@ def _judged(made: Made, base: Path, data: Path, source: str, split: str | None) 
         if lost > made.target.allowed.points:
             raise ExportError(
                 f"--to {made.target.name}: {name} falls from {before:.4f} to {after:.4f} on {told[0].data}, by {lost:.2f} "
-                f"points (allowed {made.target.allowed.points:g}); nothing was written. Teach the network to bear "
-                "rounding: mien train with quantize.bits=8 and --init (docs/export.md)"
+                f"points (allowed {made.target.allowed.points:g}); nothing was written{_TEACH if made.target.precision == 'int8' else ''}"
             )
     labels = [one.probabilities.argmax(axis=1) for one in said]
     return told, f"{int((labels[0] != labels[-1]).sum())} of {len(labels[0]):,}"
@@ -236,11 +301,11 @@ def _figures(told: list[Judgement]) -> Iterator[tuple[str, float, float]]:
             yield f"CCC of {name}", before, after
 
 
-def _with_figures(made: Made, judged: Judgement, data: Path, source: str, split: str | None) -> Made:
+def _with_figures(made: Made, judged: Judgement, source: str, split: str) -> Made:
     """With the judged figures in the spec, inside the file too."""
     if judged.scores.expression is None:
         return made
-    place = f"{judged.data}/{_split(data, source, split)}"
+    place = f"{judged.data}/{split}"
     place += "/majority" if source == "ferplus" else ""
     figures = {
         f"{place}/{name}": round(getattr(judged.scores.expression, name), 5)

@@ -18,6 +18,7 @@ from mien.training.dataset import Batch
 from mien.training.loop import Learner
 from mien.training.losses import Loss
 from mien.training.mixing import mixed, unmade
+from mien.training.rounding import rounded_answer
 from mien.training.transforms import Transform
 
 __all__ = ["ExpressionModule"]
@@ -52,10 +53,15 @@ class ExpressionModule(Learner):
         x, both, affect = mixed(x, both, affect, self.recipe.augment)
         x = x.contiguous(memory_format=torch.channels_last)
         taught = self._taught(x, both[:, classes:].unflatten(1, (-1, classes)) if told.shape[1] else None)
-        loss, parts = self.loss(self.network(x), both[:, :classes], affect, taught)
+        loss, parts = self.loss(self._answer(x), both[:, :classes], affect, taught)
         for name, part in parts.items() if len(parts) > 1 else ():
             self.log(f"train/{name}", part.detach(), on_step=False, on_epoch=True, sync_dist=True)
         return self.finite(loss, batch_idx)
+
+    def _answer(self, x: Tensor) -> Answer:
+        network, section = cast(Network, self.network), self.recipe.quantize
+        answer: Answer = rounded_answer(network, x, section) if section.bits else network(x)
+        return answer
 
     def _taught(self, x: Tensor, told: Tensor | None) -> Tensor | None:
         """(n, c): the mean over all teachers that know a row, NaN where none does; None without teachers. told: (n, t, c)."""

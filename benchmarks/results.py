@@ -56,7 +56,7 @@ RUNS = {
     "cnn": Trained("fer2013-cnn", ("schedule.epochs=6", *PLAIN, "optimizer.lr=0.0005"), "50 % (7 epochs)"),
     "mlp": Trained(
         "fer2013-mlp",
-        ("trainer.batch=256", *PLAIN, "optimizer.lr=0.00001", "schedule.epochs=6"),
+        ("trainer.batch=256", *PLAIN, "optimizer.lr=0.00002", "schedule.epochs=10"),
         "43.75 % (10 epochs)",
     ),
     "fcn": Trained("fer2013-fcn", ("schedule.epochs=8", "schedule.patience=2"), "none given (on AffectNet)"),
@@ -97,7 +97,7 @@ RUNS = {
     ),
     "classifier": Trained(
         "affectnet8-mobilenetv2",
-        (*VOTES, "schedule.epochs=3", "schedule.name=cosine"),
+        (*VOTES, "schedule.epochs=4", "schedule.name=cosine", "optimizer.lr=0.003", "loss.balance=0"),
         "accuracy .5992 (AffectNet)",
         source="ferplus",
     ),

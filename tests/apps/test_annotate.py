@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import fsspec
@@ -453,6 +454,7 @@ def _ray():
         ray.shutdown()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the actor to kill is found in /proc")
 def test_ray_gives_what_one_machine_gives_though_a_worker_is_killed(tmp_path, monkeypatch):
     """Two workers; one waits at a pipe without a writer until the test kills it; then a picture is there."""
     pictures(tmp_path / "in", 11)
@@ -470,21 +472,32 @@ def test_ray_gives_what_one_machine_gives_though_a_worker_is_killed(tmp_path, mo
     with _ray():
         found = annotate(listed, tmp_path / "ray", runner="ray", address="local", workers=2, **settings)
     killer.join()
-    assert len(killed) == 1
+    assert killed
     assert (found.inputs, found.failed, found.blocks) == (13, 1, 5)
     assert rows_in(tmp_path / "ray") == rows_in(tmp_path / "local")
-    assert list((tmp_path / "ray" / FOLDER / "tries").iterdir()) == []
 
 
 def _kill_the_last(tmp_path, killed, blocks=5, patience=120.0):
     """Wait until all blocks but one are done; put a picture in the pipe's place and kill the actor that waits at it."""
-    tries, until = tmp_path / "ray" / FOLDER / "tries", time.monotonic() + patience
-    while len(_parts(tmp_path / "ray")) < blocks - 1 or len(list(tries.glob("0*"))) != 1:
+    until = time.monotonic() + patience
+    while len(_parts(tmp_path / "ray")) < blocks - 1:
         if time.monotonic() > until:
             return
         time.sleep(0.05)
-    [left] = tries.glob("0*")
     (tmp_path / "pipe.png").unlink()
     (tmp_path / "pipe.png").write_bytes(encoded(30))
-    killed.append(msgspec.json.decode(left.read_bytes())["process"])
-    os.kill(killed[0], signal.SIGKILL)
+    for actor in _actors(tmp_path):
+        killed.append(actor)
+        os.kill(actor, signal.SIGKILL)
+
+
+def _actors(tmp_path) -> list[int]:
+    """The processes of Ray actors that this test began: its own folder stands in their environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (place / "cmdline").read_bytes().startswith(b"ray::MapWorker") and (
+                str(tmp_path).encode() in (place / "environ").read_bytes()
+            ):
+                found.append(int(place.name))
+    return found

@@ -1,10 +1,9 @@
-"""The runner of many machines: the same worker as actors of Ray Data."""
+"""The runner of many machines: actors of Ray Data, each with a child that does blocks."""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,29 +11,26 @@ from typing import Any
 
 import msgspec
 
-from mien.apps.annotate.job import FOLDER, Done
+from mien.apps.annotate.job import FOLDER, Done, read_part
 from mien.apps.annotate.places import Place, open_place
-from mien.apps.annotate.worker import Child, Files, Worker, check_seen
+from mien.apps.annotate.worker import Child, Files, check_seen
 from mien.errors import ConfigError, MienError, MissingExtra, OutputError
 
 __all__ = ["Actor", "run_ray"]
 
-#: From the third try of a block on, a process of its own does it: an input may have killed the others.
-_CAREFUL = 3
 #: Ray's blocks are as many at most: each holds so many of ours that this suffices.
 _TASKS = 10_000
 
 
 class Actor:
-    """What Ray starts on each core. Calls with numbers of blocks; answers with what their parts hold.
-
-    A try is written down beside the plan before a block is begun, so that a block which kills its actor is noticed.
+    """What Ray starts on each core: it looks after a process that does the blocks, as the runner of one machine does. Calls with
+    numbers of blocks; answers with what their parts hold.
     """
 
     def __init__(self, out: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="mien-")
-        self._files = _fetched(open_place(out), Path(self._folder.name))
-        self._out, self._worker = out, Worker(out, self._files)
+        self._out, self._folder = open_place(out), tempfile.TemporaryDirectory(prefix="mien-")
+        self._job = check_seen(self._out)
+        self._child = Child(out, _fetched(self._out, Path(self._folder.name)))
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
         for number, again in zip(batch["block"], batch["again"], strict=True):
@@ -45,23 +41,9 @@ class Actor:
             yield {"answer": [answer]}
 
     def _do(self, number: int, again: bool) -> Done:
-        done = None if again else self._worker.done(number)
-        if done is not None:
-            return done
-        tries = open_place(self._out) / FOLDER / "tries" / f"{number:07d}"
-        before = msgspec.json.decode(tries.read())["tries"] if tries.exists() else 0
-        facts = {"tries": before + 1, "host": socket.gethostname(), "process": os.getpid()}
-        tries.write(msgspec.json.encode(facts))
-        done = self._carefully(number) if before + 1 >= _CAREFUL else self._worker.do(number)
-        tries.remove()
-        return done
-
-    def _carefully(self, number: int) -> Done:
-        child = Child(self._out, self._files)
-        try:
-            return child.do(number)
-        finally:
-            child.close()
+        """The block, unless an actor that died had finished it."""
+        done = None if again else read_part(self._out, self._job, number)
+        return done or self._child.do(number)
 
 
 def _shared(out: Place, files: Files) -> None:
@@ -73,8 +55,7 @@ def _shared(out: Place, files: Files) -> None:
 
 
 def _fetched(out: Place, folder: Path) -> Files:
-    """Copies of model and detector on this machine. Raises ConfigError: the job's folder cannot be seen from here."""
-    check_seen(out)
+    """Copies of model and detector on this machine."""
     found: list[str | None] = []
     for name in ("model.onnx", "detector.onnx"):
         place = out / FOLDER / name

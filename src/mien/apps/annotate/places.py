@@ -155,9 +155,18 @@ class Place:
             raise DataError(f"{self}: cannot be read ({reason(error)})") from error
         return sorted(name for name in (path.rstrip("/").rsplit("/", 1)[-1] for path in found) if name)
 
-    def files(self, without: str = "") -> Iterator[tuple[Place, int]]:
-        """Every file below this folder and its size, folder by folder, hidden ones left out; a glob's files. Links to folders
-        of this machine are not followed.
+    def size(self) -> int:
+        """Bytes of the file; 0 if it is not there. Raises DataError."""
+        try:
+            return int(self.fs.info(self.path).get("size") or 0)
+        except FileNotFoundError:
+            return 0
+        except place_errors() as error:
+            raise self._unread(error) from error
+
+    def files(self, without: str = "") -> Iterator[tuple[Place, int | None]]:
+        """Every file below this folder and, where listing tells it, its size; folder by folder, hidden ones left out; a glob's
+        files. Links to folders of this machine are not followed.
 
         without: a path in the same file system below which nothing is taken. Raises DataError.
         """
@@ -169,25 +178,23 @@ class Place:
         except place_errors() as error:
             raise self._unread(error) from error
 
-    def _walked_here(self) -> Iterator[tuple[str, int]]:
+    def _walked_here(self) -> Iterator[tuple[str, int | None]]:
         def fail(error: OSError) -> None:
             raise error
 
         for folder, folders, names in os.walk(self.path, onerror=fail):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(name for name in names if not name.startswith(".")):
-                path = os.path.join(folder, name)
-                if os.path.isfile(path):
-                    yield path, os.path.getsize(path)
+                yield os.path.join(folder, name), None
 
-    def _walked(self) -> Iterator[tuple[str, int]]:
+    def _walked(self) -> Iterator[tuple[str, int | None]]:
         for _, folders, files in self.fs.walk(self.path, detail=True, on_error="raise"):
             for name in [name for name in folders if name.startswith(".")]:
                 del folders[name]
             for name in sorted(name for name in files if not name.startswith(".")):
                 yield files[name]["name"], int(files[name].get("size") or 0)
 
-    def _globbed(self) -> Iterator[tuple[str, int]]:
+    def _globbed(self) -> Iterator[tuple[str, int | None]]:
         for path, facts in sorted(self.fs.glob(self.path, detail=True).items()):
             if facts.get("type") == "file":
                 yield path, int(facts.get("size") or 0)

@@ -26,10 +26,7 @@ CHUNK = 1000
 _VIDEO_BYTES, _VIDEO_UNKNOWN = 100_000, 64
 _BYTES = ("image", "bytes", "jpg", "jpeg", "png", "webp")
 _PATHS = ("path", "file", "file_name", "filename", "url", "uri", "video")
-_SCHEMA = pa.schema(
-    [("block", pa.int32()), ("kind", pa.dictionary(pa.int8(), pa.string())), ("place", pa.binary()),
-     ("start", pa.int64()), ("size", pa.int64())]
-)  # fmt: skip
+_SCHEMA = pa.schema([("kind", pa.string()), ("place", pa.binary()), ("start", pa.int64()), ("size", pa.int64())])
 
 
 class Line(NamedTuple):
@@ -104,45 +101,41 @@ def read_block(folder: Place, number: int) -> Block:
     """A block of the plan. Raises DataError."""
     place = folder / chunk_name(number)
     try:
-        table = pa.ipc.open_file(pa.BufferReader(place.read())).read_all()
+        with place.open() as file:
+            own = pa.ipc.open_file(file).get_batch(number % CHUNK)
     except (*place_errors(), pa.ArrowInvalid) as error:
         raise DataError(f"{place}: the plan cannot be read ({reason(error)}); begin anew with --overwrite") from error
-    start, end = (int(edge) for edge in table["block"].to_numpy().searchsorted([number, number + 1]))
-    own = table.slice(start, end - start)
-    columns = [own[name].to_pylist() for name in ("kind", "place", "start", "size")]
+    columns = [own.column(name).to_pylist() for name in _SCHEMA.names]
     return Block(number, tuple(Line(*values) for values in zip(*columns, strict=True)))
 
 
 class _Writer:
-    """Numbers blocks and writes them, a thousand a file."""
+    """Numbers blocks and writes them, a thousand a file, each a batch of its own; memory holds one compressed file."""
 
     def __init__(self, folder: Place, told: Callable[[int], None]) -> None:
         self.blocks = self.inputs = 0
         self._folder, self._told = folder, told
-        self._rows: list[tuple[Any, ...]] = []
+        self._stream: Any = None
+        self._file: Any = None
 
     def add(self, lines: Sequence[Line]) -> None:
         """One more block."""
-        if self.blocks and self.blocks % CHUNK == 0:
+        if self.blocks % CHUNK == 0:
             self.flush()
-        self._rows += [(self.blocks, *line) for line in lines]
+            self._stream = pa.BufferOutputStream()
+            self._file = pa.ipc.new_file(self._stream, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd"))
+        columns = [pa.array(values, kind) for values, kind in zip(zip(*lines, strict=True), _SCHEMA.types, strict=True)]
+        self._file.write_batch(pa.record_batch(columns, schema=_SCHEMA))
         self.blocks += 1
         self.inputs += sum(line.size for line in lines)
         self._told(self.inputs)
 
     def flush(self) -> None:
         """Write what was gathered."""
-        if not self._rows:
-            return
-        columns = [
-            pa.array(values, kind.type) for values, kind in zip(zip(*self._rows, strict=True), _SCHEMA, strict=True)
-        ]
-        stream = pa.BufferOutputStream()
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(stream, _SCHEMA, options=options) as file:
-            file.write_table(pa.table(columns, schema=_SCHEMA))
-        (self._folder / chunk_name(self._rows[0][0])).write(stream.getvalue().to_pybytes())
-        self._rows = []
+        if self._file is not None:
+            self._file.close()
+            (self._folder / chunk_name(self.blocks - 1)).write(self._stream.getvalue().to_pybytes())
+            self._file = None
 
 
 @dataclass
@@ -169,13 +162,13 @@ class _Listing:
                 raise ConfigError("--column, --keep: are for Parquet files; the input holds pictures or videos")
             yield from self._file_blocks(chain([first], files))
 
-    def _files(self, place: Place) -> Iterator[tuple[str, Place, int]]:
-        """(kind, place, size) of each file that is an input. Raises DataError: both Parquet and others."""
+    def _files(self, place: Place) -> Iterator[tuple[str, Place, int | None]]:
+        """(kind, place, size if known) of each file that is an input. Raises DataError: both Parquet and others."""
         if not is_glob(place.path) and not place.is_folder():
             if not place.exists():
                 raise DataError(f"{place}: there is no such file, folder or pattern; check its name")
             kind = _kind(place.path) or "image"
-            yield kind, place, 0
+            yield kind, place, None
             return
         known: tuple[str, Place] | None = None
         for file, size in place.files(self.out.path if self.out.fs == place.fs else ""):
@@ -190,19 +183,19 @@ class _Listing:
             known = kind, file
             yield kind, file, size
 
-    def _file_blocks(self, files: Iterable[tuple[str, Place, int]]) -> Iterator[list[Line]]:
+    def _file_blocks(self, files: Iterable[tuple[str, Place, int | None]]) -> Iterator[list[Line]]:
         lines: list[Line] = []
         weight = 0
         for kind, place, size in files:
             lines.append(Line(kind, place.stored()))
-            weight += 1 if kind == "image" else max(1, size // _VIDEO_BYTES)
+            weight += 1 if kind == "image" else max(1, (place.size() if size is None else size) // _VIDEO_BYTES)
             if weight >= self.asked.block:
                 yield lines
                 lines, weight = [], 0
         if lines:
             yield lines
 
-    def _row_blocks(self, files: Iterable[tuple[str, Place, int]]) -> Iterator[list[Line]]:
+    def _row_blocks(self, files: Iterable[tuple[str, Place, int | None]]) -> Iterator[list[Line]]:
         for _, place, _ in files:
             groups, column, kept, videos = self._footer(place)
             if not self.column:

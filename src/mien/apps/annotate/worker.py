@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from os import PathLike
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from mien.apps.annotate.block import Source, annotate_block
 from mien.apps.annotate.columns import Row, schema_of, table_of
-from mien.apps.annotate.job import FOLDER, Done, Job, job_of, part_place, read_part
+from mien.apps.annotate.job import FOLDER, Done, Job, job_of, part_place
 from mien.apps.annotate.places import Place, open_place
 from mien.apps.annotate.plan import read_block
 from mien.errors import ConfigError, MienError, OutputError
@@ -59,7 +60,7 @@ class Worker:
     def do(
         self, number: int, seen: Callable[[int], None] = lambda _: None, lost: Mapping[int, str] | None = None
     ) -> Done:
-        """Annotate a block and write its part, whole; nothing to do if the part is there. Raises OutputError, DataError."""
+        """Annotate a block and write its part, whole. Raises OutputError, DataError."""
         block = read_block(self.out / FOLDER, number)
         rows = annotate_block(block, self.reader, self._source, seen, lost)
         done = Done(
@@ -70,10 +71,6 @@ class Worker:
             raise OutputError(f"block {number}: {done.inputs} rows for {block.inputs} inputs")
         part_place(self.out, number).write(self._encoded(rows, done))
         return done
-
-    def done(self, number: int) -> Done | None:
-        """What the part of a block says, if it is there."""
-        return read_part(self.out, self.job, number)
 
     def _encoded(self, rows: list[Row], done: Done) -> bytes:
         job = self.job
@@ -105,6 +102,7 @@ def check_seen(out: Place) -> Job:
 def _serve(line: Connection, out: str, files: Files) -> None:
     """The whole life of a child: it takes block numbers until its parent hangs up or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         worker = Worker(out, files)
         line.send(("ready", None))
@@ -115,6 +113,14 @@ def _serve(line: Connection, out: str, files: Files) -> None:
         line.send(("error", error))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, in the middle of a block too: then another process will do that block."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 class Child:

@@ -1,8 +1,8 @@
 """INT8: a model file whose large layers compute with eight bits, by ONNX Runtime's static quantisation. No torch.
 
 The ranges of activations come from real faces (`calibrate`). Weights are rounded channel by channel to seven bits, not eight:
-processors without VNNI add two products of eight-bit numbers in sixteen bits and overflow with the eighth, and seven bits cost
-nothing here (docs/export.md). What stands before the first layer with weights (grey, scaling), that layer, and the heads
+processors without VNNI add two products of eight-bit numbers in sixteen bits and overflow with the eighth; what seven bits
+lose stands in docs/export.md. What stands before the first layer with weights (grey, scaling), that layer, and the heads
 stay in float; more layers do where labels change too often, the worst first.
 """
 

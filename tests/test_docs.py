@@ -32,6 +32,16 @@ def test_what_those_who_come_from_elsewhere_are_shown_runs(monkeypatch, capsys):
     assert capsys.readouterr().out == "True happiness\n"
 
 
+@pytest.mark.parametrize(
+    "block", re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL)
+)
+def test_what_export_shows_runs(block, capsys):
+    exec(compile(block, "export.md", "exec"), {})  # noqa: S102 - our own page
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["onnx", "openvino", "tensorrt", "onnx", "onnx"]
+    assert lines[-1] == "onnx on cpu: asked for"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]

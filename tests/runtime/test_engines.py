@@ -105,6 +105,13 @@ def test_an_engine_that_is_not_installed_is_one_line(mien, monkeypatch, tmp_path
     assert err.strip().endswith("Install it with: pip install 'mien[openvino]'")
 
 
+def test_the_page_takes_only_what_browsers_run(tmp_path):
+    from mien.apps.page import page_files
+
+    with pytest.raises(ConfigError, match=r"m.xml: the page's engine reads .onnx models alone"):
+        page_files(tmp_path / "m.xml", None)
+
+
 def test_a_session_of_ones_own_takes_no_engine():
     with pytest.raises(ConfigError, match="a session has chosen its own"):
         library.load(FakeSession(), engine="onnx")

@@ -102,7 +102,10 @@ def page_files(model: Path, detector: Path | None, web: Path = WEB) -> dict[str,
     """Every file of the page but page.json: its address below the page -> where it lies.
 
     model, detector: the model files; the detector is None if the picture already is the face.
+    Raises ConfigError: browsers run .onnx files alone.
     """
+    if model.suffix.lower() != ".onnx":
+        raise ConfigError(f"{model}: the page's engine reads .onnx models alone; give one (mien export --to onnx-int8 is small)")
     files = {path.name: path for path in sorted(web.iterdir()) if path.suffix in {".html", ".css", ".js", ".svg"}}
     files |= {f"vendor/{name}": web / "vendor" / name for name in _ENGINE if (web / "vendor" / name).is_file()}
     files["models/model.onnx"] = model

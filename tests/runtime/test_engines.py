@@ -71,6 +71,7 @@ def test_with_a_card_it_is_taken_unless_the_cpu_is_asked_for(asked, got):
 
 
 @pytest.mark.usefixtures("_card")
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_card_that_does_not_start_is_left_for_the_cpu_unless_it_was_asked_for():
     session = open_session(NANO, 1)
     assert str(session.choice).startswith("onnx on cpu: cuda does not start (")

@@ -33,7 +33,14 @@ from mien.runtime.sessions import open_onnx, open_session
 from mien.runtime.store import model_file
 from mien.vision.image import read_image
 
-MODELS = ("ferplus-small", "ferplus-nano", "fer2013-small", "fer2013-nano")
+MODELS = (
+    "ferplus-small",
+    "ferplus-small-int8",
+    "ferplus-nano",
+    "ferplus-nano-int8",
+    "fer2013-small",
+    "fer2013-nano",
+)
 Seen = tuple[np.ndarray, Face]  # an RGB picture and a face in it
 
 

@@ -56,6 +56,20 @@ ENTRIES: dict[str, Entry] = {
         licence="Apache-2.0 (see its card)",
         about="the same, a quarter of the work: for crowds, phones, browsers; inside the package",
     ),
+    "ferplus-small-int8": Entry(
+        name="ferplus-small-int8",
+        kind="expression",
+        file="ferplus-small-int8.onnx",
+        licence="Apache-2.0 (see its card)",
+        about="ferplus-small in eight bits: a quarter of the size, faster on processors with VNNI or AMX; inside the package",
+    ),
+    "ferplus-nano-int8": Entry(
+        name="ferplus-nano-int8",
+        kind="expression",
+        file="ferplus-nano-int8.onnx",
+        licence="Apache-2.0 (see its card)",
+        about="ferplus-nano in eight bits: the smallest; inside the package",
+    ),
     "mien-face": Entry(
         name="mien-face",
         kind="detector",

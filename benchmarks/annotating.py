@@ -8,7 +8,8 @@ as --count says, and read from the disk's cache:
     annotate      annotate_block, in this process, one thread: files to rows; and its stages
 A clip of 30 seconds (H.264, the first picture swaying) of 640x360 and 1280x720 pixels at 25 frames a second: decoding alone, and annotated at
 1 and 5 frames a second and at all. Then `annotate` with one and two workers, and with --ray on Ray with one and two actors, on the
-files of 640 pixels: images a second from the first finished part to the last (so without the start), and the start.
+files of 640 pixels: ms of a core as the workers count them (Ray's own processes are not in it), images a second from the first finished
+part to the last (so without the start), and the start.
 
 ms are of the processor, of all threads, best of three: other work on the machine changes them least. Images a second are by the clock and want a machine that does
 nothing else.
@@ -128,7 +129,7 @@ def run(runner: str, workers: int, folder: Path, out: Path) -> dict[str, float]:
         folder, out, runner=runner, workers=workers, block=16, show=steady, address="local" if runner == "ray" else None
     )
     size = sum(path.stat().st_size for path in out.glob("part=*/*.parquet"))
-    return steady.told(size / found.inputs)
+    return steady.told(size / found.inputs) | {"processor": 1000 * found.seconds / found.inputs}
 
 
 def runners(names: list[str], folder: Path, out: Path) -> list[dict[str, Any]]:
@@ -162,10 +163,12 @@ def show(found: dict[str, Any]) -> None:
         hours = " | ".join(f"{line[name]:.0f} s" for name in ("decode", "rate 1", "rate 5", "rate 0"))
         print(f"| {line['size'][0]}x{line['size'][1]} | {line['megabits']:.1f} | {hours} |")
     if "runners" in found:
-        print("\n| runner | workers | images a second | until the first part, s | bytes a row |\n|---|---|---|---|---|")
+        print(
+            "\n| runner | workers | ms of a core an image | images a second | until the first part, s | bytes a row |\n|---|---|---|---|---|---|"
+        )
     for line in found.get("runners", ()):
         print(
-            f"| {line['runner']} | {line['workers']} | {line['rate']:.1f} | {line['start']:.1f} | {line['bytes']:.0f} |"
+            f"| {line['runner']} | {line['workers']} | {line['processor']:.1f} | {line['rate']:.1f} | {line['start']:.1f} | {line['bytes']:.0f} |"
         )
 
 

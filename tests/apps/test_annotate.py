@@ -112,6 +112,7 @@ def test_every_input_has_one_row(mixed):
     assert all(rows[0][name] is None for name in FACE_LISTS)
     assert (found.inputs, found.failed, found.blocks, found.before) == (7, 3, 2, 0)
     assert found.faces == sum(row["faces"] for row in rows)
+    assert 0 < found.seconds < 60
 
 
 def test_a_face_means_what_it_means_elsewhere(mixed):
@@ -251,6 +252,17 @@ def test_what_cannot_be_annotated_is_said_in_one_line(make, words, says, tmp_pat
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["pyarrow", "fsspec", "filelock"])
+def test_what_is_not_installed_is_named(name):
+    code = f"import sys; sys.modules[{name!r}] = None; sys.argv = ['mien', 'annotate', 'a', '--out', 'b']"
+    words = [sys.executable, "-c", f"{code}; from mien.cli import main; main()"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"mien: error: Annotating needs {name}. Install it with: pip install 'mien[data]'\n",
+    )
+
+
 def test_a_bucket_is_read_and_written(tmp_path):
     """The memory file system of fsspec lives in one process, so a worker of this process does the blocks."""
     bucket = fsspec.filesystem("memory")
@@ -326,6 +338,7 @@ def _parts(out) -> set[str]:
     return {path.name for path in out.glob("part=*/0*.parquet")}
 
 
+@pytest.mark.usefixtures("here")
 def test_what_was_killed_goes_on_and_gives_the_same_rows(tmp_path, mien):
     pictures(tmp_path / "in", 60)
     words = ["annotate", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *QUICK, "--block", "4", "--workers", "1"]

@@ -8,15 +8,10 @@ from os import PathLike
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
-from mien.errors import MissingExtra
 from mien.faces import Face, Frame, face_record
 from mien.runtime.table import TABLE_VERSION, Column, table_columns
-
-try:
-    import pyarrow as pa
-except ImportError as error:
-    raise MissingExtra.of("Annotating needs pyarrow", "data") from error
 
 __all__ = ["ANNOTATION_VERSION", "FACE_LISTS", "OWN", "Row", "face_rows", "schema_of", "table_of"]
 

@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from mien.apps.annotate.places import Place, place_errors, reason
 from mien.apps.annotate.plan import CHUNK, Asked, make_plan
-from mien.errors import ConfigError, MissingExtra, OutputError
+from mien.errors import ConfigError, OutputError
 
 __all__ = [
     "FOLDER",
@@ -74,13 +75,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """A finished block: its number, and how many inputs, failures, frames and faces its part holds."""
+    """A finished block: its number, how many inputs, failures, frames and faces its part holds, and the processor's seconds."""
 
     block: int
     inputs: int
     failed: int
     frames: int
     faces: int
+    seconds: float = 0.0
 
 
 def part_place(out: Place, block: int) -> Place:
@@ -221,10 +223,6 @@ def locked(out: Place) -> Iterator[None]:
 
 @contextmanager
 def _lock_here(out: Place) -> Iterator[None]:
-    try:
-        from filelock import FileLock, Timeout
-    except ImportError as error:
-        raise MissingExtra.of(f"Annotating needs {error.name}", "data") from error
     folder = Path(out.path) / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mien.errors import ConfigError, DataError, MissingExtra, OutputError
-from mien.files import whole_file
+import fsspec
 
-try:
-    import fsspec
-except ImportError as error:
-    raise MissingExtra.of(f"Annotating needs {error.name}", "data") from error
+from mien.errors import ConfigError, DataError, OutputError
+from mien.files import whole_file
 
 __all__ = ["Place", "is_glob", "open_place", "place_errors", "reason"]
 

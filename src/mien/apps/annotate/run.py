@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -64,7 +65,7 @@ class Quiet:
 
 
 class Summary(NamedTuple):
-    """What an annotation holds, and how many of its blocks were there before."""
+    """What an annotation holds, how many of its blocks were there before, and the processor's seconds it took in all."""
 
     inputs: int
     failed: int
@@ -72,6 +73,7 @@ class Summary(NamedTuple):
     faces: int
     blocks: int
     before: int
+    seconds: float
 
 
 def annotate(
@@ -121,9 +123,10 @@ def annotate(
         before = finished(place, job, retry, told=show.tell)
         show.begins(job.inputs, sum(d.inputs for d in before.values()), sum(d.failed for d in before.values()))
         parts = list(before.values())
-        for done in _run(runner, place, job, before, files, workers, address, retry, show):
-            show.finished(done)
-            parts.append(done)
+        with closing(_run(runner, place, job, before, files, workers, address, retry, show)) as moving:
+            for done in moving:
+                show.finished(done)
+                parts.append(done)
         return _summed(place, parts, len(before))
 
 
@@ -146,7 +149,7 @@ def _run(
     address: str | None,
     retry: bool,
     show: Show,
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     numbers = [number for number in range(job.blocks) if number not in before]
     if not numbers:
         return
@@ -162,6 +165,6 @@ def _summed(out: Place, parts: list[Done], before: int) -> Summary:
     inputs, failed, frames, faces = (
         sum(getattr(done, name) for done in parts) for name in ("inputs", "failed", "frames", "faces")
     )
-    summary = Summary(inputs, failed, frames, faces, len(parts), before)
+    summary = Summary(inputs, failed, frames, faces, len(parts), before, sum(done.seconds for done in parts))
     (out / FOLDER / "summary.json").write(msgspec.json.format(msgspec.json.encode(summary._asdict()), indent=2))
     return summary

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
@@ -61,11 +62,12 @@ class Worker:
         self, number: int, seen: Callable[[int], None] = lambda _: None, lost: Mapping[int, str] | None = None
     ) -> Done:
         """Annotate a block and write its part, whole. Raises OutputError, DataError."""
+        start = time.process_time()
         block = read_block(self.out / FOLDER, number)
         rows = annotate_block(block, self.reader, self._source, seen, lost)
         done = Done(
             number, len(rows), sum(row.error is not None for row in rows), sum(len(row.frame_index) for row in rows),
-            sum(len(row.found) for row in rows),
+            sum(len(row.found) for row in rows), round(time.process_time() - start, 3),
         )  # fmt: skip
         if done.inputs != block.inputs:
             raise OutputError(f"block {number}: {done.inputs} rows for {block.inputs} inputs")
@@ -134,12 +136,13 @@ class Child:
         self._about, self._seen = (out, files), seen
         self._process: Any = None
         self._line: Connection | None = None
+        self._closed = False
 
     def do(self, number: int) -> Done:
         """See Worker.do. Raises what that raises; OutputError: process after process died."""
         deaths: Counter[int] = Counter()
         lost: dict[int, str] = {}
-        while True:
+        while not self._closed:
             at = -1
             try:
                 line = self._ready()
@@ -152,7 +155,11 @@ class Child:
                         raise found
                     at = found
                     self._seen(number, at)
-            except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            except (EOFError, OSError) as error:
+                if self._closed:
+                    raise OutputError(f"block {number}: given up") from error
+                if isinstance(error, MienError):
+                    raise
                 deaths[at] += 1
                 how = self._died()
                 if deaths[at] >= _DEATHS:
@@ -162,6 +169,7 @@ class Child:
                             "Finished parts are kept: then give the same command again"
                         ) from error
                     lost[at] = f"the process that read it died twice{how}"
+        raise OutputError(f"block {number}: given up")
 
     def _ready(self) -> Connection:
         """The line to a process that is ready."""
@@ -198,7 +206,8 @@ class Child:
         return None if self._process is None else self._process.pid
 
     def close(self) -> None:
-        """End the process, in the middle of a block if need be."""
+        """End the process, in the middle of a block if need be; `do` then raises OutputError."""
+        self._closed = True
         process, self._process = self._process, None
         line, self._line = self._line, None
         if process is not None:

@@ -463,6 +463,10 @@ def _ray():
     pytest.importorskip("ray.data")
     try:
         yield
+    except Exception as error:
+        if "timed out during startup" in str(error):
+            pytest.skip("Ray gives up starting here after its 30 seconds: the machine is too busy")
+        raise
     finally:
         ray.shutdown()
 

@@ -113,6 +113,7 @@ def test_both_heads_learn_and_the_regressor_starts_from_the_classifier(drawn, tm
     assert '"fresh": []' in text  # its affect head was there already
     _, spec = load_weights(chained)
     assert (spec.affect, spec.expression) == ("trained", False)
+    assert spec.trained_on[1].startswith("began with weights.safetensors, sha256 ")
     export_onnx(chained, tmp_path / "m.onnx")
     picture = next(iter(synthetic(1, labels=("anger", "fear")))).image
     [face] = load(tmp_path / "m.onnx", detector="whole", threads=1)(picture)

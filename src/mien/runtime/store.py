@@ -70,6 +70,20 @@ ENTRIES: dict[str, Entry] = {
         licence="Apache-2.0 (see its card)",
         about="ferplus-nano in eight bits: the smallest; inside the package",
     ),
+    "fer2013-small": Entry(
+        name="fer2013-small",
+        kind="expression",
+        file="fer2013-small.onnx",
+        licence="Apache-2.0 (see its card)",
+        about="FER2013's seven classes, for comparisons with the field; inside the package",
+    ),
+    "fer2013-nano": Entry(
+        name="fer2013-nano",
+        kind="expression",
+        file="fer2013-nano.onnx",
+        licence="Apache-2.0 (see its card)",
+        about="the same, a quarter of the work; inside the package",
+    ),
     "mien-face": Entry(
         name="mien-face",
         kind="detector",

@@ -110,7 +110,7 @@ def fit(
         return weights
     best = cast(Network, learner.kept.eval())
     temperature = held_temperature(best, ready.held, recipe.crop.border) if recipe.network.expression else 1.0
-    spec = _spec(recipe, chips, temperature, ready.fingerprint)
+    spec = _spec(recipe, chips, temperature, ready.fingerprint, ready.facts)
     write_ending(folder, recipe, best, spec, ready.held, ready.rows)
     save_weights(weights, best, spec)
     return weights
@@ -216,7 +216,15 @@ def _check_classes(train: ChipDataset, labels: LabelSet, recipe: Recipe) -> None
         )
 
 
-def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str) -> ModelSpec:
+def lineage(facts: dict[str, Any]) -> list[str]:
+    """What a run's environment says of the weights and teachers that it learned from, for the spec: names and hashes."""
+    init, teachers = facts.get("init"), facts.get("teachers", [])
+    said = [("began with", init)] if init else []
+    said += [("taught by", teacher) for teacher in teachers]
+    return [f"{verb} {Path(fact['path']).name}, sha256 {fact['sha256'][:16]}" for verb, fact in said]
+
+
+def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str, facts: dict[str, Any]) -> ModelSpec:
     labels: LabelSet = chips.labels
     return ModelSpec(
         name=recipe.name,
@@ -228,6 +236,7 @@ def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str)
         licence="Apache-2.0 as far as the weights are ours; trained on: " + chips.header.licence,
         trained_on=(
             f"{chips.header.source} ({chips.header.rule or 'labels'}), train split, sha256 {fingerprint[:16]}",
+            *lineage(facts),
         ),
         made_by=f"mien {mien.__version__}, recipe {recipe.name}, seed {recipe.seed}, torch {torch.__version__}, {platform.machine()}",
         network=msgspec.to_builtins(recipe.network),

@@ -167,6 +167,12 @@ def test_operators_that_tensorrt_lacks_are_named(tmp_path):
         make(tmp_path / "odd.onnx", target("tensorrt"), tmp_path, "m")
 
 
+def test_a_file_that_is_no_onnx_is_told(mien, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"junk" * 99)
+    code, _, err = mien("export", "m.onnx", "--to", "onnx-fp16")
+    assert (code, "m.onnx: not a readable ONNX file" in err, err.count("\n")) == (2, True, 1)
+
+
 def test_an_opset_of_the_future_is_told(tmp_path):
     model = onnx.load(NANO)
     model.opset_import[0].version = 99

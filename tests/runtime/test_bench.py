@@ -5,8 +5,10 @@ import json
 import msgspec
 import pytest
 
+from mien.errors import ConfigError
 from mien.runtime import bench as benching
 from mien.runtime.bench import Bench, Place, Speed, in_turns, places, read_bench, shipped
+from mien.runtime.engines import Engine
 from mien.runtime.machine import Machine, peak
 
 
@@ -65,6 +67,15 @@ def test_comparing_pairs_lines_and_leaves_gaps(mien, tmp_path):
     assert "| m | onnx | 1 | 1 | 2.00 | 1.00 | 2.00 |" in out
     assert "| m | onnx | 1 | 8 | 16.00 | - | - |" in out
     assert "times as fast as slow" in out
+    (tmp_path / "other").mkdir()
+    keep(tmp_path / "other" / "slow.json", fast)
+    assert "| slow.json, ms | other/slow.json, ms |" in mien("bench", "slow.json", "other/slow.json", "--markdown")[1]
+
+
+def test_an_engine_that_is_not_here_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(benching, "available", lambda: [Engine("tensorrt", "", (), "not installed: pip install x")])
+    with pytest.raises(ConfigError, match="nothing here runs ferplus-nano; not installed: pip install x"):
+        places(["ferplus-nano"], "tensorrt")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +88,11 @@ def test_comparing_pairs_lines_and_leaves_gaps(mien, tmp_path):
         (["a.json", "ferplus-nano"], "two or more .json files"),
         (["none.json", "none.json"], "none.json: cannot be read"),
         (["--device", "cuda:7"], "nothing here runs ferplus-small"),
-        (["--engine", "onxx"], "onxx"),
+        (["--engine", "onxx"], "engine: unknown engine 'onxx'; did you mean 'onnx'?"),
+        (["--device", "cudo"], "device: unknown device 'cudo'"),
+        (["--seconds", "nan"], "'--seconds'"),
+        (["--photo", "none.jpg"], "none.jpg"),
+        (["--json", "none/a.json"], "no folder none; make it first"),
     ],
 )
 def test_what_it_refuses(mien, words, said):

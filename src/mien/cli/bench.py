@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli.options import Device, Engine
-from mien.errors import ConfigError, OutputError
+from mien.errors import ConfigError
 
 if TYPE_CHECKING:
     from mien.runtime.bench import Bench, Speed
@@ -29,7 +29,7 @@ def bench(
     device: Device = "auto",
     batch: Annotated[str, typer.Option(help="Chips a call.")] = "1,8,32",
     threads: Annotated[str, typer.Option(help="Threads; 'all' for as many as the engine takes.")] = "1,all",
-    seconds: Annotated[float, typer.Option(help="Time for each line.")] = 0.5,
+    seconds: Annotated[float, typer.Option(min=0, max=3600, help="Time for each line.")] = 0.5,
     photo: Annotated[Path | None, typer.Option(help="A picture for the stages (the example photograph).")] = None,
     markdown: Annotated[bool, typer.Option(help="Markdown tables.")] = False,
 ) -> None:
@@ -37,8 +37,9 @@ def bench(
 
     --engine and --device narrow it down. With .json files of --json instead of models: compare them.
     """
+    from mien.files import check_free
     from mien.runtime.bench import bench as measure
-    from mien.runtime.bench import photograph, places, read_bench, shipped
+    from mien.runtime.bench import photograph, pictured, places, read_bench, shipped
     from mien.runtime.read import load
 
     given = models or shipped()
@@ -48,15 +49,16 @@ def bench(
             raise ConfigError("bench: give models, or two or more .json files of measurements to compare")
         _print(_compared([read_bench(file) for file in files], files), markdown)
         return
-    if json is not None and json.exists() and not overwrite:
-        raise OutputError(f"{json}: exists already; choose another name or pass --overwrite")
+    if json is not None:
+        check_free(json, overwrite)
+    picture = photograph() if photo is None else pictured(photo)
     lines = places(given, engine, device)
     found = measure(
         lines,
         _whole("--batch", batch),
         [0 if word == "all" else _whole("--threads", word)[0] for word in threads.split(",")],
         seconds,
-        photo or photograph(),
+        picture,
         lambda count: load(given[0], threads=count or None, engine=lines[0].engine, device=lines[0].device),
         lambda what: print(f"mien: measuring {what}", file=sys.stderr),
     )
@@ -148,7 +150,8 @@ def _stages(found: Bench) -> list[tuple[str, Lines]]:
 
 
 def _compared(found: Sequence[Bench], files: Sequence[Path]) -> list[tuple[str, Lines]]:
-    names = [file.stem for file in files]
+    stems = [file.stem for file in files]
+    names = stems if len(set(stems)) == len(stems) else [str(file) for file in files]
     about = "\n".join(f"{name}: {_header(one)}" for name, one in zip(names, found, strict=True))
     lines: Lines = [
         ("model", "engine", "threads", "batch", *(f"{name}, ms" for name in names), f"times as fast as {names[0]}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.numpy_helper
+from google.protobuf.message import DecodeError
 
 from mien.errors import ExportError, ModelError
 from mien.files import check_free, whole_file
@@ -29,7 +30,7 @@ def open_graph(path: str | PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
     """A model file's graph and spec. Raises ModelError (no ONNX file, no mien model, a detector)."""
     try:
         model = onnx.load(str(path))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not a readable ONNX file ({error})") from error
     text = next((entry.value for entry in model.metadata_props if entry.key == "mien"), None)
     if text is None:

@@ -21,7 +21,7 @@ import numpy as np
 import mien
 from mien.errors import ConfigError, ImageError, MienError
 from mien.faces import Frame
-from mien.runtime.engines import FORMS, available
+from mien.runtime.engines import FORMS, available, check_words
 from mien.runtime.machine import Machine, peak, this_machine
 from mien.runtime.read import Reader
 from mien.runtime.sessions import Session, open_session
@@ -40,6 +40,7 @@ __all__ = [
     "in_turns",
     "medians",
     "photograph",
+    "pictured",
     "places",
     "read_bench",
     "shipped",
@@ -130,7 +131,9 @@ def shipped() -> list[str]:
 
 def places(models: Sequence[str], engine: str = "auto", device: str = "auto") -> list[Place]:
     """Every usable engine and device for every model; 'auto' leaves none out. Raises ConfigError, ModelNotFound."""
-    usable = [one for one in available() if not one.why and engine in ("auto", one.name)]
+    check_words(engine, device)
+    asked = [one for one in available() if engine in ("auto", one.name)]
+    usable = [one for one in asked if not one.why]
     found = []
     for model in models:
         file = model_file(model)
@@ -140,7 +143,8 @@ def places(models: Sequence[str], engine: str = "auto", device: str = "auto") ->
                 wanted = [place for place in one.devices if device in ("auto", place)]
                 found += [Place(_called(model, file), str(file), one.name, place) for place in wanted]
     if not found:
-        raise ConfigError(f"engine {engine}, device {device}: nothing here runs {', '.join(models)}; see mien doctor")
+        why = asked[0].why if engine != "auto" and not usable else "see mien doctor"
+        raise ConfigError(f"engine {engine}, device {device}: nothing here runs {', '.join(models)}; {why}")
     return found
 
 
@@ -285,6 +289,12 @@ def photograph() -> Path | None:
     here = Path(mien.__file__).parent
     choices = [here / "apps" / "web" / "example.jpg", here.parents[1] / "examples" / "eileen_collins.jpg"]
     return next((place for place in choices if place.is_file()), None)
+
+
+def pictured(photo: Path) -> Path:
+    """The same path, if a picture lies there. Raises ImageError."""
+    read_image(photo)
+    return photo
 
 
 def _stages(reader: Reader, photo: Path, threads: int, seconds: float) -> tuple[list[Stage], tuple[int, int, int]]:

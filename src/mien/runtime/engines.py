@@ -18,7 +18,7 @@ import msgspec
 
 from mien.errors import ConfigError, MissingExtra, near_miss
 
-__all__ = ["ENGINES", "FORMS", "Choice", "Engine", "available", "choose", "detector_device", "fallback"]
+__all__ = ["ENGINES", "FORMS", "Choice", "Engine", "available", "check_words", "choose", "detector_device", "fallback"]
 
 ENGINES = ("auto", "onnx", "openvino", "tensorrt")
 #: The forms of model files, and the engines that read each.
@@ -86,7 +86,7 @@ def choose(engine: str = "auto", device: str = "auto", file: str | PathLike[str]
     """
     suffix = ".onnx" if file is None else Path(file).suffix.lower()
     readers = FORMS.get(suffix, FORMS[".onnx"])
-    _words(engine, device)
+    check_words(engine, device)
     chosen, why = _engine(engine, device, readers, suffix)
     if engine != "auto" and chosen not in readers:
         raise ConfigError(f"engine {engine}: does not read {suffix} files; {readers[0]} does")
@@ -109,7 +109,8 @@ def detector_device(choice: Choice) -> str:
     return choice.device if choice.device.startswith("cuda") and _cuda() else "cpu"
 
 
-def _words(engine: str, device: str) -> None:
+def check_words(engine: str, device: str) -> None:
+    """Raises ConfigError: no engine or no device is called so."""
     if engine not in ENGINES:
         raise ConfigError(f"engine: unknown engine {engine!r}; {near_miss(engine, ENGINES)}")
     if device != "auto" and not any(re.fullmatch(pattern, device) for pattern in _DEVICES.values()):

@@ -43,7 +43,7 @@ class Source(NamedTuple):
 class _Input(NamedTuple):
     """A row to be filled and where its content is: encoded bytes, a place, a reason why there is none, or bytes to come.
 
-    far: whether it is not on this machine.
+    far: whether it is not on this machine; of a reason, whether the place is at fault and not the input.
     """
 
     row: Row
@@ -73,6 +73,8 @@ def annotate_block(
             seen(number)
             try:
                 _fill(row, content, reader, source)
+                if far and isinstance(content, str):
+                    unreached.append(row)
             except (ImageError, VideoError) as error:
                 row.error = str(error).removeprefix("the bytes given: ").removeprefix(f"{row.image}: ")
             except place_errors() as error:
@@ -126,10 +128,10 @@ def _at_hand(place: Place) -> Iterator[Path]:
 def _ahead(inputs: Iterator[_Input], pool: ThreadPoolExecutor, lost: Mapping[int, str]) -> Iterator[_Input]:
     """The inputs, while the bytes of those to come are fetched; neither videos nor lost ones are fetched ahead."""
     waiting: deque[_Input] = deque()
-    for number, (row, content, _) in enumerate(inputs):
+    for number, (row, content, far) in enumerate(inputs):
         fetched = isinstance(content, Place) and not row.video and number not in lost
         coming = pool.submit(content.read) if fetched and isinstance(content, Place) else content
-        waiting.append(_Input(row, coming, isinstance(content, Place) and not content.local))
+        waiting.append(_Input(row, coming, far or (isinstance(content, Place) and not content.local)))
         if len(waiting) > _AHEAD:
             yield waiting.popleft()
     yield from waiting
@@ -192,11 +194,13 @@ def _row(place: Place, values: dict[str, Any], number: int, source: Source) -> _
         return _Input(row, bytes(image))
     if not path:
         return _Input(row, "the row holds no image and no path")
+    if "\0" in path:
+        return _Input(row, "cannot be read (no file is called so)")
     row.video = os.path.splitext(path)[1].lower() in VIDEOS
     try:
         return _Input(row, _beside(place, path, source.root))
     except (ConfigError, DataError) as error:
-        return _Input(row, str(error))
+        return _Input(row, str(error).removeprefix(f"{path}: "), far=True)
 
 
 def _content(value: Any) -> tuple[bytes | None, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -224,6 +225,7 @@ def locked(out: Place) -> Iterator[None]:
 @contextmanager
 def _lock_here(out: Place) -> Iterator[None]:
     folder = Path(out.path) / FOLDER
+    new = not Path(out.path).exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")
@@ -237,14 +239,24 @@ def _lock_here(out: Place) -> Iterator[None]:
         yield
     finally:
         (out / FOLDER / "owner.json").remove()
+        if not (folder / "job.json").exists():
+            _leave(folder, new)
         lock.release()
+
+
+def _leave(folder: Path, new: bool) -> None:
+    """Where no job was begun nothing stays: neither the job's folder nor, if it is new, the one around it."""
+    with suppress(OSError):
+        shutil.rmtree(folder)
+        if new:
+            folder.parent.rmdir()
 
 
 @contextmanager
 def _lock_there(out: Place) -> Iterator[None]:
     place = out / FOLDER / "alive.json"
     me, over = uuid.uuid4().hex, threading.Event()
-    if place.exists() and time.time() - msgspec.json.decode(place.read())["time"] < _DEAD:
+    if place.exists() and time.time() - _sign(place).get("time", 0.0) < _DEAD:
         raise _taken(out, place)
 
     def live() -> None:
@@ -253,7 +265,7 @@ def _lock_there(out: Place) -> Iterator[None]:
                 place.write(_owner(me))
 
     place.write(_owner(me))
-    if msgspec.json.decode(place.read())["id"] != me:
+    if _sign(place).get("id") != me:
         raise _taken(out, place)
     beating = threading.Thread(target=live, name="mien-alive", daemon=True)
     beating.start()
@@ -270,11 +282,16 @@ def _owner(number: str = "") -> bytes:
     return msgspec.json.encode(facts)
 
 
+def _sign(place: Place) -> dict[str, Any]:
+    """What an owner wrote of itself; nothing if that cannot be read."""
+    with suppress(msgspec.MsgspecError, *place_errors()):
+        return msgspec.json.decode(place.read(), type=dict[str, Any])
+    return {}
+
+
 def _taken(out: Place, owner: Place) -> OutputError:
-    who = ""
-    with suppress(msgspec.DecodeError, *place_errors()):
-        facts = msgspec.json.decode(owner.read())
-        who = f" (process {facts['process']} on {facts['host']})"
+    facts = _sign(owner)
+    who = f" (process {facts['process']} on {facts['host']})" if facts else ""
     killed = "" if out.local else f"; if it was killed, wait {_DEAD:.0f} seconds"
     return OutputError(f"{out}: another annotation is at work there{who}; wait for it, or choose another --out{killed}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -102,6 +103,8 @@ class Place:
                 return bytes(self.fs.cat_file(self.path))
             except (FileNotFoundError, PermissionError, IsADirectoryError):
                 raise
+            except ValueError as error:
+                raise OSError(errno.EINVAL, f"no address: {error}") from error
             except place_errors():
                 if attempt == _TRIES - 1:
                     raise
@@ -114,7 +117,10 @@ class Place:
 
     def fetch(self, out: Path) -> None:
         """Copy the file to a file of this machine."""
-        self.fs.get_file(self.path, str(out))
+        try:
+            self.fs.get_file(self.path, str(out))
+        except ValueError as error:
+            raise OSError(errno.EINVAL, f"no address: {error}") from error
 
     def write(self, data: bytes) -> None:
         """The file appears whole or not at all. Raises OutputError."""

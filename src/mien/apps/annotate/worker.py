@@ -136,10 +136,10 @@ class Child:
         self._about, self._seen = (out, files), seen
         self._process: Any = None
         self._line: Connection | None = None
-        self._closed = False
+        self._closed, self._starting = False, threading.Lock()
 
     def do(self, number: int) -> Done:
-        """See Worker.do. Raises what that raises; OutputError: process after process died."""
+        """See Worker.do. Raises what that raises; OutputError: process after process died, or it was closed."""
         deaths: Counter[int] = Counter()
         lost: dict[int, str] = {}
         while not self._closed:
@@ -176,14 +176,18 @@ class Child:
         if self._line is not None:
             return self._line
         context = multiprocessing.get_context("spawn")
-        self._line, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, *self._about), daemon=True, name="mien-annotate")
-        self._process.start()
+        with self._starting:
+            if self._closed:
+                raise EOFError
+            line, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, *self._about), daemon=True, name="mien-annotate")
+            process.start()
+            self._line, self._process = line, process
         theirs.close()
-        kind, error = self._line.recv()
+        kind, error = line.recv()
         if kind == "error":
             raise error
-        return self._line
+        return line
 
     def _died(self) -> str:
         """Bury the process; how it died, in words."""
@@ -206,10 +210,11 @@ class Child:
         return None if self._process is None else self._process.pid
 
     def close(self) -> None:
-        """End the process, in the middle of a block if need be; `do` then raises OutputError."""
-        self._closed = True
-        process, self._process = self._process, None
-        line, self._line = self._line, None
+        """End the process, in the middle of a block if need be; no other is started, and `do` raises OutputError."""
+        with self._starting:
+            self._closed = True
+            process, self._process = self._process, None
+            line, self._line = self._line, None
         if process is not None:
             process.kill()
             process.join()

@@ -1,0 +1,67 @@
+"""Annotating where something is wrong: names that no file has, buckets without their package, jobs that are given up."""
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from apps.test_annotate import FILES, QUICK, a_job, here, paths_file, pictures  # noqa: F401 - a fixture
+from mien.apps.annotate.job import FOLDER, locked, part_place
+from mien.apps.annotate.places import open_place
+from mien.apps.annotate.worker import Child, Worker
+from mien.errors import DataError, OutputError
+
+
+@pytest.mark.usefixtures("here")
+def test_names_that_no_file_has_cost_their_rows(tmp_path, mien):
+    pictures(tmp_path, 1)
+    names = ["000.png", "a\0b.png", "a\0b.mp4", "http://[x/y.png"]
+    paths_file(tmp_path / "x.parquet", names)
+    assert mien("annotate", "x.parquet", "--out", "out", *QUICK)[0] == 1
+    rows = sorted(
+        ds.dataset(tmp_path / "out").to_table(columns=["row", "error"]).to_pylist(), key=lambda row: row["row"]
+    )
+    assert rows[0]["error"] is None
+    assert [row["error"] for row in rows[1:3]] == ["cannot be read (no file is called so)"] * 2
+    assert rows[3]["error"]
+
+
+def test_addresses_that_nothing_here_opens_stop_the_work(tmp_path):
+    a_job(paths_file(tmp_path / "x.parquet", ["s4://a/1.png", "s4://a/2.png"]), tmp_path / "out")
+    with pytest.raises(DataError, match="addresses begin with s3://.*nor any other of its block's 2 inputs"):
+        Worker(tmp_path / "out", FILES).do(0)
+    assert not part_place(open_place(tmp_path / "out"), 0).exists()
+    pictures(tmp_path, 1)
+    a_job(paths_file(tmp_path / "y.parquet", ["000.png", "s4://a/2.png"]), tmp_path / "other")
+    assert Worker(tmp_path / "other", FILES).do(0).failed == 1
+
+
+def test_where_nothing_was_begun_nothing_stays(tmp_path, mien):
+    (tmp_path / "in").mkdir()
+    assert mien("annotate", "in", "--out", "out", *QUICK)[0] == 2
+    (tmp_path / "mine").mkdir()
+    assert mien("annotate", "in", "--out", "mine", *QUICK)[0] == 2
+    # a Parquet file that turns out to be damaged after others were listed
+    pq.write_table(pa.table({"path": ["a"] * 1500}), tmp_path / "in" / "a.parquet")
+    (tmp_path / "in" / "b.parquet").write_bytes(b"PAR1")
+    assert mien("annotate", "in", "--out", "out", "--block", 1, *QUICK)[0] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "mine"]
+    assert not list((tmp_path / "mine").iterdir())
+
+
+@pytest.mark.parametrize("sign", [b"", b"[]", b"{}", b'{"time": 1}'])
+def test_a_sign_of_life_that_is_damaged_or_old_keeps_nobody_out(sign):
+    out = open_place("memory://signed")
+    (out / FOLDER / "alive.json").write(sign)
+    with locked(out):
+        assert b'"id"' in (out / FOLDER / "alive.json").read()
+    assert not (out / FOLDER / "alive.json").exists()
+
+
+def test_a_child_that_was_closed_starts_no_other_process(tmp_path, capfd):
+    child = Child(str(tmp_path), FILES)
+    child.close()
+    with pytest.raises(OutputError, match="block 0: given up"):
+        child.do(0)
+    assert child.process is None
+    assert capfd.readouterr().err == ""

@@ -58,6 +58,14 @@ def test_a_sign_of_life_that_is_damaged_or_old_keeps_nobody_out(sign):
     assert not (out / FOLDER / "alive.json").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
+def test_a_cluster_that_does_not_answer_is_told_at_once(address, tmp_path, mien):
+    pytest.importorskip("ray")
+    pictures(tmp_path / "in", 1)
+    code, _, err = mien("annotate", "in", "--out", "out", *QUICK, "--runner", "ray", "--address", address)
+    assert (code, f"--address: no Ray cluster answers at {address}" in err) == (2, True), err
+
+
 def test_a_child_that_was_closed_starts_no_other_process(tmp_path, capfd):
     child = Child(str(tmp_path), FILES)
     child.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -121,15 +122,30 @@ def _connected(address: str | None, workers: int | None) -> Any:
         raise MissingExtra.of(f"--runner ray needs {error.name}", "ray") from error
     if ray.is_initialized():
         return ray
+    _check_answers(address)
     fresh: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **fresh)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        where = address or "this machine"
-        raise ConfigError(
-            f"--address: no Ray cluster answers at {where} ({str(error).splitlines()[0][:160]}); begin one with `ray start --head`"
-        ) from error
+        raise _no_cluster(address or "this machine", str(error) or type(error).__name__) from error
     return ray
+
+
+def _check_answers(address: str | None) -> None:
+    """Ray itself tries for minutes. Raises ConfigError: nothing answers at HOST:PORT."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address or "", str(error)) from error
+
+
+def _no_cluster(where: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"--address: no Ray cluster answers at {where} ({why.splitlines()[0][:160]}); begin one with `ray start --head`"
+    )
 
 
 def _answered(answer: bytes) -> Done:

@@ -1,11 +1,14 @@
 """Annotating where something is wrong: names that no file has, buckets without their package, jobs that are given up."""
 
+import os
+
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
 from apps.test_annotate import FILES, QUICK, a_job, here, paths_file, pictures  # noqa: F401 - a fixture
+from mien.apps.annotate.block import Source, _row
 from mien.apps.annotate.job import FOLDER, locked, part_place
 from mien.apps.annotate.places import open_place
 from mien.apps.annotate.worker import Child, Worker
@@ -24,6 +27,25 @@ def test_names_that_no_file_has_cost_their_rows(tmp_path, mien):
     assert rows[0]["error"] is None
     assert [row["error"] for row in rows[1:3]] == ["cannot be read (no file is called so)"] * 2
     assert rows[3]["error"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+@pytest.mark.usefixtures("here")
+def test_a_pipe_is_not_waited_for(tmp_path, mien):
+    pictures(tmp_path / "in", 1)
+    for name in ("pipe.png", "pipe.mp4"):
+        os.mkfifo(tmp_path / "in" / name)
+    assert mien("annotate", "in", "--out", "out", *QUICK)[0] == 1
+    errors = ds.dataset(tmp_path / "out").to_table().column("error").to_pylist()
+    assert sorted(error or "" for error in errors) == ["", *["cannot be read (a pipe or a device, not a file)"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("path", "video"),
+    [("https://a/f.mp4?key=1.png", True), ("https://a/f.png?key=1.mp4", False), ("odd?.mp4", True), ("f.jpg", False)],
+)
+def test_signed_addresses_are_known_by_their_path(path, video):
+    assert _row(open_place("/a/x.parquet"), {"path": path}, 0, Source(column="path")).row.video is video
 
 
 def test_addresses_that_nothing_here_opens_stop_the_work(tmp_path):

@@ -117,7 +117,7 @@ def _watch(row: Row, path: Path, reader: Reader, rate: float) -> None:
 def _at_hand(place: Place) -> Iterator[Path]:
     """A file of this machine with the video: itself, or a copy that is removed afterwards."""
     if place.local:
-        yield Path(place.path)
+        yield place.checked()
         return
     with tempfile.TemporaryDirectory(prefix="mien-") as folder:
         copy = Path(folder) / f"video{os.path.splitext(place.path)[1]}"
@@ -196,7 +196,8 @@ def _row(place: Place, values: dict[str, Any], number: int, source: Source) -> _
         return _Input(row, "the row holds no image and no path")
     if "\0" in path:
         return _Input(row, "cannot be read (no file is called so)")
-    row.video = os.path.splitext(path)[1].lower() in VIDEOS
+    name = path.partition("?")[0] if path.startswith(("http://", "https://")) else path  # signed addresses
+    row.video = os.path.splitext(name)[1].lower() in VIDEOS
     try:
         return _Input(row, _beside(place, path, source.root))
     except (ConfigError, DataError) as error:

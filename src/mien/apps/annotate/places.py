@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ class Place:
     def read(self) -> bytes:
         """All bytes; a bucket is asked three times. Raises what `place_errors` lists."""
         if self.local:
-            return Path(self.path).read_bytes()
+            return self.checked().read_bytes()
         for attempt in range(_TRIES):
             try:
                 return bytes(self.fs.cat_file(self.path))
@@ -110,6 +111,13 @@ class Place:
                     raise
                 time.sleep(_PAUSE * 2**attempt)
         raise AssertionError
+
+    def checked(self) -> Path:
+        """A file of this machine as a path. Raises OSError: none is there, or a pipe or device, which might never end."""
+        mode = os.stat(self.path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+        return Path(self.path)
 
     def open(self) -> Any:
         """A file object to read from, with `seek`."""

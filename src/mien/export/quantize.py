@@ -20,7 +20,7 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from mien.errors import ConfigError, ExportError
-from mien.runtime.sessions import ORT_ERRORS
+from mien.runtime.sessions import ORT_ERRORS, why_unopened
 
 __all__ = ["LEAST", "answers", "float_weights", "folded", "heads_and_stem", "layers", "quantized", "ranked"]
 
@@ -44,7 +44,7 @@ def folded(model: onnx.ModelProto, where: str = "the model") -> onnx.ModelProto:
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except ORT_ERRORS as error:
-            raise ExportError(f"{where}: ONNX Runtime cannot open it ({str(error).splitlines()[0][:160]})") from error
+            raise ExportError(f"{where}: {why_unopened(str(error))}") from error
         plain = onnx.load(str(place))
     domains = {node.domain for node in plain.graph.node}
     kept = [entry for entry in plain.opset_import if entry.domain in domains or not entry.domain]

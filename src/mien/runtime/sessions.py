@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -25,6 +26,7 @@ __all__ = [
     "open_onnx",
     "open_session",
     "read_spec",
+    "why_unopened",
 ]
 
 _CPU = Choice("onnx", "cpu", "it reads every .onnx model and is always there")
@@ -75,13 +77,26 @@ def open_onnx(path: str | PathLike[str], threads: int | None = None, choice: Cho
     try:
         session = ort.InferenceSession(str(path), options, providers=wanted)
     except ORT_ERRORS as error:
-        raise ModelError(f"{path}: not a readable ONNX file ({first_line(error)})") from error
+        raise ModelError(f"{path}: {why_unopened(str(error))}") from error
     if choice.device != "cpu" and session.get_providers()[0] != wanted[0][0]:
         raise ModelError(
             f"{path}: {choice.engine} does not start on {choice.device}; CUDA, cuDNN and TensorRT must be of the versions "
             "that the installed ONNX Runtime was built for; --device cpu works without"
         )
     return session
+
+
+def why_unopened(said: str) -> str:
+    """Why ONNX Runtime does not open a file, from its message, with the next move where it is too new or lacks an operator."""
+    here = f"the installed ONNX Runtime {ort.__version__}"
+    if newer := re.search(
+        r"(?:Opset|IR version:) (\d+)\b.*?(?:till opset|max supported IR version:) (\d+)", said, re.DOTALL
+    ):
+        what = "opset" if "Opset" in newer[0] else "ONNX form"
+        return f"written in {what} {newer[1]}; {here} knows up to {newer[2]}: pip install -U onnxruntime"
+    if lacking := re.search(r"No Op registered for (\S+)", said):
+        return f"holds the operator {lacking[1]}, which {here} does not know; export the model without it"
+    return f"not a readable ONNX file ({first_line(said)})"
 
 
 def _providers(choice: Choice) -> list[Any]:

@@ -127,6 +127,8 @@ def model_file(name: str | os.PathLike[str]) -> Path:
     known = [entry.name for entry in ENTRIES.values() if entry.kind == "expression"]
     if (path / "weights.safetensors").is_file():
         raise ModelNotFound(f"{name}: a run; make its model file first: mien export {name}")
+    if str(name) in ENTRIES and str(name) not in known:
+        raise ModelNotFound(f"{name}: is a face detector, no expression model; --detector takes it")
     if str(name) not in known:
         raise ModelNotFound(f"{name}: no model of that name and no such file; {near_miss(str(name), known)}")
     return _WEIGHTS / ENTRIES[str(name)].file

@@ -117,7 +117,7 @@ def _watch(row: Row, path: Path, reader: Reader, rate: float) -> None:
 def _at_hand(place: Place) -> Iterator[Path]:
     """A file of this machine with the video: itself, or a copy that is removed afterwards."""
     if place.local:
-        yield place.checked()
+        yield Path(place.path)
         return
     with tempfile.TemporaryDirectory(prefix="mien-") as folder:
         copy = Path(folder) / f"video{os.path.splitext(place.path)[1]}"
@@ -143,7 +143,8 @@ def _inputs(block: Block, source: Source) -> Iterator[_Input]:
         if line.kind == "rows":
             yield from _rows(place, line, source)
         else:
-            yield _Input(Row(str(place), video=line.kind == "video"), place)
+            odd = "cannot be read (a pipe or a device, not a file)" if place.is_endless() else ""
+            yield _Input(Row(str(place), video=line.kind == "video"), odd or place)
 
 
 def _rows(place: Place, line: Line, source: Source) -> Iterator[_Input]:

@@ -11,7 +11,7 @@ A clip of 30 seconds (H.264, the first picture swaying) of 640x360 and 1280x720 
 files of 640 pixels: ms of a core as the workers count them (Ray's own processes are not in it), images a second from the first finished
 part to the last (so without the start), and the start.
 
-ms are of the processor, of all threads, best of three: other work on the machine changes them least. Images a second are by the clock and want a machine that does
+ms are of the processor, of all threads, best of three (videos: of two): other work on the machine changes them least. Images a second are by the clock and want a machine that does
 nothing else.
 """
 

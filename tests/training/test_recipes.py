@@ -17,6 +17,7 @@ from mien.faces import face_record
 from mien.labels import LabelSet, label_set
 from mien.models.network import Answer, build_network
 from mien.models.summary import summarise
+from mien.models.unfold import unfold
 from mien.models.weights import load_weights, save_weights
 from mien.recipe import Recipe, load_recipe, recipe_names, recipe_text
 from mien.runtime.read import load
@@ -115,6 +116,7 @@ def test_both_heads_learn_and_the_regressor_starts_from_the_classifier(drawn, tm
     assert (spec.affect, spec.expression) == ("trained", False)
     assert spec.trained_on[1].startswith("began with weights.safetensors, sha256 ")
     export_onnx(chained, tmp_path / "m.onnx")
+    assert unfold(tmp_path / "m.onnx")[0].expression is None  # affect alone can be gone on from, too
     picture = next(iter(synthetic(1, labels=("anger", "fear")))).image
     [face] = load(tmp_path / "m.onnx", detector="whole", threads=1)(picture)
     assert face.expression.label == "unknown"

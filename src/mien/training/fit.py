@@ -74,7 +74,7 @@ def fit(
     run: the run folder, made here; with `resume` an unfinished one, which remembers `init` and `teachers`.
     threads: for torch on a CPU; all cores by default.
     init: a run, a weights file or a model (its file or name) to start from: every layer of the same name and shape is taken over.
-    teachers: runs, weights files or tables of predictions to learn from besides the labels (see the section `distil`).
+    teachers: runs, weights files, models or tables of predictions to learn from besides the labels (see the section `distil`).
     transform: your own augmentation after the recipe's: torchvision's or albumentations' transforms on uint8 chips, or a
         function of float32 batches (n, 3, h, w) 0..255 (see mien.training.transforms).
     loggers: Lightning loggers besides metrics.csv.  tell: gets a line for what is worth knowing, such as an epoch's end.
@@ -216,7 +216,7 @@ def _check_classes(train: ChipDataset, labels: LabelSet, recipe: Recipe) -> None
         )
 
 
-def lineage(facts: dict[str, Any]) -> list[str]:
+def _lineage(facts: dict[str, Any]) -> list[str]:
     """What a run's environment says of the weights and teachers that it learned from, for the spec: names and hashes."""
     init, teachers = facts.get("init"), facts.get("teachers", [])
     said = [("began with", init)] if init else []
@@ -236,7 +236,7 @@ def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str,
         licence="Apache-2.0 as far as the weights are ours; trained on: " + chips.header.licence,
         trained_on=(
             f"{chips.header.source} ({chips.header.rule or 'labels'}), train split, sha256 {fingerprint[:16]}",
-            *lineage(facts),
+            *_lineage(facts),
         ),
         made_by=f"mien {mien.__version__}, recipe {recipe.name}, seed {recipe.seed}, torch {torch.__version__}, {platform.machine()}",
         network=msgspec.to_builtins(recipe.network),

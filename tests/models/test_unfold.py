@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from mien.errors import ModelError, ModelNotFound
 from mien.labels import label_set
+from mien.models.face import OUTPUTS, FaceNetwork
 from mien.models.network import ExportGraph, build_network
-from mien.models.unfold import unfold
+from mien.models.unfold import unfold, unfold_detector
 from mien.models.weights import start_from
 from mien.recipe import load_recipe
-from mien.runtime.sessions import OnnxSession
-from mien.runtime.store import model_file
+from mien.runtime.sessions import OnnxSession, open_onnx
+from mien.runtime.store import ENTRIES, locate, model_file
+
+DETECTOR = locate(ENTRIES["mien-face"])
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,38 @@ def test_an_ensemble_is_no_one_network(tmp_path, chips):
     export_ensemble([model_file(name) for name in names], [1, 1], tmp_path / "both.onnx")
     with pytest.raises(ModelError, match="start from a run"):
         unfold(tmp_path / "both.onnx", chips)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    rng = np.random.default_rng(1)
+    rough = rng.uniform(0, 255, (32, 1, 12, 12)).astype(np.float32)
+    return torch.nn.functional.interpolate(torch.from_numpy(rough), (64, 96), mode="bilinear")
+
+
+def test_the_shipped_detector_becomes_a_network_that_answers_as_it_does(scenes):
+    network, spec = unfold_detector(DETECTOR, scenes)
+    assert spec.name == "mien-face"
+    session = open_onnx(DETECTOR, 1)
+    wanted = session.run(OUTPUTS, {session.get_inputs()[0].name: scenes.repeat(1, 3, 1, 1).numpy()})
+    with torch.no_grad():
+        still, learning = network(scenes), network.train()(scenes)
+    for answer in (still, learning):
+        assert np.abs(wanted[0][..., 0] - torch.sigmoid(answer[:, :96, 0]).numpy()).max() < 1e-3
+        assert np.abs(wanted[2] - answer[:, :96, 1:5].numpy()).max() < 1e-2
+
+
+def test_a_detector_starts_from_the_shipped_one_with_more_blocks(scenes):
+    section = load_recipe("mien-face").network
+    network = FaceNetwork(msgspec.structs.replace(section, early=section.early + 1)).eval()
+    told = start_from(network, "mien-face", part="", chips=scenes)
+    assert told["fresh"]
+    assert all(name.startswith(f"more.{section.early - 1}.") for name in told["fresh"])
+    with torch.no_grad():
+        same = unfold_detector(DETECTOR, scenes)[0](scenes)
+        assert torch.allclose(network(scenes), same, atol=1e-4)  # blocks that have not learned change nothing
+
+
+def test_a_detector_does_not_start_from_a_model_of_expressions(scenes):
+    with pytest.raises(ModelError, match="ferplus-nano"):
+        start_from(FaceNetwork(load_recipe("mien-face").network), "ferplus-nano", part="", chips=scenes)

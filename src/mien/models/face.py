@@ -8,13 +8,15 @@ from torch.nn import functional as F
 
 from mien.sections import DetectorNetworkSection
 
-__all__ = ["OUTPUTS", "FaceGraph", "FaceNetwork"]
+__all__ = ["LUMA_BGR", "OUTPUTS", "SCALE", "FaceGraph", "FaceNetwork"]
 
 STRIDES = (8, 16, 32)
 #: The outputs of an exported detector, in order: YuNet's form.
 OUTPUTS = [f"{part}_{stride}" for stride in STRIDES for part in ("cls", "obj", "bbox", "kps")]
-_LUMA_BGR = (0.114, 0.587, 0.299)  # ITU-R BT.601
-_SCALE = 64.0
+#: The shares of blue, green and red in luminance: ITU-R BT.601.
+LUMA_BGR = (0.114, 0.587, 0.299)
+#: By this luminance is divided before the stem.
+SCALE = 64.0
 
 
 def _dense(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
@@ -77,7 +79,7 @@ class FaceNetwork(nn.Module):
                 head.bias.data[0] = -4.0  # faces are rare
 
     def forward(self, luminance: Tensor) -> Tensor:
-        x = torch.relu(self.norm(self.stem(luminance / _SCALE)))
+        x = torch.relu(self.norm(self.stem(luminance / SCALE)))
         return torch.cat([y.flatten(2).transpose(1, 2) for y in self.grids(x)], dim=1)
 
     def grids(self, x: Tensor) -> list[Tensor]:
@@ -106,7 +108,7 @@ class FaceGraph(nn.Module):
         assert norm.running_var is not None
         assert norm.running_mean is not None
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        luma = torch.tensor(_LUMA_BGR).reshape(1, 3, 1, 1) / _SCALE
+        luma = torch.tensor(LUMA_BGR).reshape(1, 3, 1, 1) / SCALE
         self.stem = nn.Conv2d(3, len(gain), 3, 2, 1)
         self.stem.weight.data = network.stem.weight.data * luma * gain.data.reshape(-1, 1, 1, 1)
         self.stem.bias.data = norm.bias.data - norm.running_mean * gain.data  # type: ignore[union-attr]

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 from mien.errors import ModelError
 from mien.labels import LabelSet
+from mien.models.face import LUMA_BGR, OUTPUTS, SCALE, FaceGraph, FaceNetwork
 from mien.models.network import ExportGraph, Network, build_network
-from mien.runtime.sessions import OnnxSession
-from mien.sections import NetworkSection
-from mien.spec import ModelSpec, strict
+from mien.runtime.forms import no_spec
+from mien.runtime.sessions import OnnxSession, open_onnx
+from mien.sections import DetectorNetworkSection, NetworkSection
+from mien.spec import DetectorSpec, ModelSpec, decode_spec, strict
 
-__all__ = ["unfold"]
+__all__ = ["unfold", "unfold_detector"]
 
 #: How far the network's probabilities may be from the file's: weights may be stored as float16.
 _TOLERANCE = 0.01
@@ -39,7 +41,44 @@ def unfold(path: str | PathLike[str], chips: Tensor | None = None) -> tuple[Netw
     size = (spec.crop.height, spec.crop.width)
     chips = 255 * torch.rand(64, 3, *size, generator=torch.Generator().manual_seed(0)) if chips is None else chips
     chips = chips if chips.shape[2:] == size else F.interpolate(chips, size, mode="area")
-    told = _weights(path)
+    _take_over(network, chips, _weights(path), path)
+    with torch.no_grad():
+        ours = ExportGraph(network, spec).eval()(chips[:32])[:2]
+    theirs = session.run(chips[:32].numpy())
+    pairs = [
+        (a.numpy(), b) for a, b in zip(ours, theirs, strict=True) if not np.isnan(b).all()
+    ]  # a head that is not there
+    _check(pairs, path)
+    return network, spec
+
+
+def unfold_detector(path: str | PathLike[str], scenes: Tensor) -> tuple[FaceNetwork, DetectorSpec]:
+    """The network of a face detector's file, in evaluation mode, and its spec; see `unfold`.
+
+    scenes: (n, 1, h, w) luminance 0..255, sides multiples of 32, a few hundred of those that it will learn from.
+    Raises ModelNotFound; ModelError (no detector of ours, an altered or quantised file).
+    """
+    session = open_onnx(path, 1)
+    text = session.get_modelmeta().custom_metadata_map.get("mien")
+    if text is None:
+        raise no_spec(str(path))
+    spec = decode_spec(text, str(path), DetectorSpec)
+    network = FaceNetwork(strict(spec.network, DetectorNetworkSection, "network")).eval()
+    (stem, bias), *others = _weights(path)
+    luma = np.asarray(LUMA_BGR, np.float32).reshape(1, 3, 1, 1)
+    if stem.shape[1:2] == (3,):  # export gave the one channel's kernel to three, each by its share of luminance
+        stem = SCALE * (stem * luma).sum(1, keepdims=True) / (luma**2).sum()
+    _take_over(network, scenes, [(stem, bias), *others], path)
+    some = scenes[:8]
+    with torch.no_grad():
+        ours = FaceGraph(network).eval()(some.repeat(1, 3, 1, 1))
+    theirs = session.run(OUTPUTS, {session.get_inputs()[0].name: some.repeat(1, 3, 1, 1).numpy()})
+    _check([(a.numpy(), b) for a, b, name in zip(ours, theirs, OUTPUTS, strict=True) if name.startswith("cls")], path)
+    return network, spec
+
+
+def _take_over(network: Any, chips: Tensor, told: list[tuple[np.ndarray, np.ndarray]], path: str | PathLike[str]) -> None:
+    """Every kernel and bias, layer by layer. Raises ModelError: they are not this network's."""
     layers = _in_order(network, chips[:1])
     if [tuple(layer.weight.shape) for layer, _ in layers] != [kernel.shape for kernel, _ in told]:
         raise ModelError(f"{path}: its weights are not those of the one network that its spec names; start from a run")
@@ -49,16 +88,12 @@ def unfold(path: str | PathLike[str], chips: Tensor | None = None) -> tuple[Netw
     for hook in hooks:
         if hook is not None:
             hook.remove()
-    with torch.no_grad():
-        ours = ExportGraph(network, spec).eval()(chips[:32])[:2]
-    theirs = session.run(chips[:32].numpy())
-    pairs = [
-        (a.numpy(), b) for a, b in zip(ours, theirs, strict=True) if not np.isnan(b).all()
-    ]  # a head that is not there
+
+
+def _check(pairs: list[tuple[np.ndarray, np.ndarray]], path: str | PathLike[str]) -> None:
     worst = max(float(np.abs(a - b).max()) for a, b in pairs)
     if not worst <= _TOLERANCE:
         raise ModelError(f"{path}: the network made of it answers otherwise (by {worst:.2g}); start from a run")
-    return network, spec
 
 
 def _weights(path: str | PathLike[str]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -79,7 +114,7 @@ def _weights(path: str | PathLike[str]) -> list[tuple[np.ndarray, np.ndarray]]:
     return list(found.values())
 
 
-def _in_order(network: Network, chip: Tensor) -> list[tuple[Any, _NORM | None]]:
+def _in_order(network: nn.Module, chip: Tensor) -> list[tuple[Any, _NORM | None]]:
     """Every convolution and fully connected layer as the network runs them, each with the norm that follows it."""
     layers: list[tuple[Any, _NORM | None]] = []
     made: dict[int, int] = {}
@@ -90,7 +125,7 @@ def _in_order(network: Network, chip: Tensor) -> list[tuple[Any, _NORM | None]]:
             place = made.get(id(inputs[0]))
             if place is not None:
                 layers[place] = (layers[place][0], module)
-        elif module not in [layer for layer, _ in layers]:
+        elif all(module is not layer for layer, _ in layers):
             made[id(output)] = len(layers)
             alive.append(output)
             layers.append((module, None))

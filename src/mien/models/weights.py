@@ -18,7 +18,7 @@ from mien.files import whole_file
 from mien.labels import LabelSet
 from mien.models.face import FaceNetwork
 from mien.models.network import ExportGraph, Network, build_network
-from mien.runtime.store import ENTRIES, model_file
+from mien.runtime.store import ENTRIES, locate
 from mien.sections import DetectorNetworkSection, NetworkSection
 from mien.spec import DetectorSpec, ModelSpec, decode_spec, encode, strict
 
@@ -95,7 +95,7 @@ def weights_file(path: str | PathLike[str]) -> tuple[Path, dict[str, str]]:
     if file.is_dir():
         file = file / "weights.safetensors"
     elif not file.is_file() and str(path) in ENTRIES:
-        file = model_file(str(path))
+        file = locate(ENTRIES[str(path)]) or file
     if not file.is_file():
         raise ModelNotFound(
             f"{path}: no finished run, no weights file, no model; a run ends with weights.safetensors, and "
@@ -109,11 +109,11 @@ def start_from(
 ) -> dict[str, Any]:
     """Take over every tensor of the same name and shape; returns the file's path and hash, and what was left fresh.
 
-    part: the names' beginning of the kernels of which at least half must fit.  chips: for a model file, see
-    mien.models.unfold. Raises ModelNotFound; ModelError if nothing fits or the file is neither.
+    part: the names' beginning of the kernels of which at least half must fit.  chips: for a model file: chips, or a detector's
+    scenes, see mien.models.unfold. Raises ModelNotFound; ModelError if nothing fits or the file is neither.
     """
     file, origin = weights_file(path)
-    theirs = _tensors(file, chips)
+    theirs = _tensors(file, chips, isinstance(network, FaceNetwork))
     ours = network.state_dict()
     fits = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
     kernels = [name for name, t in ours.items() if name.startswith(part) and t.ndim > 1]
@@ -129,12 +129,13 @@ def start_from(
     return {**origin, "fresh": sorted(set(ours) - set(fits))}
 
 
-def _tensors(file: Path, chips: torch.Tensor | None) -> dict[str, torch.Tensor]:
+def _tensors(file: Path, chips: torch.Tensor | None, detector: bool) -> dict[str, torch.Tensor]:
     if file.suffix == ".onnx":
-        from mien.models.unfold import unfold
+        from mien.models.unfold import unfold, unfold_detector
 
-        if chips is None:
-            raise ModelError(f"{file}: a detector starts from a run or its weights.safetensors, not from a model file")
+        if detector:
+            assert chips is not None
+            return unfold_detector(file, chips)[0].state_dict()
         return unfold(file, chips)[0].state_dict()
     try:
         return load_file(file)

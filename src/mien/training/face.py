@@ -63,7 +63,7 @@ def fit_detector(
 
     data: a folder with heads.parquet and backgrounds.parquet.  teacher: an ONNX file in YuNet's form.
     run: the run folder, made here; with `resume` an unfinished one.  threads: for torch on a CPU; all cores by default.
-    init: a run or weights to start from; tensors of the same name and shape are taken over.  tell: gets a line an epoch.
+    init: a run, weights or a model (its file or name) to start from; tensors of the same name and shape are taken over.  tell: gets a line an epoch.
     Raises OutputError, DataError, ModelError, ConfigError, TrainingError.
     """
     folder = open_run(Path(run), recipe, resume)
@@ -77,7 +77,7 @@ def fit_detector(
     network = FaceNetwork(recipe.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     origins: dict[str, Any] = {"teacher": {"path": str(teacher), "sha256": _sha256(Path(teacher))}}
     if init is not None:
-        origins["init"] = start_from(network, init, part="")
+        origins["init"] = start_from(network, init, part="", chips=_some(pools[0]))
     write_environment(folder, origins)
     learner = FaceLearner(network, recipe, len(pools[0]))
     shown = Order(_HardSampler(learner, recipe.seed, recipe.scenes.hard))
@@ -117,6 +117,12 @@ def _pool(
     held = side != "train"
     name, count = ("held", scenes.held) if held else ("scenes", scenes.count)
     return write_pool(folder / name, composer, open_onnx(teacher, 1), 2 * recipe.seed + held, count, progress)
+
+
+def _some(pool: Pool, count: int = 128) -> Tensor:
+    """Scenes from all over a pool, as a network sees them: (n, 1, s, s) float32 0..255."""
+    rows = range(0, len(pool), max(1, len(pool) // count))
+    return torch.from_numpy(np.stack([pool.image(row) for row in rows]))[:, None].float()
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ import pytest
 import lookalikes as like
 from mien.data.sources import SOURCES, read_source
 from mien.data.sources.card import Card
+from mien.data.sources.ferplus import all_votes
 from mien.errors import DataError, DatasetNotFound
 from mien.labels import KNOWN_SETS
 from mien.vision.image import read_image
@@ -171,6 +172,18 @@ def test_interleaved_parquet_files_are_sorted(tmp_path):
 def test_ferplus_counts_rows_without_a_target(tmp_path):
     like.ferplus_csv(tmp_path)
     assert read_source("ferplus", tmp_path).header.left_out == {"the votes give no target by the rule 'majority'": 3}
+
+
+@pytest.mark.parametrize("write", [like.ferplus_csv, like.ferplus_parquet])
+def test_all_votes_are_also_those_of_rows_that_no_rule_keeps(write, tmp_path):
+    write(tmp_path)
+    votes = all_votes(tmp_path)
+    assert list(votes) == read_source("fer2013", tmp_path).ids
+    kept = read_source("ferplus", tmp_path)
+    assert len(kept) < len(votes)
+    for name, ours in zip(kept.ids, kept.votes(), strict=True):
+        assert len(votes[name]) == 10
+        assert sorted(votes[name][:8]) == sorted(ours)
 
 
 @pytest.mark.parametrize("write", [like.msambare, like.jonathanoheix, like.competition_csv])

@@ -21,7 +21,7 @@ from mien.data.sources.text import csv_rows
 from mien.errors import DataError, DatasetNotFound, near_miss
 from mien.labels import CODES, KNOWN_SETS, LabelSet
 
-__all__ = ["CARD", "RULES", "matches", "read", "targets"]
+__all__ = ["CARD", "RULES", "all_votes", "matches", "read", "targets"]
 
 _LABELS = LabelSet(KNOWN_SETS["affectnet8"])
 #: The column of `votes` for each label, in the order of the label set.
@@ -60,6 +60,15 @@ def read(root: Path, rule: str = "majority") -> Manifest:
         raise DataError(f"ferplus: unknown rule {rule!r}; {near_miss(rule, RULES)}")
     notes = Notes()
     return make_manifest(_samples(root, rule, notes), lambda: notes.header(CARD, rule=rule))
+
+
+def all_votes(root: Path) -> dict[str, tuple[int, ...]]:
+    """The ten votes of every row by its id, in FER+'s column order ('unknown' and 'not a face' last), whatever rule would keep it.
+
+    Raises DatasetNotFound, DataError.
+    """
+    beside = _Beside(root)
+    return {f"fer2013:{row.key}": beside(row) if row.votes is None else tuple(row.votes) for row in fer2013.rows(root)}
 
 
 def matches(root: Path) -> str:

@@ -235,6 +235,14 @@ def test_a_run_starts_from_another_and_may_have_more_blocks(data, tmp_path, teac
     a, b = (load_detector(path)[0] for path in (first, second))
     assert torch.equal(a.heads[0].weight, b.heads[0].weight)
     assert '"init"' in (tmp_path / "second" / "environment.json").read_text()
+    assert load_detector(second)[1].trained_on[1].startswith("began with first, sha256 ")
+    second.unlink()
+    (tmp_path / "second" / "last.ckpt").unlink()  # killed before its first epoch ended
+    second = fit_detector(again, data, tmp_path / "second", teacher, resume=True, threads=1, bar=False)
+    assert torch.equal(a.heads[0].weight, load_detector(second)[0].heads[0].weight)  # it remembers where it began
+    second.unlink()
+    with pytest.raises(ConfigError, match="--init"):
+        fit_detector(again, data, tmp_path / "second", teacher, resume=True, threads=1, bar=False, init="mien-face")
     deeper = load_recipe("mien-face", [*TINY, "optimizer.lr=0", "schedule.epochs=1", "schedule.warmup=0", "network.early=2"])
     third = fit_detector(deeper, data, tmp_path / "deeper", teacher, threads=1, bar=False, init=tmp_path / "first")
     picture = torch.rand(1, 1, 64, 64) * 255
@@ -242,6 +250,7 @@ def test_a_run_starts_from_another_and_may_have_more_blocks(data, tmp_path, teac
     other = load_recipe("mien-face", [*TINY, "network.convolution=dense"])
     with pytest.raises(ModelError, match="another network"):
         fit_detector(other, data, tmp_path / "third", teacher, threads=1, bar=False, init=first)
+    assert [path.name for path in (tmp_path / "third").iterdir()] == ["recipe.yaml"]  # before any scene was composed
 
 
 def test_the_file_answers_as_the_network_and_finds_what_it_says(data, tmp_path, teacher):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -104,3 +105,44 @@ def test_a_detector_starts_from_the_shipped_one_with_more_blocks(scenes):
 def test_a_detector_does_not_start_from_a_model_of_expressions(scenes):
     with pytest.raises(ModelError, match="ferplus-nano"):
         start_from(FaceNetwork(load_recipe("mien-face").network), "ferplus-nano", part="", chips=scenes)
+
+
+def _without_kernels(model):
+    for tensor in model.graph.initializer:
+        node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+        model.graph.node.insert(0, node)
+    del model.graph.initializer[:]
+
+
+def _one_size(model):
+    for i, side in enumerate((1, 3, 320, 320)):
+        model.graph.input[0].type.tensor_type.shape.dim[i].dim_value = side
+
+
+def _another_output(model):
+    model.graph.output[0].name = "scores"
+    for node in model.graph.node:
+        node.output[:] = ["scores" if name == "cls_8" else name for name in node.output]
+        node.input[:] = ["scores" if name == "cls_8" else name for name in node.input]
+
+
+def _unknown_network(model):
+    for entry in model.metadata_props:
+        entry.value = entry.value.replace('"widths"', '"widhts"')
+
+
+@pytest.mark.parametrize("alter", [_without_kernels, _one_size, _another_output, _unknown_network])
+def test_an_altered_detector_is_one_clear_error(alter, scenes, tmp_path):
+    model = onnx.load(DETECTOR)
+    alter(model)
+    onnx.save(model, tmp_path / "altered.onnx")
+    with pytest.raises(ModelError, match=r"altered\.onnx: "):
+        unfold_detector(tmp_path / "altered.onnx", scenes)
+
+
+def test_a_detector_of_another_kind_and_an_unknown_name():
+    network = FaceNetwork(load_recipe("mien-face").network)
+    with pytest.raises(ModelNotFound, match="no finished run, no weights file, no model"):
+        start_from(network, "yunet", part="")
+    told = start_from(network, "mien-face", part="")  # no scenes: noise
+    assert told["fresh"] == []

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mien.errors import ModelError
+from mien.errors import ConfigError, ModelError
 from mien.labels import LabelSet
 from mien.models.face import LUMA_BGR, OUTPUTS, SCALE, FaceGraph, FaceNetwork
 from mien.models.network import ExportGraph, Network, build_network
-from mien.runtime.forms import no_spec
-from mien.runtime.sessions import OnnxSession, open_onnx
+from mien.runtime.forms import first_line, no_spec
+from mien.runtime.sessions import ORT_ERRORS, OnnxSession, open_onnx
 from mien.sections import DetectorNetworkSection, NetworkSection
 from mien.spec import DetectorSpec, ModelSpec, decode_spec, strict
 
@@ -24,6 +24,7 @@ __all__ = ["unfold", "unfold_detector"]
 #: How far the network's probabilities may be from the file's: weights may be stored as float16.
 _TOLERANCE = 0.01
 _NORM = nn.BatchNorm2d
+S = TypeVar("S", NetworkSection, DetectorNetworkSection)
 
 
 def unfold(path: str | PathLike[str], chips: Tensor | None = None) -> tuple[Network, ModelSpec]:
@@ -37,7 +38,7 @@ def unfold(path: str | PathLike[str], chips: Tensor | None = None) -> tuple[Netw
     """
     session = OnnxSession(path, 1)
     spec = session.spec
-    network = build_network(strict(spec.network, NetworkSection, "network"), LabelSet(spec.labels), spec.crop).eval()
+    network = build_network(_section(spec, NetworkSection, path), LabelSet(spec.labels), spec.crop).eval()
     size = (spec.crop.height, spec.crop.width)
     chips = 255 * torch.rand(64, 3, *size, generator=torch.Generator().manual_seed(0)) if chips is None else chips
     chips = chips if chips.shape[2:] == size else F.interpolate(chips, size, mode="area")
@@ -52,36 +53,69 @@ def unfold(path: str | PathLike[str], chips: Tensor | None = None) -> tuple[Netw
     return network, spec
 
 
-def unfold_detector(path: str | PathLike[str], scenes: Tensor) -> tuple[FaceNetwork, DetectorSpec]:
+def unfold_detector(path: str | PathLike[str], scenes: Tensor | None = None) -> tuple[FaceNetwork, DetectorSpec]:
     """The network of a face detector's file, in evaluation mode, and its spec; see `unfold`.
 
-    scenes: (n, 1, h, w) luminance 0..255, sides multiples of 32, a few hundred of those that it will learn from.
-    Raises ModelNotFound; ModelError (no detector of ours, an altered or quantised file).
+    scenes: (n, 1, h, w) luminance 0..255, sides multiples of 32, a hundred of those that it will learn from; noise, where it
+    will not. Raises ModelNotFound; ModelError (no detector of ours, an altered or quantised file, one of a fixed size).
     """
     session = open_onnx(path, 1)
     text = session.get_modelmeta().custom_metadata_map.get("mien")
     if text is None:
         raise no_spec(str(path))
     spec = decode_spec(text, str(path), DetectorSpec)
-    network = FaceNetwork(strict(spec.network, DetectorNetworkSection, "network")).eval()
-    (stem, bias), *others = _weights(path)
-    luma = np.asarray(LUMA_BGR, np.float32).reshape(1, 3, 1, 1)
+    network = FaceNetwork(_section(spec, DetectorNetworkSection, path)).eval()
+    told = _weights(path)
+    if not told:
+        raise _other(path)
+    stem, bias = told[0]
     if stem.shape[1:2] == (3,):  # export gave the one channel's kernel to three, each by its share of luminance
+        luma = np.asarray(LUMA_BGR, np.float32).reshape(1, 3, 1, 1)
         stem = SCALE * (stem * luma).sum(1, keepdims=True) / (luma**2).sum()
-    _take_over(network, scenes, [(stem, bias), *others], path)
-    some = scenes[:8]
+    if scenes is None:
+        scenes = 255 * torch.rand(32, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    _take_over(network, scenes, [(stem, bias), *told[1:]], path)
+    some = scenes[:8].repeat(1, 3, 1, 1)
     with torch.no_grad():
-        ours = FaceGraph(network).eval()(some.repeat(1, 3, 1, 1))
-    theirs = session.run(OUTPUTS, {session.get_inputs()[0].name: some.repeat(1, 3, 1, 1).numpy()})
-    _check([(a.numpy(), b) for a, b, name in zip(ours, theirs, OUTPUTS, strict=True) if name.startswith("cls")], path)
+        ours = FaceGraph(network).eval()(some)
+    try:
+        theirs = session.run(OUTPUTS, {session.get_inputs()[0].name: some.numpy()})
+    except (*ORT_ERRORS, ValueError) as error:
+        raise ModelError(f"{path}: does not answer as a detector of any size does ({first_line(error)})") from error
+    scale = {
+        "cls": 1.0,
+        "obj": 1.0,
+        "bbox": 0.1,
+        "kps": 0.1,
+    }  # a score may be off by 0.01, a place by a tenth of a cell
+    _check(
+        [
+            (scale[name.split("_")[0]] * a.numpy(), scale[name.split("_")[0]] * b)
+            for a, b, name in zip(ours, theirs, OUTPUTS, strict=True)
+        ],
+        path,
+    )
     return network, spec
 
 
-def _take_over(network: Any, chips: Tensor, told: list[tuple[np.ndarray, np.ndarray]], path: str | PathLike[str]) -> None:
+def _section(spec: ModelSpec | DetectorSpec, kind: type[S], path: str | PathLike[str]) -> S:
+    try:
+        return strict(spec.network, kind, "network")
+    except ConfigError as error:
+        raise ModelError(f"{path}: its spec names a network that this mien does not know ({error})") from error
+
+
+def _other(path: str | PathLike[str]) -> ModelError:
+    return ModelError(f"{path}: its weights are not those of the one network that its spec names; start from a run")
+
+
+def _take_over(
+    network: Any, chips: Tensor, told: list[tuple[np.ndarray, np.ndarray]], path: str | PathLike[str]
+) -> None:
     """Every kernel and bias, layer by layer. Raises ModelError: they are not this network's."""
     layers = _in_order(network, chips[:1])
     if [tuple(layer.weight.shape) for layer, _ in layers] != [kernel.shape for kernel, _ in told]:
-        raise ModelError(f"{path}: its weights are not those of the one network that its spec names; start from a run")
+        raise _other(path)
     hooks = [_fill(layer, norm, *pair) for (layer, norm), pair in zip(layers, told, strict=True)]
     with torch.no_grad():
         network(chips)
@@ -91,7 +125,7 @@ def _take_over(network: Any, chips: Tensor, told: list[tuple[np.ndarray, np.ndar
 
 
 def _check(pairs: list[tuple[np.ndarray, np.ndarray]], path: str | PathLike[str]) -> None:
-    worst = max(float(np.abs(a - b).max()) for a, b in pairs)
+    worst = float(np.max([np.abs(a - b).max() for a, b in pairs]))  # NaN, if any is
     if not worst <= _TOLERANCE:
         raise ModelError(f"{path}: the network made of it answers otherwise (by {worst:.2g}); start from a run")
 
@@ -107,7 +141,8 @@ def _weights(path: str | PathLike[str]) -> list[tuple[np.ndarray, np.ndarray]]:
     for node in graph.node:
         if node.op_type == "Cast" and node.input[0] in values:
             values[node.output[0]] = values[node.input[0]]
-        if node.op_type in {"Conv", "Gemm"} and node.input[1] in values:
+        known = all(name in values for name in node.input[1:3])  # an altered file may compute them
+        if node.op_type in {"Conv", "Gemm"} and len(node.input) > 1 and known:
             kernel = values[node.input[1]]
             bias = values[node.input[2]] if len(node.input) > 2 else np.zeros(len(kernel), np.float32)
             found.setdefault(node.input[1], (kernel, bias))

@@ -94,7 +94,7 @@ def weights_file(path: str | PathLike[str]) -> tuple[Path, dict[str, str]]:
     file = Path(path)
     if file.is_dir():
         file = file / "weights.safetensors"
-    elif not file.is_file() and str(path) in ENTRIES:
+    elif not file.is_file() and str(path) in ENTRIES and not ENTRIES[str(path)].urls:  # others' files are never started from
         file = locate(ENTRIES[str(path)]) or file
     if not file.is_file():
         raise ModelNotFound(
@@ -134,7 +134,6 @@ def _tensors(file: Path, chips: torch.Tensor | None, detector: bool) -> dict[str
         from mien.models.unfold import unfold, unfold_detector
 
         if detector:
-            assert chips is not None
             return unfold_detector(file, chips)[0].state_dict()
         return unfold(file, chips)[0].state_dict()
     try:

@@ -9,7 +9,6 @@ RUN/weights.safetensors   the network and its spec; there only when training end
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 import mien
 from mien.data.distil import STRIDES, VALUES, Pool, write_pool
 from mien.data.scenes import Composer, Side, read_grounds, read_heads
+from mien.errors import MienError
 from mien.evaluation.detection import highest_threshold
 from mien.faces import Face
 from mien.models.face import FaceNetwork
@@ -39,6 +39,7 @@ from mien.sections import AugmentSection
 from mien.spec import DetectorSpec
 from mien.training.augment import spoil
 from mien.training.loop import Learner, open_run, run_loop, write_environment
+from mien.training.origins import forget, lineage, origins, remembered
 from mien.training.stop import Order
 
 __all__ = ["FaceLearner", "detection_loss", "fit_detector", "fit_threshold", "flipped"]
@@ -62,7 +63,7 @@ def fit_detector(
     """Train, and return the path of the weights.
 
     data: a folder with heads.parquet and backgrounds.parquet.  teacher: an ONNX file in YuNet's form.
-    run: the run folder, made here; with `resume` an unfinished one.  threads: for torch on a CPU; all cores by default.
+    run: the run folder, made here; with `resume` an unfinished one, which remembers `init`.  threads: for torch on a CPU; all cores by default.
     init: a run, weights or a model (its file or name) to start from; tensors of the same name and shape are taken over.  tell: gets a line an epoch.
     Raises OutputError, DataError, ModelError, ConfigError, TrainingError.
     """
@@ -72,13 +73,24 @@ def fit_detector(
         return weights
     torch.set_num_threads(threads or os.cpu_count() or 1)
     lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    start = remembered(folder, init, [teacher]) if resume else origins(init, [teacher])
+    network = FaceNetwork(recipe.network)
+    if start.init is not None:
+        start_from(network, start.init, part="")  # what does not fit says so before scenes are composed
+    facts = dict(start.facts)
+    write_environment(folder, facts)
     sides: tuple[Side, Side] = ("train", "validation")
-    pools = [_pool(recipe, Path(data), Path(teacher), folder, side, progress) for side in sides]
-    network = FaceNetwork(recipe.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    origins: dict[str, Any] = {"teacher": {"path": str(teacher), "sha256": _sha256(Path(teacher))}}
-    if init is not None:
-        origins["init"] = start_from(network, init, part="", chips=_some(pools[0]))
-    write_environment(folder, origins)
+    try:
+        pools = [_pool(recipe, Path(data), Path(teacher), folder, side, progress) for side in sides]
+    except MienError:
+        if not resume:
+            forget(folder)
+        raise
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start.init is not None:
+        facts["init"] = start_from(network, start.init, part="", chips=_some(pools[0]))
+        tell(f"--init {start.init}: begins afresh: {', '.join(facts['init']['fresh'][:6]) or 'nothing'}")
+        write_environment(folder, facts)
     learner = FaceLearner(network, recipe, len(pools[0]))
     shown = Order(_HardSampler(learner, recipe.seed, recipe.scenes.hard))
     batch = recipe.trainer.batch
@@ -86,7 +98,7 @@ def fit_detector(
     held = DataLoader(SceneDataset(pools[1]), batch, collate_fn=_as_is)
     run_loop(learner, train, held, folder, bar, tell=tell)
     kept = cast(FaceNetwork, learner.kept.eval())
-    save_weights(weights, kept, _spec(recipe, Path(teacher), fit_threshold(kept, pools[1], recipe.look.recall)))
+    save_weights(weights, kept, _spec(recipe, facts, fit_threshold(kept, pools[1], recipe.look.recall)))
     return weights
 
 
@@ -119,25 +131,23 @@ def _pool(
     return write_pool(folder / name, composer, open_onnx(teacher, 1), 2 * recipe.seed + held, count, progress)
 
 
-def _some(pool: Pool, count: int = 128) -> Tensor:
+def _some(pool: Pool, pixels: int = 128 * 256 * 256) -> Tensor:
     """Scenes from all over a pool, as a network sees them: (n, 1, s, s) float32 0..255."""
-    rows = range(0, len(pool), max(1, len(pool) // count))
+    count = min(len(pool), max(8, pixels // pool.image(0).size))
+    rows = np.linspace(0, len(pool) - 1, count).astype(int)
     return torch.from_numpy(np.stack([pool.image(row) for row in rows]))[:, None].float()
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _spec(recipe: DetectorRecipe, teacher: Path, threshold: float) -> DetectorSpec:
-    told = _sha256(teacher)[:16]
+def _spec(recipe: DetectorRecipe, facts: dict[str, Any], threshold: float) -> DetectorSpec:
+    teacher = facts["teachers"][0]
+    told = f"{recipe.scenes.count} composed scenes, as told by {Path(teacher['path']).name} (sha256 {teacher['sha256'][:16]})"
     return DetectorSpec(
         name=recipe.name,
         threshold=threshold,
         long_side=recipe.look.long_side,
         largest=recipe.look.largest,
         licence="Apache-2.0",
-        trained_on=(f"{recipe.scenes.count} composed scenes, as told by {teacher.name} (sha256 {told})",),
+        trained_on=(told, *lineage({"init": facts.get("init")})),
         made_by=f"mien {mien.__version__}, recipe {recipe.name}, seed {recipe.seed}, torch {torch.__version__}, {platform.machine()}",
         network=msgspec.to_builtins(recipe.network),
     )

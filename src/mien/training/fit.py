@@ -43,7 +43,7 @@ from mien.training.ending import held_temperature, write_ending
 from mien.training.loop import Freezer, open_run, run_loop, write_environment
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule
-from mien.training.origins import Origins, forget, origins, remembered
+from mien.training.origins import Origins, forget, lineage, origins, remembered
 from mien.training.teachers import read_teachers
 from mien.training.transforms import Transform, as_batches
 
@@ -216,14 +216,6 @@ def _check_classes(train: ChipDataset, labels: LabelSet, recipe: Recipe) -> None
         )
 
 
-def _lineage(facts: dict[str, Any]) -> list[str]:
-    """What a run's environment says of the weights and teachers that it learned from, for the spec: names and hashes."""
-    init, teachers = facts.get("init"), facts.get("teachers", [])
-    said = [("began with", init)] if init else []
-    said += [("taught by", teacher) for teacher in teachers]
-    return [f"{verb} {Path(fact['path']).name}, sha256 {fact['sha256'][:16]}" for verb, fact in said]
-
-
 def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str, facts: dict[str, Any]) -> ModelSpec:
     labels: LabelSet = chips.labels
     return ModelSpec(
@@ -236,7 +228,7 @@ def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str,
         licence="Apache-2.0 as far as the weights are ours; trained on: " + chips.header.licence,
         trained_on=(
             f"{chips.header.source} ({chips.header.rule or 'labels'}), train split, sha256 {fingerprint[:16]}",
-            *_lineage(facts),
+            *lineage(facts),
         ),
         made_by=f"mien {mien.__version__}, recipe {recipe.name}, seed {recipe.seed}, torch {torch.__version__}, {platform.machine()}",
         network=msgspec.to_builtins(recipe.network),

@@ -14,7 +14,7 @@ import msgspec
 from mien.errors import ConfigError, DataError
 from mien.models.weights import weights_file
 
-__all__ = ["Origins", "forget", "is_table", "origin", "origins", "remembered"]
+__all__ = ["Origins", "forget", "is_table", "lineage", "origin", "origins", "remembered"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,11 @@ def forget(folder: Path) -> None:
     """Takes away what a start made that failed before anything was learned, so that the next one can begin."""
     for name in ("chips.parquet", "missed.csv", "train.npy", "held.npy", "environment.json"):
         (folder / name).unlink(missing_ok=True)
+
+
+def lineage(facts: dict[str, Any]) -> list[str]:
+    """What a run's environment says of the weights and teachers that it learned from, for the spec: names and hashes."""
+    init, teachers = facts.get("init"), facts.get("teachers", [])
+    said = [("began with", init)] if init else []
+    said += [("taught by", teacher) for teacher in teachers]
+    return [f"{verb} {Path(fact['path']).name}, sha256 {fact['sha256'][:16]}" for verb, fact in said]

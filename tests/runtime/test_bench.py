@@ -49,7 +49,7 @@ def test_this_machine_is_measured_kept_and_compared(mien, tmp_path):
     assert found.bare < start.memory < 2e9
     assert [stage.name for stage in found.stages] == ["decode", "detect", "crop", "read", "table"]
     assert found.photo == (512, 512, 1)
-    assert "| ferplus-nano | onnx | float32 | 1 | " in out
+    assert "| ferplus-nano | onnx | float16 | 1 | " in out
     assert "| photographs a second | " in out
     code, out, _ = mien("bench", "a.json", "a.json")
     assert code == 0

@@ -67,6 +67,12 @@ class Recipe(Section, frozen=True):
         if self.quantize.bits and self.trainer.compile:
             raise ValueError("trainer.compile: not with quantize.bits; leave one out")
         monitor, network = self.schedule.monitor, self.network
+        if self.schedule.sides and network.pool in {"flatten", "own"}:
+            raise ValueError(
+                f"schedule.sides: a network with pool: {network.pool} takes chips of one size; leave it out"
+            )
+        if self.data.auxiliary and not network.expression:
+            raise ValueError("data.auxiliary: a second expression head needs the first; set network.expression: true")
         if self.monitors and monitor in {"ccc", "rmse"} and network.affect != "trained":
             raise ValueError(f"schedule.monitor: {monitor!r} needs network.affect: trained")
         if self.monitors and monitor in {"accuracy", "macro_f1", "auroc"} and not network.expression:

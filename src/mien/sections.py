@@ -50,6 +50,9 @@ class DataSection(Section, frozen=True):
     rule: for vote data: how votes become a target distribution.
     validation: share of the train split held out (seeded, identical images kept together) for curves, early stopping and
         temperature; 0 uses the dataset's own validation split for that.
+    auxiliary: another source with labels of the same pictures (as ferplus has for fer2013's), at the first source's place: a
+        second expression head learns them beside the first and helps the layers that both share; it is kept in a file of
+        its own. '' for none.
     sampler: 'shuffle' shows every row once an epoch; 'balanced' draws as many rows as there are, each class equally
         often; 'capped' draws at most `cap` rows of each class.  cap: rows of a class.
     """
@@ -58,6 +61,7 @@ class DataSection(Section, frozen=True):
     labels: str | tuple[str, ...] = "affectnet8"
     rule: Rule = "distribution"
     validation: float = 0.04
+    auxiliary: str = ""
     sampler: Literal["shuffle", "balanced", "capped"] = "shuffle"
     cap: int = 1000
 
@@ -120,6 +124,7 @@ class LossSection(Section, frozen=True):
         Cui et al. 2019, arXiv:1901.05555).
     affect: 'mse', 'ccc' (1 - concordance over the batch, mean of both) or 'mse+ccc'.
     weight: of the affect loss beside the expression loss.
+    auxiliary: of the loss of the head for `data.auxiliary`.
     uncertainty: learn the two weights instead (Kendall et al. 2018, arXiv:1705.07115).
     """
 
@@ -130,6 +135,7 @@ class LossSection(Section, frozen=True):
     effective: float = 0.0
     affect: Literal["mse", "ccc", "mse+ccc"] = "mse+ccc"
     weight: float = 1.0
+    auxiliary: float = 1.0
     uncertainty: bool = False
 
     def __post_init__(self) -> None:
@@ -138,6 +144,7 @@ class LossSection(Section, frozen=True):
         _within("balance", self.balance, 0, 1)
         _within("effective", self.effective, 0, 0.999_999_9)
         _within("weight", self.weight, 0, 1000)
+        _within("auxiliary", self.auxiliary, 0, 1000)
 
 
 class DistilSection(Section, frozen=True):
@@ -235,6 +242,8 @@ class ScheduleSection(Section, frozen=True):
     warmup: epochs of linear rise first.  monitor: 'loss' or 'rmse' (less is better), 'accuracy', 'macro_f1', 'auroc' or
     'ccc' (rmse and ccc: mean of valence and arousal), on held-out rows.
     stop: epochs without improvement of `monitor` after which training ends; 0 never.
+    sides: shares of the crop's side at which chips are shown in equal parts of the epochs, e.g. [0.67, 0.83, 1]: small chips first
+        cost less (M. Tan, Q. Le 2021, arXiv:2104.00298); () always shows them whole.
     """
 
     name: Literal["cosine", "one-cycle", "step", "plateau", "constant"] = "cosine"
@@ -245,6 +254,7 @@ class ScheduleSection(Section, frozen=True):
     patience: int = 3
     monitor: Literal["loss", "accuracy", "macro_f1", "auroc", "ccc", "rmse"] = "loss"
     stop: int = 0
+    sides: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _within("epochs", self.epochs, 1, 100_000)
@@ -253,6 +263,18 @@ class ScheduleSection(Section, frozen=True):
         _within("every", self.every, 1, 100_000)
         _within("patience", self.patience, 0, 100_000)
         _within("stop", self.stop, 0, 100_000)
+        for share in self.sides:
+            _within("sides", share, 0.1, 1)
+        if self.sides and (self.sides[-1] != 1 or len(self.sides) > self.epochs):
+            raise ValueError("sides: end with 1, and give no more of them than there are epochs")
+
+    def side(self, epoch: int) -> float:
+        """The share of the side at which an epoch (from 0) shows its chips.
+
+        >>> [ScheduleSection(epochs=4, sides=(0.5, 1)).side(epoch) for epoch in range(4)]
+        [0.5, 0.5, 1, 1]
+        """
+        return self.sides[min(epoch * len(self.sides) // self.epochs, len(self.sides) - 1)] if self.sides else 1.0
 
 
 class TrainerSection(Section, frozen=True):

@@ -105,7 +105,9 @@ def page_files(model: Path, detector: Path | None, web: Path = WEB) -> dict[str,
     Raises ConfigError: browsers run .onnx files alone.
     """
     if model.suffix.lower() != ".onnx":
-        raise ConfigError(f"{model}: the page's engine reads .onnx models alone; give one (mien export --to onnx-int8 is small)")
+        raise ConfigError(
+            f"{model}: the page's engine reads .onnx models alone; give one (mien export --to onnx-int8 is small)"
+        )
     files = {path.name: path for path in sorted(web.iterdir()) if path.suffix in {".html", ".css", ".js", ".svg"}}
     files |= {f"vendor/{name}": web / "vendor" / name for name in _ENGINE if (web / "vendor" / name).is_file()}
     files["models/model.onnx"] = model

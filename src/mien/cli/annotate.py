@@ -77,7 +77,9 @@ def annotate(
     if found.before:
         print(f"{found.before} of {found.blocks} parts were there already")
     print(f"{found.inputs} inputs, {found.frames} frames, {found.faces} faces{show.speed()}")
-    print(f"{found.seconds / 3600:.3f} core-hours in all, {1000 * found.seconds / found.inputs:.1f} ms of a core an input")
+    print(
+        f"{found.seconds / 3600:.3f} core-hours in all, {1000 * found.seconds / found.inputs:.1f} ms of a core an input"
+    )
     print(f"written: {out}")
     if found.failed:
         print(

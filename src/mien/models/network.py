@@ -20,10 +20,12 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class Answer(NamedTuple):
-    """logits (n, c), or None without an expression head; affect (n, 2) valence and arousal, or None without that head."""
+    """logits (n, c), or None without an expression head; affect (n, 2) valence and arousal, or None without that head;
+    auxiliary (n, a): logits of the head for other labels, while training."""
 
     logits: Tensor | None
     affect: Tensor | None
+    auxiliary: Tensor | None = None
 
 
 class Full(NamedTuple):
@@ -36,9 +38,12 @@ class Full(NamedTuple):
 
 
 class Network(nn.Module):
-    """Chips (n, 3, h, w), RGB 0..255, to an Answer. Scaling, grey conversion and the mirror average happen inside."""
+    """Chips (n, 3, h, w), RGB 0..255, to an Answer. Scaling, grey conversion and the mirror average happen inside.
 
-    def __init__(self, section: NetworkSection, labels: LabelSet, crop: CropSpec) -> None:
+    auxiliary: labels of a second expression head; 0 for none.
+    """
+
+    def __init__(self, section: NetworkSection, labels: LabelSet, crop: CropSpec, auxiliary: int = 0) -> None:
         super().__init__()
         self.luma: Tensor
         self.mean: Tensor
@@ -59,6 +64,7 @@ class Network(nn.Module):
         self.features, self.classes = features, len(labels)
         self.expression = nn.Linear(features, len(labels)) if section.expression else None
         self.affect = nn.Linear(features, 2) if section.affect == "trained" else None
+        self.auxiliary = nn.Linear(features, auxiliary) if auxiliary else None
 
     def forward(self, chips: Tensor) -> Answer:
         chips = self._scaled(chips)
@@ -87,7 +93,7 @@ class Network(nn.Module):
     def _full(self, chips: Tensor, maps: bool) -> Full:
         seen = self.backbone(chips)
         x = self.hidden(self.pool(seen))
-        return Full(*self._heads(x), self._maps(seen) if maps else None, x)
+        return Full(*self._heads(x)[:2], self._maps(seen) if maps else None, x)
 
     def _maps(self, seen: Tensor) -> Tensor:
         if self.expression is None or seen.ndim != 4 or isinstance(self.pool, nn.Flatten | nn.Identity):
@@ -115,6 +121,7 @@ class Network(nn.Module):
         return Answer(
             self.expression(x) if self.expression is not None else None,
             self.affect(x) if self.affect is not None else None,
+            self.auxiliary(x) if self.auxiliary is not None else None,
         )
 
 
@@ -139,7 +146,7 @@ class ExportGraph(nn.Module):
 
     def forward(self, chips: Tensor) -> tuple[Tensor, ...]:
         if not self.outputs:
-            return self._answer(*self.network(chips))
+            return self._answer(*self.network(chips)[:2])
         full = self.network.full(chips, "maps" in self.outputs)
         return (*self._answer(full.logits, full.affect), *(getattr(full, name) for name in self.outputs))
 
@@ -152,10 +159,13 @@ class ExportGraph(nn.Module):
         return probabilities, probabilities @ self.means if affect is None else affect.clamp(-1, 1)
 
 
-def build_network(section: NetworkSection, labels: LabelSet, crop: CropSpec) -> Network:
-    """A network with fresh (or timm's pretrained) weights. Raises ConfigError: an unknown backbone, sizes that do not fit."""
+def build_network(section: NetworkSection, labels: LabelSet, crop: CropSpec, auxiliary: int = 0) -> Network:
+    """A network with fresh (or timm's pretrained) weights; auxiliary: labels of a second expression head.
+
+    Raises ConfigError: an unknown backbone, sizes that do not fit.
+    """
     try:
-        network = Network(section, labels, crop)
+        network = Network(section, labels, crop, auxiliary)
         with torch.inference_mode():
             meta = next(network.parameters()).device
             network.eval()(torch.zeros(2, 3, crop.height, crop.width, device=meta))

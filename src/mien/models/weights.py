@@ -94,7 +94,9 @@ def weights_file(path: str | PathLike[str]) -> tuple[Path, dict[str, str]]:
     file = Path(path)
     if file.is_dir():
         file = file / "weights.safetensors"
-    elif not file.is_file() and str(path) in ENTRIES and not ENTRIES[str(path)].urls:  # others' files are never started from
+    elif (
+        not file.is_file() and str(path) in ENTRIES and not ENTRIES[str(path)].urls
+    ):  # others' files are never started from
         file = locate(ENTRIES[str(path)]) or file
     if not file.is_file():
         raise ModelNotFound(

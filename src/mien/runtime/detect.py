@@ -18,7 +18,17 @@ from mien.runtime.sessions import open_onnx
 from mien.spec import CropSpec, DetectorSpec, decode_spec
 from mien.vision.align import framed
 
-__all__ = ["DETECTORS", "YUNET", "Detector", "GridDetector", "WholeImage", "as_faces", "decode", "detector_path", "open_detector"]
+__all__ = [
+    "DETECTORS",
+    "YUNET",
+    "Detector",
+    "GridDetector",
+    "WholeImage",
+    "as_faces",
+    "decode",
+    "detector_path",
+    "open_detector",
+]
 
 DETECTORS = ("auto", "mien-face", "yunet", "whole")
 _STRIDES = (8, 16, 32)

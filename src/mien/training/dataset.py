@@ -17,33 +17,40 @@ from mien.training.stop import Order
 
 __all__ = ["Batch", "ChipDataset", "EpochSampler", "loader"]
 
-#: Chips uint8 (n, k, H, W) with border; targets (n, c), affect (n, 2) and what t stored teachers told (n, t * c), NaN
-#: where unknown.
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+#: Chips uint8 (n, k, H, W) with border; targets (n, c), affect (n, 2), what t stored teachers told (n, t * c), targets of
+#: the second head and what u teachers told of these (n, (1 + u) * a); NaN where unknown.
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class ChipDataset(Dataset[Batch]):
     """The chips, targets and affect of a prepared manifest.
 
     cache: a file for the decoded chips, which are then mapped into memory instead of held there.
-    told: (n, t * c) probabilities by t stored teachers.
+    told: (n, t * c) probabilities by t stored teachers.  auxiliary: (n, (1 + u) * a) of the second head.
     """
 
-    def __init__(self, manifest: Manifest, cache: Path | None = None, told: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        cache: Path | None = None,
+        told: Tensor | None = None,
+        auxiliary: Tensor | None = None,
+    ) -> None:
         self.chips = torch.from_numpy(chips(manifest, cache)).permute(0, 3, 1, 2)
         self.targets = torch.from_numpy(manifest.targets())
         self.affect = torch.from_numpy(manifest.affect())
         self.told = told if told is not None else torch.zeros(len(self.targets), 0)
+        self.auxiliary = auxiliary if auxiliary is not None else torch.zeros(len(self.targets), 0)
 
     def __len__(self) -> int:
         return len(self.chips)
 
     def __getitem__(self, row: int) -> Batch:
-        return self.chips[row], self.targets[row], self.affect[row], self.told[row]
+        return self.chips[row], self.targets[row], self.affect[row], self.told[row], self.auxiliary[row]
 
     def __getitems__(self, rows: list[int]) -> Batch:
         """A whole batch at once."""
-        return self.chips[rows], self.targets[rows], self.affect[rows], self.told[rows]
+        return self.chips[rows], self.targets[rows], self.affect[rows], self.told[rows], self.auxiliary[rows]
 
 
 class EpochSampler(Sampler[int]):

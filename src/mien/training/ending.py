@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mien.data.manifest import Manifest
 from mien.errors import DataError
@@ -59,14 +60,18 @@ def held_predictions(network: Network, spec: ModelSpec, held: ChipDataset, ids: 
     return Predictions(LabelSet(spec.labels), ids, probabilities, affect)
 
 
-def held_temperature(network: Network, held: ChipDataset, border: int) -> float:
+def held_temperature(network: Network, held: ChipDataset, border: int, targets: Tensor | None = None) -> float:
     """The temperature for held-out chips (see mien.evaluation.calibration.fit_temperature), against the label that most
     raters gave (rows where no label has more than half are left out): so that `confidence` is the chance of agreeing with
-    the majority, not the share of its votes. 1 where fewer than ENOUGH rows are left."""
+    the majority, not the share of its votes. 1 where fewer than ENOUGH rows are left.
+
+    targets: (n, c), NaN where unknown; those of the held-out rows by default.
+    """
+    targets = held.targets if targets is None else targets
     with torch.inference_mode():
         answers = [network(centre(chips, border)).logits for chips in held.chips.split(512)]
     logits = torch.cat([logits for logits in answers if logits is not None]).double()
-    sure = held.targets.amax(dim=1) > 0.5
+    sure = targets.amax(dim=1) > 0.5
     if int(sure.sum()) < ENOUGH:
         return 1.0
-    return fit_temperature(logits[sure].softmax(dim=1).numpy(), held.targets[sure].argmax(dim=1).numpy())
+    return fit_temperature(logits[sure].softmax(dim=1).numpy(), targets[sure].argmax(dim=1).numpy())

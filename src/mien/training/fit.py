@@ -7,6 +7,8 @@ RUN/last.ckpt             for resuming, after every epoch
 RUN/metrics.csv           one line an epoch; curves.png shows them
 RUN/predictions.parquet   what the network says of the held-out rows
 RUN/report.html           recipe, curves, held-out figures, what is taken for what
+RUN/auxiliary.parquet     the labels of `data.auxiliary`
+RUN/auxiliary.safetensors the network with the second head in place of the first, and its spec
 RUN/weights.safetensors   the network and its spec; there only when training ended
 """
 
@@ -37,6 +39,7 @@ from mien.models.weights import save_weights, start_from
 from mien.recipe import Recipe
 from mien.spec import ModelSpec
 from mien.training.augment import centre
+from mien.training.auxiliary import Auxiliary, second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
 from mien.training.ending import held_temperature, write_ending
@@ -96,7 +99,8 @@ def fit(
         else:
             write_environment(folder, start.facts)
         chips = training_chips(recipe, places, folder, progress, tell)
-        ready = _make_ready(recipe, chips, folder, start, as_batches(transform), tell)
+        second = second_labels(recipe, places[0], folder, chips.ids, tell)
+        ready = _make_ready(recipe, chips, folder, start, as_batches(transform), tell, second)
     except MienError:
         if not resume and not rank:
             forget(folder)
@@ -109,11 +113,29 @@ def fit(
     if rank:
         return weights
     best = cast(Network, learner.kept.eval())
+    if second is not None:
+        _write_second(recipe, best, chips, second, ready, folder)
     temperature = held_temperature(best, ready.held, recipe.crop.border) if recipe.network.expression else 1.0
     spec = _spec(recipe, chips, temperature, ready.fingerprint, ready.facts)
     write_ending(folder, recipe, best, spec, ready.held, ready.rows)
     save_weights(weights, best, spec)
     return weights
+
+
+def _write_second(
+    recipe: Recipe, network: Network, chips: Manifest, second: Auxiliary, ready: _Ready, folder: Path
+) -> None:
+    """auxiliary.safetensors: a network that answers the second head's labels. Takes that head from the network."""
+    first, other = network.expression, network.auxiliary
+    network.auxiliary, network.expression, network.classes = None, other, len(second.labels)
+    temperature = held_temperature(network, ready.held, recipe.crop.border, ready.held.auxiliary)
+    spec = _spec(recipe, chips, temperature, ready.fingerprint, ready.facts)
+    affect = "none" if spec.affect == "circumplex" and np.isnan(affect_means(second.labels)).all() else spec.affect
+    spec = msgspec.structs.replace(
+        spec, name=f"{recipe.name}-{second.source}", labels=second.labels.names, affect=affect
+    )
+    save_weights(folder / "auxiliary.safetensors", network, spec, overwrite=True)
+    network.expression, network.classes = first, len(chips.labels)
 
 
 @dataclass(frozen=True)
@@ -135,12 +157,17 @@ def _make_ready(
     start: Origins,
     transform: Transform | None,
     tell: Callable[[str], None],
+    second: Auxiliary | None,
 ) -> _Ready:
     train, rows = two_sides(chips, recipe)
-    network = build_network(recipe.network, chips.labels, recipe.crop).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_network(recipe.network, chips.labels, recipe.crop, len(second.labels) if second else 0)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     facts = dict(start.facts)
-    taught = read_teachers(start.teachers, train.ids, chips.labels, recipe, tell)
-    dataset, held = _dataset(train, folder / "train.npy", taught.told), _dataset(rows, folder / "held.npy")
+    taught = read_teachers(start.teachers, train.ids, chips.labels, recipe, tell, second.labels if second else None)
+    learned, asked = (second.targets(side.ids) if second else None for side in (train, rows))
+    beside = learned if taught.beside is None or learned is None else torch.cat([learned, taught.beside], dim=1)
+    dataset = _dataset(train, folder / "train.npy", taught.told, beside)
+    held = _dataset(rows, folder / "held.npy", auxiliary=asked)
     if start.init is not None:
         facts["init"] = start_from(network, start.init, chips=_some(dataset, recipe.crop.border))
         fresh = facts["init"]["fresh"]
@@ -148,7 +175,8 @@ def _make_ready(
         tell(f"--init {start.init}: begins afresh: {', '.join(fresh[:6]) or 'nothing'}{more}")
     _check_rows(dataset, chips.labels, recipe)
     balance = class_weights(dataset.targets, recipe.loss.balance, recipe.loss.effective)
-    learner = ExpressionModule(network, recipe, balance, taught.networks, transform)
+    others = None if learned is None else class_weights(learned, recipe.loss.balance, recipe.loss.effective)
+    learner = ExpressionModule(network, recipe, balance, taught.networks, transform, others)
     sampler = EpochSampler(dataset.targets, recipe.data, recipe.seed, learner.place)
     batches = loader(dataset, recipe.trainer.batch, sampler)
     return _Ready(learner, batches, held, rows, train.fingerprint(), facts)
@@ -169,12 +197,12 @@ def _say_affect(recipe: Recipe, labels: LabelSet, tell: Callable[[str], None]) -
         )
 
 
-def _dataset(chips: Manifest, cache: Path, told: Tensor | None = None) -> ChipDataset:
+def _dataset(chips: Manifest, cache: Path, told: Tensor | None = None, auxiliary: Tensor | None = None) -> ChipDataset:
     """In memory if the decoded chips take less than _IN_MEMORY bytes, else mapped from a file in the run folder."""
     crop = chips.header.crop
     assert crop is not None
     pixels = (crop.width + 2 * crop.border) * (crop.height + 2 * crop.border) * (3 if crop.colour == "rgb" else 1)
-    return ChipDataset(chips, cache if pixels * len(chips) > _IN_MEMORY else None, told)
+    return ChipDataset(chips, cache if pixels * len(chips) > _IN_MEMORY else None, told, auxiliary)
 
 
 def _wait_for(path: Path) -> None:

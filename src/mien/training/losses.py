@@ -58,21 +58,32 @@ def distilled(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 class Loss(nn.Module):
     """The loss of a recipe. `parts` are logged by name; with `uncertainty` the two weights are learned."""
 
-    def __init__(self, section: LossSection, distil: DistilSection, weights: Tensor) -> None:
+    def __init__(
+        self, section: LossSection, distil: DistilSection, weights: Tensor, auxiliary: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.section, self.distil = section, distil
         self.class_weights: Tensor
+        self.auxiliary_weights: Tensor
         self.register_buffer("class_weights", weights)
+        self.register_buffer("auxiliary_weights", torch.ones(0) if auxiliary is None else auxiliary, persistent=False)
         self.log_variance = nn.Parameter(torch.zeros(2)) if section.uncertainty else None
 
     def forward(
-        self, answer: Answer, targets: Tensor, affect: Tensor, teacher: Tensor | None = None
+        self,
+        answer: Answer,
+        targets: Tensor,
+        affect: Tensor,
+        teacher: Tensor | None = None,
+        auxiliary: tuple[Tensor, Tensor | None] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """answer for n rows; targets (n, c) and affect (n, 2), NaN where unknown; teacher (n, c) probabilities, NaN
-        where no teacher knows the row."""
+        where no teacher knows the row; auxiliary: targets (n, a) and teacher of the second head."""
         parts: dict[str, Tensor] = {}
         if answer.logits is not None:
-            parts["expression"] = self._expression(answer.logits, targets, teacher)
+            parts["expression"] = self._expression(answer.logits, targets, teacher, self.class_weights)
+        if answer.auxiliary is not None and auxiliary is not None:
+            parts["auxiliary"] = self._expression(answer.auxiliary, *auxiliary, self.auxiliary_weights)
         if answer.affect is not None:
             known = ~torch.isnan(affect).any(dim=1)
             parts["affect"] = (
@@ -82,39 +93,45 @@ class Loss(nn.Module):
             )
         return self._sum(parts), parts
 
-    def _expression(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
+    def _expression(self, logits: Tensor, targets: Tensor, teacher: Tensor | None, weights: Tensor) -> Tensor:
         """Rows that no teacher knows have their labels alone, with the full weight."""
         if teacher is None:
-            return self._shared(logits, targets, None)
+            return self._shared(logits, targets, None, weights)
         told = ~torch.isnan(teacher).any(dim=1)
         if told.all():
-            return self._shared(logits, targets, teacher)
+            return self._shared(logits, targets, teacher, weights)
         parts = (told, teacher[told]), (~told, None)
-        sums = [self._shared(logits[rows], targets[rows], by) * rows.sum() for rows, by in parts if rows.any()]
+        sums = [self._shared(logits[rows], targets[rows], by, weights) * rows.sum() for rows, by in parts if rows.any()]
         return torch.stack(sums).sum() / len(logits)
 
-    def _shared(self, logits: Tensor, targets: Tensor, teacher: Tensor | None) -> Tensor:
+    def _shared(self, logits: Tensor, targets: Tensor, teacher: Tensor | None, weights: Tensor) -> Tensor:
         known = ~torch.isnan(targets).any(dim=1)
         total = logits.sum() * 0
         share = self.distil.weight if teacher is not None else 0.0
         if share < 1 and known.any():
-            total = total + (1 - share) * self._labelled(logits[known], targets[known])
+            total = total + (1 - share) * self._labelled(logits[known], targets[known], weights)
         if teacher is not None:
             total = total + share * distilled(logits, teacher, self.distil.temperature)
         return total
 
-    def _labelled(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _labelled(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         section = self.section
         if section.expression == "focal":
-            return focal_loss(logits, targets, self.class_weights, section.focus, section.smoothing)
-        return soft_cross_entropy(logits, targets, self.class_weights, section.smoothing)
+            return focal_loss(logits, targets, weights, section.focus, section.smoothing)
+        return soft_cross_entropy(logits, targets, weights, section.smoothing)
 
     def _sum(self, parts: dict[str, Tensor]) -> Tensor:
-        if self.log_variance is not None and len(parts) == 2:
-            both = torch.stack([parts["expression"], parts["affect"]])
-            return (both * torch.exp(-self.log_variance) + self.log_variance / 2).sum()
-        weights = {"expression": 1.0, "affect": self.section.weight if len(parts) == 2 else 1.0}
-        return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        two = "expression" in parts and "affect" in parts
+        weights = {
+            "expression": 1.0,
+            "affect": self.section.weight if two else 1.0,
+            "auxiliary": self.section.auxiliary,
+        }
+        if self.log_variance is None or not two:
+            return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        both = torch.stack([parts["expression"], parts["affect"]])
+        learned = (both * torch.exp(-self.log_variance) + self.log_variance / 2).sum()
+        return learned + weights["auxiliary"] * parts["auxiliary"] if "auxiliary" in parts else learned
 
 
 def class_weights(targets: Tensor, power: float, effective: float = 0.0) -> Tensor:

@@ -47,11 +47,11 @@ def _pasted(x: Tensor, other: Tensor, share: float) -> tuple[Tensor, float]:
 
 
 def unmade(
-    x: Tensor, targets: Tensor, affect: Tensor, classes: int, section: AugmentSection
+    x: Tensor, targets: Tensor, affect: Tensor, classes: int | Tensor, section: AugmentSection
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Chips (n, 3, h, w) of which some are no faces any more: cut into tiles and shuffled, or a small part enlarged.
 
-    Their targets (n, k * classes) are then the same for every class, their affect (n, 2) unknown: a network that has seen them is
+    classes: that share each column of the targets (n, k): these are then the same for every class.  Their affect (n, 2) is unknown: a network that has seen them is
     less sure of what is no face. Draws from torch's global generator.
     """
     if not section.unmake:

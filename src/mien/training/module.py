@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mien.evaluation.affect import concordance, rmse
 from mien.evaluation.metrics import macro_auroc, macro_f1
@@ -36,27 +38,39 @@ class ExpressionModule(Learner):
         weights: Tensor,
         teachers: Sequence[ExportGraph] = (),
         transform: Transform | None = None,
+        auxiliary: Tensor | None = None,
     ) -> None:
         super().__init__(network, recipe)
-        self.loss = Loss(recipe.loss, recipe.distil, weights)
+        self.loss = Loss(recipe.loss, recipe.distil, weights, auxiliary)
         self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]  # a list: not saved, not trained
         self.transform = transform
-        self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._seen: list[tuple[Tensor, ...]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.seed_step(batch_idx)
-        chips, targets, affect, told = batch
+        chips, targets, affect, told, others = batch
         x = augment(chips, self.recipe.augment, self.recipe.crop.border)
         x = self.transform(x) if self.transform is not None else x
-        classes = targets.shape[1]
-        x, both, affect = unmade(x, torch.cat([targets, told], dim=1), affect, classes, self.recipe.augment)
-        x, both, affect = mixed(x, both, affect, self.recipe.augment)
-        x = x.contiguous(memory_format=torch.channels_last)
-        taught = self._taught(x, both[:, classes:].unflatten(1, (-1, classes)) if told.shape[1] else None)
-        loss, parts = self.loss(self._answer(x), both[:, :classes], affect, taught)
+        widths = targets.shape[1], told.shape[1], others.shape[1]
+        classes, second = widths[0], len(self.loss.auxiliary_weights)
+        share = torch.tensor([classes] * (classes + widths[1]) + [second] * widths[2], device=targets.device)
+        x, every, affect = unmade(x, torch.cat([targets, told, others], dim=1), affect, share, self.recipe.augment)
+        x, every, affect = mixed(x, every, affect, self.recipe.augment)
+        targets, told, others = every.split(widths, dim=1)
+        taught = self._taught(x, told.unflatten(1, (-1, classes)) if widths[1] else None)
+        answer = self._answer(self._shown(x).contiguous(memory_format=torch.channels_last))
+        loss, parts = self.loss(answer, targets, affect, taught, _second(others, second) if second else None)
         for name, part in parts.items() if len(parts) > 1 else ():
             self.log(f"train/{name}", part.detach(), on_step=False, on_epoch=True, sync_dist=True)
         return self.finite(loss, batch_idx)
+
+    def _shown(self, x: Tensor) -> Tensor:
+        """Chips at the side that the schedule has for this epoch."""
+        share = self.recipe.schedule.side(self.current_epoch)
+        if share == 1:
+            return x
+        size = [max(1, round(share * side)) for side in x.shape[-2:]]
+        return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
     def _answer(self, x: Tensor) -> Answer:
         network, section = cast(Network, self.network), self.recipe.quantize
@@ -71,20 +85,36 @@ class ExpressionModule(Learner):
         return torch.stack(answers).nanmean(0) if answers else None
 
     def validation_step(self, batch: Batch, _batch_idx: int) -> None:
-        chips, targets, affect, _ = batch
+        chips, targets, affect, _, others = batch
         answer = cast(Network, self.kept)(centre(chips, self.recipe.crop.border))
         n = len(chips)
         logits = torch.full((n, targets.shape[1]), torch.nan) if answer.logits is None else answer.logits.float()
         said = torch.full((n, 2), torch.nan) if answer.affect is None else answer.affect.float()
-        self._seen.append((logits.to(targets.device), targets, said.to(targets.device), affect))
+        more = () if answer.auxiliary is None else (answer.auxiliary.float(), others)
+        self._seen.append((logits.to(targets.device), targets, said.to(targets.device), affect, *more))
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over all held-out rows at once, never averaged over batches; every process judges all rows, so none are
         averaged over processes either."""
         rows = [torch.cat(column) for column in zip(*self._seen, strict=True)]
         self._seen.clear()
-        for name, value in held_metrics(self.loss, *rows).items():
+        found = held_metrics(self.loss, *rows[:4])
+        if len(rows) > 4:
+            found["auxiliary"] = _agreement(*rows[4:])
+        for name, value in found.items():
             self.log(f"val/{name}", value, prog_bar=name in {"loss", "accuracy", "ccc"}, rank_zero_only=False)
+
+
+def _second(others: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
+    """The second head's targets, and the mean over the teachers that know a row."""
+    told = others[:, classes:]
+    return others[:, :classes], told.unflatten(1, (-1, classes)).nanmean(1) if told.shape[1] else None
+
+
+def _agreement(logits: Tensor, targets: Tensor) -> float:
+    """Share of the labelled rows whose likeliest class is the target's."""
+    known = ~targets.isnan().any(dim=1)
+    return float((logits[known].argmax(1) == targets[known].argmax(1)).float().mean()) if known.any() else math.nan
 
 
 def held_metrics(loss: Loss, logits: Tensor, targets: Tensor, said: Tensor, affect: Tensor) -> dict[str, float]:

@@ -66,7 +66,7 @@ def remembered(folder: Path, init: str | PathLike[str] | None, teachers: Sequenc
 
 def forget(folder: Path) -> None:
     """Takes away what a start made that failed before anything was learned, so that the next one can begin."""
-    for name in ("chips.parquet", "missed.csv", "train.npy", "held.npy", "environment.json"):
+    for name in ("chips.parquet", "auxiliary.parquet", "missed.csv", "train.npy", "held.npy", "environment.json"):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from mien.sections import QuantizeSection
 
 __all__ = ["rounded_answer", "rounded_input", "rounded_layers", "rounded_weight"]
 
-_HEADS = ("expression", "affect")
+_HEADS = ("expression", "affect", "auxiliary")
 
 
 def rounded_answer(network: Network, chips: Tensor, section: QuantizeSection) -> Answer:

@@ -29,10 +29,12 @@ __all__ = ["Teachers", "read_teachers"]
 @dataclass(frozen=True)
 class Teachers:
     """networks: answer each training chip as the student sees it.  told: (n, t * c) probabilities of t tables, side by side, by
-    row of the train side, NaN where a table does not know the row; None without tables."""
+    row of the train side, NaN where a table does not know the row; None without tables.  beside: (n, u * a), of tables that answer
+    the auxiliary labels."""
 
     networks: list[ExportGraph]
     told: Tensor | None
+    beside: Tensor | None = None
 
 
 def read_teachers(
@@ -41,24 +43,36 @@ def read_teachers(
     labels: LabelSet,
     recipe: Recipe,
     tell: Callable[[str], None] = lambda _: None,
+    auxiliary: LabelSet | None = None,
 ) -> Teachers:
     """Runs, weights files, models (files or names), or tables of predictions (.csv, .parquet) of the train rows by id, from any model.
 
-    ids: of the train rows.  Raises ConfigError, DataError, ModelError.
+    ids: of the train rows.  auxiliary: labels of the second head, which the tables teach that answer these and not `labels`.
+    Raises ConfigError, DataError, ModelError.
     """
-    networks, tables = [], []
+    networks: list[ExportGraph] = []
+    tables: list[np.ndarray] = []
+    others: list[np.ndarray] = []
     for path in map(Path, paths):
         if is_table(path):
-            tables.append(_stored(path, ids, labels, tell))
+            stored = read_predictions(path)
+            second = auxiliary is not None and set(stored.labels) == set(auxiliary) != set(labels)
+            (others if second else tables).append(
+                _stored(path, stored, ids, auxiliary if second and auxiliary else labels, tell)
+            )
         else:
             networks.append(_network(path, labels, recipe))
-    told = torch.from_numpy(np.concatenate(tables, axis=1).astype(np.float32)) if tables else None
-    return Teachers(networks, told)
+    return Teachers(networks, _side_by_side(tables), _side_by_side(others))
 
 
-def _stored(path: Path, ids: Sequence[str], labels: LabelSet, tell: Callable[[str], None]) -> np.ndarray:
+def _side_by_side(tables: list[np.ndarray]) -> Tensor | None:
+    return torch.from_numpy(np.concatenate(tables, axis=1).astype(np.float32)) if tables else None
+
+
+def _stored(
+    path: Path, stored: Predictions, ids: Sequence[str], labels: LabelSet, tell: Callable[[str], None]
+) -> np.ndarray:
     """(n, c) probabilities in the order of the ids, NaN where the table does not know one."""
-    stored = read_predictions(path)
     strange = [name for name in labels if name not in stored.labels]
     if strange:
         raise ConfigError(

@@ -1,0 +1,70 @@
+"""Other labels of the same pictures, which a second expression head learns beside the first (R. Caruana 1997, "Multitask Learning")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mien.data.manifest import is_manifest
+from mien.data.sources import read_source
+from mien.errors import ConfigError, DataError
+from mien.evaluation.predictions import Predictions, write_predictions
+from mien.evaluation.tables import read_predictions
+from mien.labels import LabelSet
+from mien.recipe import Recipe
+
+__all__ = ["Auxiliary", "second_labels"]
+
+
+class Auxiliary:
+    """Target distributions by row id: `labels`, and `targets` for the ids of a side."""
+
+    def __init__(self, table: Predictions, source: str) -> None:
+        self.labels: LabelSet = table.labels
+        self.source, self._table = source, table
+        self._at = {name: row for row, name in enumerate(table.ids)}
+
+    def targets(self, ids: Sequence[str]) -> Tensor:
+        """(n, a) float32, NaN where a row has no such label."""
+        out = np.full((len(ids), len(self.labels)), np.nan, np.float32)
+        known = [(i, self._at[name]) for i, name in enumerate(ids) if name in self._at]
+        if known:
+            here, there = (np.array(column) for column in zip(*known, strict=True))
+            out[here] = self._table.probabilities[there]
+        return torch.from_numpy(out)
+
+
+def second_labels(
+    recipe: Recipe, place: Path, folder: Path, ids: Sequence[str], tell: Callable[[str], None] = lambda _: None
+) -> Auxiliary | None:
+    """The labels of `data.auxiliary` for rows of these ids, kept in the run folder; None where the recipe names no such source.
+
+    place: the dataset's folder or file.  Raises ConfigError, DataError: no row of this id has such a label.
+    """
+    name, stored = recipe.data.auxiliary, folder / "auxiliary.parquet"
+    if not name:
+        return None
+    if not stored.is_file():
+        if is_manifest(place):
+            raise ConfigError(
+                f"data.auxiliary: {place} is a manifest, which holds one set of labels; give the folder of {name} with --data"
+            )
+        manifest = read_source(name, place, recipe.data.rule)
+        wanted = set(ids)
+        rows = manifest.take(np.array([i for i, one in enumerate(manifest.ids) if one in wanted], np.int64))
+        targets = rows.targets()
+        known = ~np.isnan(targets).any(axis=1)
+        if not known.any():
+            raise DataError(
+                f"data.auxiliary: no row of {name} labels one of the {len(ids):,} pictures to train on; its ids are like "
+                f"{manifest.ids[:1]}, theirs like {list(ids[:1])}"
+            )
+        tell(f"data.auxiliary: {name} labels {int(known.sum()):,} of {len(ids):,} pictures")
+        kept = [one for one, keep in zip(rows.ids, known, strict=True) if keep]
+        silent = np.full((len(kept), 2), np.nan, np.float32)
+        write_predictions(Predictions(manifest.labels, kept, targets[known], silent), stored)
+    return Auxiliary(read_predictions(stored), name)

@@ -50,7 +50,7 @@ def chips(recipe: Recipe, rows: int) -> ChipDataset:
     made.chips = torch.from_numpy(rng.integers(0, 256, size, np.uint8))
     made.targets = torch.eye(classes)[torch.from_numpy(rng.integers(0, classes, rows))]
     made.affect = torch.from_numpy(rng.uniform(-1, 1, (rows, 2)).astype(np.float32))
-    made.told = torch.zeros(rows, 0)
+    made.told = made.auxiliary = torch.zeros(rows, 0)
     return made
 
 

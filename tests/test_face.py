@@ -243,10 +243,14 @@ def test_a_run_starts_from_another_and_may_have_more_blocks(data, tmp_path, teac
     second.unlink()
     with pytest.raises(ConfigError, match="--init"):
         fit_detector(again, data, tmp_path / "second", teacher, resume=True, threads=1, bar=False, init="mien-face")
-    deeper = load_recipe("mien-face", [*TINY, "optimizer.lr=0", "schedule.epochs=1", "schedule.warmup=0", "network.early=2"])
+    deeper = load_recipe(
+        "mien-face", [*TINY, "optimizer.lr=0", "schedule.epochs=1", "schedule.warmup=0", "network.early=2"]
+    )
     third = fit_detector(deeper, data, tmp_path / "deeper", teacher, threads=1, bar=False, init=tmp_path / "first")
     picture = torch.rand(1, 1, 64, 64) * 255
-    assert torch.equal(load_detector(third)[0](picture), b(picture))  # a new block changes nothing before it has learned
+    assert torch.equal(
+        load_detector(third)[0](picture), b(picture)
+    )  # a new block changes nothing before it has learned
     other = load_recipe("mien-face", [*TINY, "network.convolution=dense"])
     with pytest.raises(ModelError, match="another network"):
         fit_detector(other, data, tmp_path / "third", teacher, threads=1, bar=False, init=first)

@@ -71,7 +71,7 @@ class Recipe(Section, frozen=True):
             raise ValueError(
                 f"schedule.sides: a network with pool: {network.pool} takes chips of one size; leave it out"
             )
-        if self.data.auxiliary and not network.expression:
+        if self.data.auxiliary != "none" and not network.expression:
             raise ValueError("data.auxiliary: a second expression head needs the first; set network.expression: true")
         if self.monitors and monitor in {"ccc", "rmse"} and network.affect != "trained":
             raise ValueError(f"schedule.monitor: {monitor!r} needs network.affect: trained")

@@ -52,7 +52,7 @@ class DataSection(Section, frozen=True):
         temperature; 0 uses the dataset's own validation split for that.
     auxiliary: another source with labels of the same pictures (as ferplus has for fer2013's), at the first source's place: a
         second expression head learns them beside the first and helps the layers that both share; it is kept in a file of
-        its own. '' for none.
+        its own. 'none' learns the first alone.
     sampler: 'shuffle' shows every row once an epoch; 'balanced' draws as many rows as there are, each class equally
         often; 'capped' draws at most `cap` rows of each class.  cap: rows of a class.
     """
@@ -61,7 +61,7 @@ class DataSection(Section, frozen=True):
     labels: str | tuple[str, ...] = "affectnet8"
     rule: Rule = "distribution"
     validation: float = 0.04
-    auxiliary: str = ""
+    auxiliary: str = "none"
     sampler: Literal["shuffle", "balanced", "capped"] = "shuffle"
     cap: int = 1000
 

@@ -279,7 +279,9 @@ def test_facts_and_votes_travel_with_the_rows(tmp_path):
     assert again[1].facts == {"age": "1"}
     assert again[1].votes.tolist() == [1, 3]
     assert (again[3].votes, again[3].facts) == (None, {"age": None})
-    other = make_manifest([Sample("z", b"x", np.array([1, 0], np.float32))], Header(source="two", labels=("fear", "sadness")))
+    other = make_manifest(
+        [Sample("z", b"x", np.array([1, 0], np.float32))], Header(source="two", labels=("fear", "sadness"))
+    )
     both = merge([one, other])
     assert both.table["source"].to_pylist() == ["one"] * 4 + ["two"]
     assert both.table["age"].to_pylist() == ["0", "1", "2", None, None]

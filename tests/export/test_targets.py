@@ -82,12 +82,16 @@ def test_the_flagship_in_int8_computes_with_eight_bits_between_stem_and_heads(ro
 
 def test_int8_for_openvino_is_the_same_graph(rows, tmp_path):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    drawn = msgspec.structs.replace(target("openvino-int8"), allowed=Allowed(None))  # of drawings it is less sure than of faces
+    drawn = msgspec.structs.replace(
+        target("openvino-int8"), allowed=Allowed(None)
+    )  # of drawings it is less sure than of faces
     made = make(NANO, drawn, tmp_path, "m", rows)
     assert made.difference.flipped <= 4
     assert [file.suffix for file in made.files] == [".xml", ".bin"]
     assert read_spec(made.files[0]) == made.spec
-    assert made.files[1].stat().st_size < 0.5 * 2 * NANO.stat().st_size  # its weights are halves; what stays in float is not
+    assert (
+        made.files[1].stat().st_size < 0.5 * 2 * NANO.stat().st_size
+    )  # its weights are halves; what stays in float is not
 
 
 def test_where_labels_change_too_often_the_costliest_layers_stay_in_float(tmp_path, monkeypatch):

@@ -51,7 +51,9 @@ def test_a_run_starts_from_a_model_by_name_with_new_labels(chips):
     assert told["fresh"] == ["expression.bias", "expression.weight"]
     assert told["path"] == "ferplus-small"
     source = unfold(model_file("ferplus-small"), chips)[0].state_dict()
-    assert torch.equal(network.state_dict()["backbone.layers.4.first.0.weight"], source["backbone.layers.4.first.0.weight"])
+    assert torch.equal(
+        network.state_dict()["backbone.layers.4.first.0.weight"], source["backbone.layers.4.first.0.weight"]
+    )
 
 
 def test_a_model_of_another_size_and_an_unknown_name(chips):

@@ -396,7 +396,9 @@ def test_unmade_chips_keep_their_pixels_but_are_no_class():
     assert torch.equal(told[~changed].nan_to_num(9), targets[~changed].nan_to_num(9))
     assert torch.isnan(told[0, 4:]).all()
     assert torch.equal(felt.isnan().all(1), changed)
-    same = torch.tensor([torch.equal(a.flatten().sort().values, b.flatten().sort().values) for a, b in zip(x, y, strict=True)])
+    same = torch.tensor(
+        [torch.equal(a.flatten().sort().values, b.flatten().sort().values) for a, b in zip(x, y, strict=True)]
+    )
     assert 20 < (same & changed).sum() < changed.sum() - 20  # half were shuffled, half enlarged
     assert y.min() >= 0
     assert y.max() <= 1

@@ -64,7 +64,9 @@ def train(
         weights = fit(chosen, data, out, resume, threads, track, bar, init, teacher or (), loggers=loggers, tell=tell)
     if int(os.environ.get("RANK", "0")) == 0:
         report = f"\nreport: {out / 'report.html'}" if (out / "report.html").is_file() else ""
-        print(f"weights: {weights}{report}\nnext: mien export {out} --out {chosen.name}.onnx")
+        second = out / "auxiliary.safetensors"
+        other = f"\nsecond head: {second}" if second.is_file() else ""
+        print(f"weights: {weights}{other}{report}\nnext: mien export {out} --out {chosen.name}.onnx")
 
 
 def tell(line: str) -> None:

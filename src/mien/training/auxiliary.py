@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mien.data.manifest import is_manifest
 from mien.data.sources import read_source
-from mien.errors import ConfigError, DataError
+from mien.errors import DataError
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.tables import read_predictions
 from mien.labels import LabelSet
@@ -43,17 +42,16 @@ def second_labels(
 ) -> Auxiliary | None:
     """The labels of `data.auxiliary` for rows of these ids, kept in the run folder; None where the recipe names no such source.
 
-    place: the dataset's folder or file.  Raises ConfigError, DataError: no row of this id has such a label.
+    place: the dataset's folder or file.  Raises DataError: no row of this id has such a label.
     """
     name, stored = recipe.data.auxiliary, folder / "auxiliary.parquet"
-    if not name:
+    if name == "none":
         return None
     if not stored.is_file():
-        if is_manifest(place):
-            raise ConfigError(
-                f"data.auxiliary: {place} is a manifest, which holds one set of labels; give the folder of {name} with --data"
-            )
-        manifest = read_source(name, place, recipe.data.rule)
+        try:
+            manifest = read_source(name, place, recipe.data.rule)
+        except DataError as error:
+            raise type(error)(f"data.auxiliary: {error}; or leave it out: --set data.auxiliary=none") from error
         wanted = set(ids)
         rows = manifest.take(np.array([i for i, one in enumerate(manifest.ids) if one in wanted], np.int64))
         targets = rows.targets()

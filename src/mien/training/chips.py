@@ -25,6 +25,17 @@ Progress = Callable[[Iterable[Sample]], Iterable[Sample]]
 
 def check_sources(recipe: Recipe, data: Sequence[Path]) -> None:
     """Raises ConfigError, before anything is done: an unknown source, or another number of places than of sources."""
+    second = recipe.data.auxiliary
+    if second != "none":
+        try:
+            source(second)
+        except DataError as error:
+            raise ConfigError(f"data.auxiliary: {error}") from error
+        if is_manifest(data[0]):
+            raise ConfigError(
+                f"data.auxiliary: {data[0]} is a manifest, which holds one set of labels; give the folder of {second} with --data, "
+                "or leave it out (--set data.auxiliary=none)"
+            )
     if len(data) == 1 and is_manifest(data[0]):
         return
     for name in recipe.data.sources:

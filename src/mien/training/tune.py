@@ -32,6 +32,7 @@ from mien.models.network import build_network
 from mien.recipe import Recipe, recipe_text, with_settings
 from mien.sections import LEAST
 from mien.spec import strict
+from mien.training.auxiliary import second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import ChipDataset, EpochSampler, loader
 from mien.training.loop import Freezer, open_run, quiet, run_loop
@@ -120,7 +121,9 @@ def tune(
     torch.set_num_threads(threads or os.cpu_count() or 1)
     chips = training_chips(recipe, places, folder, progress, tell)
     learn, held = two_sides(chips, recipe)
-    bench = _Bench(folder, chips.labels, ChipDataset(learn), ChipDataset(held))
+    second = second_labels(recipe, places[0], folder, chips.ids, tell)
+    sides = [ChipDataset(side, auxiliary=second.targets(side.ids) if second else None) for side in (learn, held)]
+    bench = _Bench(folder, chips.labels, *sides)
     study = _study(recipe, folder)
     space = _space(recipe, search, study, bench, tell)
     for name in space:
@@ -195,9 +198,15 @@ class _Bench:
     def _parts(self, recipe: Recipe) -> tuple[ExpressionModule, Any, Any]:
         with quiet():
             lightning.seed_everything(recipe.seed, workers=True, verbose=False)
-        network = build_network(recipe.network, self.labels, recipe.crop).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        balance = class_weights(self.learn.targets, recipe.loss.balance, recipe.loss.effective)
-        learner = ExpressionModule(network, recipe, balance)
+        second = self.learn.auxiliary
+        network = build_network(recipe.network, self.labels, recipe.crop, second.shape[1])
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        balance, others = (
+            class_weights(targets, recipe.loss.balance, recipe.loss.effective) if targets.shape[1] else None
+            for targets in (self.learn.targets, second)
+        )
+        assert balance is not None
+        learner = ExpressionModule(network, recipe, balance, auxiliary=others)
         sampler = EpochSampler(self.learn.targets, recipe.data, recipe.seed, learner.place)
         return learner, loader(self.learn, recipe.trainer.batch, sampler), loader(self.held, 512)
 

@@ -289,7 +289,7 @@ def test_two_processes_give_what_one_gives(drawn, tmp_path):
     recipe = drawn_recipe(*common, "trainer={batch: 16, ema: 0.9, devices: 2, strategy: ddp}")
     (tmp_path / "two.yaml").write_text(recipe_text(recipe))
     (tmp_path / "two.py").write_text(TWO.format(recipe=tmp_path / "two.yaml", data=drawn, run=tmp_path / "two"))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29517"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*torchrun, str(tmp_path / "two.py")], capture_output=True, text=True, timeout=240, env=environment

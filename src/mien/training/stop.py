@@ -21,11 +21,13 @@ __all__ = ["Order", "Stopped", "Stopper", "save_last"]
 
 
 def save_last(trainer: lightning.Trainer, folder: Path) -> None:
-    """last.ckpt, whole: the old one stands until the new one is written. Every process calls this, the first one writes."""
+    """last.ckpt, whole: the old one stands until the new one is written. Every process calls this, the first one writes, and none
+    goes on before it is there: one that looked too early would begin anew and wait for the others for ever."""
     place = folder / ".last.part.ckpt"
     trainer.save_checkpoint(place)
     if trainer.is_global_zero:
         place.replace(folder / "last.ckpt")
+    trainer.strategy.barrier()
 
 
 class Stopped(TrainingError):

@@ -42,6 +42,7 @@ class Trained:
 #: Few epochs of a large network: hardly any augmentation.
 PLAIN = ("augment.rotate=0", "augment.scale=0", "augment.shift=0", "augment.light=0.1")
 SCRATCH = "network.pretrained=false"
+ALONE = ("network.backbone=mien-small", "data.auxiliary=none", "schedule.sides=[]")
 VOTES = (
     SCRATCH,
     "data.sources=[ferplus]",
@@ -89,10 +90,10 @@ RUNS = {
         ),
         "55.84 % (50 epochs, 224 px)",
     ),
-    "small": Trained("fer2013-small", ("schedule.epochs=20",), "70.14 % (R50+ViT-B, the best of the systems)"),
+    "small": Trained("fer2013-small", (*ALONE, "schedule.epochs=20"), "70.14 % (R50+ViT-B, the best of the systems)"),
     "small-from-ferplus": Trained(
         "fer2013-small",
-        ("optimizer.lr=0.03", "optimizer.decay=0.001", "schedule.epochs=16", "schedule.warmup=1"),
+        (*ALONE, "optimizer.lr=0.03", "optimizer.decay=0.001", "schedule.epochs=16", "schedule.warmup=1"),
         "70.14 % (R50+ViT-B, the best of the systems)",
         init="ferplus-small",
     ),

@@ -45,7 +45,7 @@ def test_a_shipped_model_becomes_a_network_that_answers_as_it_does(name, chips):
 
 
 def test_a_run_starts_from_a_model_by_name_with_new_labels(chips):
-    recipe = load_recipe("fer2013-small")
+    recipe = load_recipe("fer2013-small", ["network.backbone=mien-small"])
     network = build_network(recipe.network, label_set(recipe.data.labels), recipe.crop)
     told = start_from(network, "ferplus-small", chips=chips)
     assert told["fresh"] == ["expression.bias", "expression.weight"]

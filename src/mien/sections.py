@@ -50,7 +50,7 @@ class DataSection(Section, frozen=True):
     rule: for vote data: how votes become a target distribution.
     validation: share of the train split held out (seeded, identical images kept together) for curves, early stopping and
         temperature; 0 uses the dataset's own validation split for that.
-    auxiliary: another source with labels of the same pictures (as ferplus has for fer2013's), at the first source's place: a
+    auxiliary: another source with labels of the same pictures (as ferplus has for fer2013's), at the first source's place or that of one more --data: a
         second expression head learns them beside the first and helps the layers that both share; it is kept in a file of
         its own. 'none' learns the first alone.
     sampler: 'shuffle' shows every row once an epoch; 'balanced' draws as many rows as there are, each class equally

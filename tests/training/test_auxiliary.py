@@ -9,7 +9,7 @@ from drawing import drawn_recipe, figures, trained
 
 from builders import drawn_face
 from mien.data.manifest import Manifest
-from mien.data.sources import ferplus
+from mien.data.sources import ferplus, read_source
 from mien.errors import ConfigError, DataError
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.tables import read_predictions
@@ -116,6 +116,8 @@ def test_what_cannot_be(twice_labelled, drawn, tmp_path):
     with pytest.raises(ConfigError, match="unknown source; did you mean 'ferplus'"):
         trained(drawn_recipe("data.sources=[fer2013]", "data.auxiliary=ferpuls"), twice_labelled, tmp_path / "b")
     recipe = drawn_recipe(*WORDS)
+    with pytest.raises(ConfigError, match=r"data.sources: names 1 \(fer2013\), --data was given 3 times"):
+        trained(recipe, [twice_labelled] * 3, tmp_path / "c")
     with pytest.raises(
         DataError, match=r"no row of ferplus labels one of the 1 pictures to train on; its ids are like"
     ):
@@ -166,6 +168,14 @@ def test_chips_grow_with_the_epochs(drawn, tmp_path, monkeypatch):
 def test_sides_that_cannot_be(words, says):
     with pytest.raises(ConfigError, match=says):
         drawn_recipe(*words)
+
+
+def test_a_manifest_and_the_folder_of_the_other_labels(twice_labelled, tmp_path):
+    read_source("fer2013", twice_labelled, "").write(tmp_path / "clean.parquet")
+    recipe, said = drawn_recipe(*WORDS, "schedule.epochs=1", "trainer.batch=16"), []
+    trained(recipe, [tmp_path / "clean.parquet", twice_labelled], tmp_path / "run", tell=said.append)
+    assert "data.auxiliary: ferplus labels 128 of 160 pictures" in said
+    assert (tmp_path / "run" / "auxiliary.safetensors").is_file()
 
 
 def test_a_search_trains_both_heads(twice_labelled, tmp_path):

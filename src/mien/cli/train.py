@@ -18,7 +18,7 @@ def train(
     data: Annotated[
         list[Path],
         typer.Option(
-            help="The place of the recipe's data: one for each of its sources, in their order, or a manifest."
+            help="The place of the recipe's data: one for each of its sources, in their order, or a manifest; then that of data.auxiliary, if it is another."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The run folder.")],

@@ -23,32 +23,38 @@ __all__ = ["Progress", "check_sources", "training_chips", "two_sides"]
 Progress = Callable[[Iterable[Sample]], Iterable[Sample]]
 
 
-def check_sources(recipe: Recipe, data: Sequence[Path]) -> None:
-    """Raises ConfigError, before anything is done: an unknown source, or another number of places than of sources."""
-    second = recipe.data.auxiliary
-    if second != "none":
-        try:
-            source(second)
-        except DataError as error:
-            raise ConfigError(f"data.auxiliary: {error}") from error
-        if is_manifest(data[0]):
-            raise ConfigError(
-                f"data.auxiliary: {data[0]} is a manifest, which holds one set of labels; give the folder of {second} with --data, "
-                "or leave it out (--set data.auxiliary=none)"
-            )
-    if len(data) == 1 and is_manifest(data[0]):
-        return
-    for name in recipe.data.sources:
+def check_sources(recipe: Recipe, data: Sequence[Path]) -> tuple[list[Path], Path]:
+    """(the place of each source, or one manifest for all; the place of `data.auxiliary`, by default the first source's).
+
+    Raises ConfigError, before anything is done: an unknown source, or another number of places than of sources.
+    """
+    names, second = recipe.data.sources, recipe.data.auxiliary
+    _check_names("data.sources", [] if len(data) == 1 and is_manifest(data[0]) else names)
+    _check_names("data.auxiliary", [] if second == "none" else [second])
+    places = list(data)
+    if second != "none" and len(data) > 1 and (len(data) == len(names) + 1 or is_manifest(data[0])):
+        *places, beside = data
+    else:
+        beside = data[0]
+    if second != "none" and is_manifest(beside):
+        raise ConfigError(
+            f"data.auxiliary: {beside} is a manifest, which holds one set of labels; give the folder of {second} as one more "
+            "--data, or leave it out (--set data.auxiliary=none)"
+        )
+    if len(places) != len(names) and not (len(places) == 1 and is_manifest(places[0])):
+        raise ConfigError(
+            f"data.sources: names {len(names)} ({', '.join(names)}), --data was given {len(data)} times; give the place "
+            "of each in this order, or one manifest that stands for all"
+        )
+    return places, beside
+
+
+def _check_names(address: str, names: Iterable[str]) -> None:
+    for name in names:
         try:
             source(name)
         except DataError as error:
-            raise ConfigError(f"data.sources: {error}") from error
-    wanted = recipe.data.sources
-    if len(data) != len(wanted):
-        raise ConfigError(
-            f"data.sources: names {len(wanted)} ({', '.join(wanted)}), --data was given {len(data)} times; give the place "
-            "of each in this order, or one manifest that stands for all"
-        )
+            raise ConfigError(f"{address}: {error}") from error
 
 
 def training_chips(

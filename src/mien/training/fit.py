@@ -73,7 +73,7 @@ def fit(
     """Train, and return the path of the weights.
 
     data: the folder of the recipe's source (one for each of several, in their order), or a manifest's file, which then
-        stands for the sources.
+        stands for the sources; then, if it is another, the place of `data.auxiliary`.
     run: the run folder, made here; with `resume` an unfinished one, which remembers `init` and `teachers`.
     threads: for torch on a CPU; all cores by default.
     init: a run, a weights file or a model (its file or name) to start from: every layer of the same name and shape is taken over.
@@ -85,7 +85,7 @@ def fit(
     """
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     places = [Path(place) for place in ([data] if isinstance(data, str | PathLike) else data)]
-    check_sources(recipe, places)
+    places, beside = check_sources(recipe, places)
     folder = open_run(Path(run), recipe, resume, rank)
     weights = folder / "weights.safetensors"
     if weights.exists():
@@ -99,7 +99,7 @@ def fit(
         else:
             write_environment(folder, start.facts)
         chips = training_chips(recipe, places, folder, progress, tell)
-        second = second_labels(recipe, places[0], folder, chips.ids, tell)
+        second = second_labels(recipe, beside, folder, chips.ids, tell)
         ready = _make_ready(recipe, chips, folder, start, as_batches(transform), tell, second)
     except MienError:
         if not resume and not rank:

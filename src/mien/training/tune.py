@@ -116,12 +116,12 @@ def tune(
     Raises OutputError, DataError, ConfigError, TrainingError (stopped: go on with resume), MissingExtra.
     """
     places = [Path(place) for place in data]
-    check_sources(recipe, places)
+    places, beside = check_sources(recipe, places)
     folder = open_run(Path(out), recipe, resume)
     torch.set_num_threads(threads or os.cpu_count() or 1)
     chips = training_chips(recipe, places, folder, progress, tell)
     learn, held = two_sides(chips, recipe)
-    second = second_labels(recipe, places[0], folder, chips.ids, tell)
+    second = second_labels(recipe, beside, folder, chips.ids, tell)
     sides = [ChipDataset(side, auxiliary=second.targets(side.ids) if second else None) for side in (learn, held)]
     bench = _Bench(folder, chips.labels, *sides)
     study = _study(recipe, folder)

@@ -123,6 +123,8 @@ class DetectorRecipe(Section, frozen=True):
         for name in ("rotate", "scale", "shift", "colour", "erase", "randaugment", "mixup", "cutmix"):
             if getattr(self.augment, name):
                 raise ValueError(f"augment.{name}: not for detectors; scenes are composed with it")
+        if self.schedule.sides:
+            raise ValueError("schedule.sides: not for detectors; leave it out")
 
     @property
     def monitors(self) -> bool:

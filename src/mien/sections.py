@@ -125,7 +125,7 @@ class LossSection(Section, frozen=True):
     affect: 'mse', 'ccc' (1 - concordance over the batch, mean of both) or 'mse+ccc'.
     weight: of the affect loss beside the expression loss.
     auxiliary: of the loss of the head for `data.auxiliary`.
-    uncertainty: learn the two weights instead (Kendall et al. 2018, arXiv:1705.07115).
+    uncertainty: learn the weights of these two instead, not `auxiliary` (Kendall et al. 2018, arXiv:1705.07115).
     """
 
     expression: Literal["soft_cross_entropy", "focal"] = "soft_cross_entropy"
@@ -265,8 +265,13 @@ class ScheduleSection(Section, frozen=True):
         _within("stop", self.stop, 0, 100_000)
         for share in self.sides:
             _within("sides", share, 0.1, 1)
-        if self.sides and (self.sides[-1] != 1 or len(self.sides) > self.epochs):
-            raise ValueError("sides: end with 1, and give no more of them than there are epochs")
+        if self.sides and self.sides[-1] != 1:
+            raise ValueError(f"sides: the last must be 1, the whole chip; got {self.sides[-1]:g}")
+        if len(self.sides) > self.epochs:
+            raise ValueError(
+                f"sides: {len(self.sides)} of them and only {self.epochs} epochs; raise schedule.epochs or leave them out (--set "
+                "'schedule.sides=[]')"
+            )
 
     def side(self, epoch: int) -> float:
         """The share of the side at which an epoch (from 0) shows its chips.

@@ -1,6 +1,7 @@
 """A second head for other labels of the same pictures, and small chips first."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -10,14 +11,17 @@ from drawing import drawn_recipe, figures, trained
 from builders import drawn_face
 from mien.data.manifest import Manifest
 from mien.data.sources import ferplus, read_source
-from mien.errors import ConfigError, DataError
+from mien.errors import ConfigError, DataError, DatasetNotFound
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.tables import read_predictions
 from mien.labels import CODES, label_set
 from mien.models.network import Answer, Network
 from mien.models.weights import load_weights
+from mien.recipe import load_recipe
+from mien.runtime.sessions import read_spec
 from mien.sections import DistilSection, LossSection
 from mien.training.auxiliary import second_labels
+from mien.training.chips import check_sources
 from mien.training.losses import Loss
 
 WORDS = (
@@ -66,7 +70,8 @@ def run(twice_labelled, tmp_path_factory):
 def test_two_heads_learn_from_one_pass(run):
     last = figures(run)[-1]
     assert float(last["val/accuracy"]) > 0.9
-    assert float(last["val/auxiliary"]) > 0.9
+    assert float(last["val/auxiliary_accuracy"]) > 0.9
+    assert float(last["val/auxiliary"]) < 0.5
     assert float(last["train/auxiliary"]) < 0.5
 
 
@@ -79,6 +84,10 @@ def test_each_head_leaves_a_file_of_its_own(run):
     assert first[0].state_dict().keys() == other[0].state_dict().keys() >= heads
     for name, value in first[0].state_dict().items():
         assert name in heads or torch.equal(value, other[0].state_dict()[name])
+    second = "ferplus (distribution), the same pictures, sha256 "
+    assert [line[: len(second)] == second for line in first[1].trained_on] == [False, True]
+    assert [line[: len(second)] == second for line in other[1].trained_on] == [True, False]
+    assert all("labels MIT (Microsoft)" in spec.licence for _, spec in (first, other))
     bright, dark = torch.full((1, 3, 32, 32), 200.0), torch.full((1, 3, 32, 32), 30.0)
     said = [int(other[0](x).logits.argmax()) for x in (bright, dark)]
     assert [other[1].labels[k] for k in said] == ["surprise", "neutral"]
@@ -89,6 +98,7 @@ def test_its_labels_stay_in_the_run(run, tmp_path):
     stored, chips = read_predictions(run / "auxiliary.parquet"), Manifest.read(run / "chips.parquet")
     recipe = drawn_recipe(*WORDS)
     assert len(stored.ids) == 128
+    assert check_sources(recipe, [run / "chips.parquet"], kept=True)[0] == [run / "chips.parquet"]
     again = second_labels(recipe, tmp_path / "gone", run, chips.ids)
     unknown = again.targets(chips.ids).isnan().all(dim=1)
     assert [int(one.split(":")[1].rsplit("-", 1)[-1]) % 5 == 0 for one in chips.ids] == unknown.tolist()
@@ -110,11 +120,14 @@ def test_a_table_of_its_labels_teaches_the_second_head(twice_labelled, tmp_path)
 
 def test_what_cannot_be(twice_labelled, drawn, tmp_path):
     words = ("data.auxiliary=ferplus", "schedule.epochs=1")
-    with pytest.raises(ConfigError, match="is a manifest, which holds one set of labels; give the folder of ferplus"):
+    with pytest.raises(ConfigError, match="is a manifest, which holds one set of labels; give the place of ferplus"):
         trained(drawn_recipe(*words), drawn, tmp_path / "a")
     assert not (tmp_path / "a").exists()
     with pytest.raises(ConfigError, match="unknown source; did you mean 'ferplus'"):
         trained(drawn_recipe("data.sources=[fer2013]", "data.auxiliary=ferpuls"), twice_labelled, tmp_path / "b")
+    with pytest.raises(DatasetNotFound, match=r"data.auxiliary: no ferplus at .*set data.auxiliary=none"):
+        trained(drawn_recipe(*WORDS), tmp_path, tmp_path / "d")
+    assert not list(tmp_path.iterdir())
     recipe = drawn_recipe(*WORDS)
     with pytest.raises(ConfigError, match=r"data.sources: names 1 \(fer2013\), --data was given 3 times"):
         trained(recipe, [twice_labelled] * 3, tmp_path / "c")
@@ -124,6 +137,36 @@ def test_what_cannot_be(twice_labelled, drawn, tmp_path):
         second_labels(recipe, twice_labelled, tmp_path, ["elsewhere:1"])
     with pytest.raises(ConfigError, match=r"data\.auxiliary: a second expression head needs the first"):
         drawn_recipe("data.auxiliary=ferplus", "network.expression=false", "network.affect=trained")
+
+
+def test_places_of_sources_and_of_the_other_labels(twice_labelled, tmp_path):
+    manifest, other = tmp_path / "m.parquet", tmp_path / "other"
+    read_source("fer2013", twice_labelled, "").write(manifest)
+    two = drawn_recipe(*WORDS, "data.sources=[fer2013, expw]")
+    assert check_sources(two, [twice_labelled, other]) == ([twice_labelled, other], twice_labelled)
+    assert check_sources(two, [manifest, other, twice_labelled]) == ([manifest, other], twice_labelled)
+    own = drawn_recipe(*WORDS, "data.sources=[own]")
+    assert check_sources(own, [manifest, twice_labelled]) == ([manifest], twice_labelled)
+    with pytest.raises(ConfigError, match=r"data.sources: names 1 \(fer2013\), --data was given 0 times"):
+        check_sources(drawn_recipe(*WORDS), [])
+    with pytest.raises(ConfigError, match="m.parquet is a manifest"):
+        check_sources(two, [manifest, other])
+
+
+def test_a_run_to_start_from_gives_both_heads(run, twice_labelled, tmp_path):
+    said = []
+    recipe = drawn_recipe(*WORDS, "schedule.epochs=1", "optimizer.lr=0", "schedule.warmup=0", "trainer.batch=16")
+    trained(recipe, twice_labelled, tmp_path / "on", init=run, tell=said.append)
+    assert f"--init {run}: begins afresh: nothing" in said
+    assert float(figures(tmp_path / "on")[-1]["val/auxiliary_accuracy"]) > 0.9
+
+
+def test_each_file_of_a_run_is_exported_under_its_own_name(run, tmp_path, mien):
+    mine = tmp_path / "run"
+    shutil.copytree(run, mine)
+    assert mien("export", mine)[0] == mien("export", mine / "auxiliary.safetensors")[0] == 0
+    counts = [len(read_spec(mine / name).labels) for name in ("model.onnx", "auxiliary.onnx")]
+    assert counts == [2, 8]
 
 
 def test_the_loss_is_a_weighted_sum_over_rows_that_are_labelled():
@@ -156,8 +199,11 @@ def test_chips_grow_with_the_epochs(drawn, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["schedule={epochs: 3, sides: [0.5, 0.75]}"], "sides: end with 1"),
-        (["schedule={epochs: 1, sides: [0.5, 1]}"], "no more of them than there are epochs"),
+        (["schedule={epochs: 3, sides: [0.5, 0.75]}"], "sides: the last must be 1, the whole chip; got 0.75"),
+        (
+            ["schedule={epochs: 1, sides: [0.5, 1]}"],
+            "sides: 2 of them and only 1 epochs; raise schedule.epochs or leave",
+        ),
         (["schedule={epochs: 3, sides: [0, 1]}"], "expected a number from 0.1 to 1, got 0"),
         (
             ["network={backbone: cnn, pool: flatten}", "schedule={epochs: 3, sides: [0.5, 1]}"],
@@ -168,6 +214,19 @@ def test_chips_grow_with_the_epochs(drawn, tmp_path, monkeypatch):
 def test_sides_that_cannot_be(words, says):
     with pytest.raises(ConfigError, match=says):
         drawn_recipe(*words)
+
+
+def test_sides_that_a_network_does_not_take(drawn, tmp_path):
+    words = (
+        "network={backbone: fcn, pool: average}",
+        "crop.width=48",
+        "crop.height=48",
+        "schedule={epochs: 2, sides: [0.5, 1]}",
+    )
+    with pytest.raises(ConfigError, match=r"schedule.sides: 0.5 shows chips of 24x24, which fcn does not take"):
+        trained(drawn_recipe(*words), drawn, tmp_path / "run")
+    with pytest.raises(ConfigError, match="schedule.sides: not for detectors"):
+        load_recipe("mien-face", ["schedule.sides=[0.5, 1]"])
 
 
 def test_a_manifest_and_the_folder_of_the_other_labels(twice_labelled, tmp_path):
@@ -186,3 +245,5 @@ def test_a_search_trains_both_heads(twice_labelled, tmp_path):
     found = tune(recipe, [twice_labelled], tmp_path / "t", 1, ["loss.auxiliary=0.5,0.6"], threads=1)
     assert [trial.state for trial in found] == ["complete"]
     assert (tmp_path / "t" / "auxiliary.parquet").is_file()
+    with pytest.raises(ConfigError, match="--search data.auxiliary: all trials share the same chips and labels"):
+        tune(recipe, [twice_labelled], tmp_path / "u", 1, ["data.auxiliary=none,ferplus"], threads=1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from mien.errors import ConfigError, ExportError, MienError, MissingExtra, OutputError
@@ -138,9 +139,11 @@ def _finetuned(model: str, run: Path, data: Path, source: str) -> Path:
         raise MissingExtra.of("Training needs PyTorch and Lightning", "train") from error
     written = Path(model) / "recipe.yaml"
     name = str(written) if written.is_file() else read_spec(model_file(model)).name
-    begun = load_recipe(name)
+    begun, network = load_recipe(name), _network_words(model)
     assert not isinstance(begun, DetectorRecipe)
     settings = [
+        *network,
+        "data.auxiliary=none",
         "quantize.bits=8",
         "schedule={name: cosine, epochs: 3, warmup: 0.1}",
         "trainer.ema=0",
@@ -152,6 +155,14 @@ def _finetuned(model: str, run: Path, data: Path, source: str) -> Path:
     resume = (run / "recipe.yaml").is_file()
     fit(recipe, data, run, resume, None, track, sys.stderr.isatty(), None if resume else model, tell=tell)
     return run
+
+
+def _network_words(model: str) -> list[str]:
+    """The network of a model file, for a recipe that may have another by now."""
+    from mien.runtime.sessions import read_spec
+    from mien.runtime.store import model_file
+
+    return [] if _is_run(model) else [f"network={msgspec.json.encode(read_spec(model_file(model)).network).decode()}"]
 
 
 def _check(options: dict[str, object], fits: bool, words: str) -> None:
@@ -186,7 +197,9 @@ def _weights(model: str) -> Path:
 def _place(model: str, kind: Target) -> Path:
     """The name of the file where none is given."""
     if _is_run(model):
-        return _weights(model).with_name(f"model{kind.mark}{kind.suffix}")
+        weights = _weights(model)
+        stem = "model" if weights.name == "weights.safetensors" else weights.stem
+        return weights.with_name(f"{stem}{kind.mark}{kind.suffix}")
     place = Path(f"{Path(model).stem if Path(model).suffix else model}{kind.mark}{kind.suffix}")
     if place.resolve() == Path(model).resolve():
         raise ConfigError(f"{model}: is a model file already; name another with --out")

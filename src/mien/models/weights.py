@@ -111,11 +111,18 @@ def start_from(
 ) -> dict[str, Any]:
     """Take over every tensor of the same name and shape; returns the file's path and hash, and what was left fresh.
 
-    part: the names' beginning of the kernels of which at least half must fit.  chips: for a model file: chips, or a detector's
+    A run's second head comes from its auxiliary.safetensors.  part: the names' beginning of the kernels of which at least half must fit.  chips: for a model file: chips, or a detector's
     scenes, see mien.models.unfold. Raises ModelNotFound; ModelError if nothing fits or the file is neither.
     """
     file, origin = weights_file(path)
+    second = file.with_name("auxiliary.safetensors")
     theirs = _tensors(file, chips, isinstance(network, FaceNetwork))
+    if getattr(network, "auxiliary", None) is not None and file.name == "weights.safetensors" and second.is_file():
+        theirs |= {
+            name.replace("expression.", "auxiliary."): t
+            for name, t in _tensors(second, chips, False).items()
+            if name.startswith("expression.")
+        }
     ours = network.state_dict()
     fits = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
     kernels = [name for name, t in ours.items() if name.startswith(part) and t.ndim > 1]

@@ -16,6 +16,8 @@ _TITLES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "auroc": "AUROC",
+    "auxiliary": "loss of the second head",
+    "auxiliary_accuracy": "accuracy of the second head",
     "ccc": "CCC, mean",
     "rmse": "RMSE, mean",
     "lr": "learning rate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mien.data.sources import read_source
+from mien.data.sources import read_source, source
 from mien.errors import DataError
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.tables import read_predictions
@@ -20,11 +21,18 @@ __all__ = ["Auxiliary", "second_labels"]
 
 
 class Auxiliary:
-    """Target distributions by row id: `labels`, and `targets` for the ids of a side."""
+    """Target distributions by row id: `labels`, and `targets` for the ids of a side.
 
-    def __init__(self, table: Predictions, source: str) -> None:
+    source: its name.  licence: of the source.  origin: one line for a spec: source, rule and the hash of the labels.
+    """
+
+    def __init__(self, stored: Path, recipe: Recipe) -> None:
+        table = read_predictions(stored)
         self.labels: LabelSet = table.labels
-        self.source, self._table = source, table
+        self.source, self._table = recipe.data.auxiliary, table
+        self.licence = source(self.source).card.licence
+        digest = hashlib.sha256(stored.read_bytes()).hexdigest()
+        self.origin = f"{self.source} ({recipe.data.rule}), the same pictures, sha256 {digest[:16]}"
         self._at = {name: row for row, name in enumerate(table.ids)}
 
     def targets(self, ids: Sequence[str]) -> Tensor:
@@ -48,21 +56,23 @@ def second_labels(
     if name == "none":
         return None
     if not stored.is_file():
-        try:
-            manifest = read_source(name, place, recipe.data.rule)
-        except DataError as error:
-            raise type(error)(f"data.auxiliary: {error}; or leave it out: --set data.auxiliary=none") from error
-        wanted = set(ids)
-        rows = manifest.take(np.array([i for i, one in enumerate(manifest.ids) if one in wanted], np.int64))
-        targets = rows.targets()
-        known = ~np.isnan(targets).any(axis=1)
-        if not known.any():
-            raise DataError(
-                f"data.auxiliary: no row of {name} labels one of the {len(ids):,} pictures to train on; its ids are like "
-                f"{manifest.ids[:1]}, theirs like {list(ids[:1])}"
-            )
-        tell(f"data.auxiliary: {name} labels {int(known.sum()):,} of {len(ids):,} pictures")
-        kept = [one for one, keep in zip(rows.ids, known, strict=True) if keep]
+        targets, kept, labels = _read(name, place, recipe, ids)
+        tell(f"data.auxiliary: {name} labels {len(kept):,} of {len(ids):,} pictures")
         silent = np.full((len(kept), 2), np.nan, np.float32)
-        write_predictions(Predictions(manifest.labels, kept, targets[known], silent), stored)
-    return Auxiliary(read_predictions(stored), name)
+        write_predictions(Predictions(labels, kept, targets, silent), stored)
+    return Auxiliary(stored, recipe)
+
+
+def _read(name: str, place: Path, recipe: Recipe, ids: Sequence[str]) -> tuple[np.ndarray, list[str], LabelSet]:
+    """Targets (n, a) of the rows that have some, their ids, the labels."""
+    manifest = read_source(name, place, recipe.data.rule)
+    wanted = set(ids)
+    rows = manifest.take(np.array([i for i, one in enumerate(manifest.ids) if one in wanted], np.int64))
+    targets = rows.targets()
+    known = ~np.isnan(targets).any(axis=1)
+    if not known.any():
+        raise DataError(
+            f"data.auxiliary: no row of {name} labels one of the {len(ids):,} pictures to train on; its ids are like "
+            f"{manifest.ids[:1]}, theirs like {list(ids[:1])}; leave it out: --set data.auxiliary=none"
+        )
+    return targets[known], [one for one, keep in zip(rows.ids, known, strict=True) if keep], manifest.labels

@@ -12,7 +12,7 @@ from mien.data.manifest import Manifest, Sample, is_manifest
 from mien.data.prepare import prepare
 from mien.data.sources import read_source, source
 from mien.data.split import hold_out, merge, project
-from mien.errors import ConfigError, DataError
+from mien.errors import ConfigError, DataError, DatasetNotFound
 from mien.files import whole_file
 from mien.labels import LabelSet, label_set
 from mien.recipe import Recipe
@@ -23,38 +23,46 @@ __all__ = ["Progress", "check_sources", "training_chips", "two_sides"]
 Progress = Callable[[Iterable[Sample]], Iterable[Sample]]
 
 
-def check_sources(recipe: Recipe, data: Sequence[Path]) -> tuple[list[Path], Path]:
+def check_sources(recipe: Recipe, data: Sequence[Path], kept: bool = False) -> tuple[list[Path], Path]:
     """(the place of each source, or one manifest for all; the place of `data.auxiliary`, by default the first source's).
 
-    Raises ConfigError, before anything is done: an unknown source, or another number of places than of sources.
+    kept: whether the run has the auxiliary labels already.  Raises ConfigError, DatasetNotFound, before anything is done: an
+    unknown source, another number of places than of sources, no auxiliary labels there.
     """
     names, second = recipe.data.sources, recipe.data.auxiliary
-    _check_names("data.sources", [] if len(data) == 1 and is_manifest(data[0]) else names)
-    _check_names("data.auxiliary", [] if second == "none" else [second])
     places = list(data)
-    if second != "none" and len(data) > 1 and (len(data) == len(names) + 1 or is_manifest(data[0])):
-        *places, beside = data
-    else:
-        beside = data[0]
-    if second != "none" and is_manifest(beside):
-        raise ConfigError(
-            f"data.auxiliary: {beside} is a manifest, which holds one set of labels; give the folder of {second} as one more "
-            "--data, or leave it out (--set data.auxiliary=none)"
-        )
-    if len(places) != len(names) and not (len(places) == 1 and is_manifest(places[0])):
+    more = second != "none" and (
+        len(places) == len(names) + 1 or (len(places) == 2 != len(names) and is_manifest(places[0]))
+    )
+    beside = places.pop() if more else None
+    whole = len(places) == 1 and is_manifest(places[0])
+    for address, name in [*(("data.sources", name) for name in names if not whole), ("data.auxiliary", second)]:
+        try:
+            name == "none" or source(name)
+        except DataError as error:
+            raise ConfigError(f"{address}: {error}") from error
+    if len(places) != len(names) and not whole:
         raise ConfigError(
             f"data.sources: names {len(names)} ({', '.join(names)}), --data was given {len(data)} times; give the place "
             "of each in this order, or one manifest that stands for all"
         )
+    beside = places[0] if beside is None else beside
+    if second != "none" and not kept:
+        _check_second(second, beside)
     return places, beside
 
 
-def _check_names(address: str, names: Iterable[str]) -> None:
-    for name in names:
-        try:
-            source(name)
-        except DataError as error:
-            raise ConfigError(f"{address}: {error}") from error
+def _check_second(name: str, place: Path) -> None:
+    card, without = source(name).card, "or leave it out: --set data.auxiliary=none"
+    if is_manifest(place):
+        raise ConfigError(
+            f"data.auxiliary: {place} is a manifest, which holds one set of labels; give the place of {name} as one more "
+            f"--data, {without}"
+        )
+    if not place.exists() or not source(name).matches(place):
+        raise DatasetNotFound(
+            f"data.auxiliary: no {name} at {place}; it expects {card.layout}; {card.obtain}; {without}"
+        )
 
 
 def training_chips(

@@ -45,7 +45,7 @@ from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
 from mien.training.ending import held_temperature, write_ending
 from mien.training.loop import Freezer, open_run, run_loop, write_environment
 from mien.training.losses import class_weights
-from mien.training.module import ExpressionModule
+from mien.training.module import ExpressionModule, check_sides
 from mien.training.origins import Origins, forget, lineage, origins, remembered
 from mien.training.teachers import read_teachers
 from mien.training.transforms import Transform, as_batches
@@ -85,7 +85,7 @@ def fit(
     """
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     places = [Path(place) for place in ([data] if isinstance(data, str | PathLike) else data)]
-    places, beside = check_sources(recipe, places)
+    places, beside = check_sources(recipe, places, (Path(run) / "auxiliary.parquet").is_file())
     folder = open_run(Path(run), recipe, resume, rank)
     weights = folder / "weights.safetensors"
     if weights.exists():
@@ -95,7 +95,7 @@ def fit(
     try:
         start = remembered(folder, init, teachers) if resume else origins(init, teachers)
         if rank:
-            _wait_for(folder / "chips.parquet")
+            _wait_for(folder / ("chips.parquet" if recipe.data.auxiliary == "none" else "auxiliary.parquet"))
         else:
             write_environment(folder, start.facts)
         chips = training_chips(recipe, places, folder, progress, tell)
@@ -116,7 +116,7 @@ def fit(
     if second is not None:
         _write_second(recipe, best, chips, second, ready, folder)
     temperature = held_temperature(best, ready.held, recipe.crop.border) if recipe.network.expression else 1.0
-    spec = _spec(recipe, chips, temperature, ready.fingerprint, ready.facts)
+    spec = _spec(recipe, chips, temperature, ready, second)
     write_ending(folder, recipe, best, spec, ready.held, ready.rows)
     save_weights(weights, best, spec)
     return weights
@@ -129,10 +129,14 @@ def _write_second(
     first, other = network.expression, network.auxiliary
     network.auxiliary, network.expression, network.classes = None, other, len(second.labels)
     temperature = held_temperature(network, ready.held, recipe.crop.border, ready.held.auxiliary)
-    spec = _spec(recipe, chips, temperature, ready.fingerprint, ready.facts)
+    spec = _spec(recipe, chips, temperature, ready, second)
     affect = "none" if spec.affect == "circumplex" and np.isnan(affect_means(second.labels)).all() else spec.affect
     spec = msgspec.structs.replace(
-        spec, name=f"{recipe.name}-{second.source}", labels=second.labels.names, affect=affect
+        spec,
+        name=f"{recipe.name}-{second.source}",
+        labels=second.labels.names,
+        affect=affect,
+        trained_on=(second.origin, *(line for line in spec.trained_on if line != second.origin)),
     )
     save_weights(folder / "auxiliary.safetensors", network, spec, overwrite=True)
     network.expression, network.classes = first, len(chips.labels)
@@ -162,6 +166,7 @@ def _make_ready(
     train, rows = two_sides(chips, recipe)
     network = build_network(recipe.network, chips.labels, recipe.crop, len(second.labels) if second else 0)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    check_sides(network, recipe)
     facts = dict(start.facts)
     taught = read_teachers(start.teachers, train.ids, chips.labels, recipe, tell, second.labels if second else None)
     learned, asked = (second.targets(side.ids) if second else None for side in (train, rows))
@@ -244,8 +249,9 @@ def _check_classes(train: ChipDataset, labels: LabelSet, recipe: Recipe) -> None
         )
 
 
-def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str, facts: dict[str, Any]) -> ModelSpec:
+def _spec(recipe: Recipe, chips: Manifest, temperature: float, ready: _Ready, second: Auxiliary | None) -> ModelSpec:
     labels: LabelSet = chips.labels
+    licences = dict.fromkeys([chips.header.licence, *([second.licence] if second else [])])
     return ModelSpec(
         name=recipe.name,
         labels=labels.names,
@@ -253,10 +259,11 @@ def _spec(recipe: Recipe, chips: Manifest, temperature: float, fingerprint: str,
         affect=recipe.network.affect,
         expression=recipe.network.expression,
         temperature=temperature,
-        licence="Apache-2.0 as far as the weights are ours; trained on: " + chips.header.licence,
+        licence="Apache-2.0 as far as the weights are ours; trained on: " + "; ".join(licences),
         trained_on=(
-            f"{chips.header.source} ({chips.header.rule or 'labels'}), train split, sha256 {fingerprint[:16]}",
-            *lineage(facts),
+            f"{chips.header.source} ({chips.header.rule or 'labels'}), train split, sha256 {ready.fingerprint[:16]}",
+            *([second.origin] if second else []),
+            *lineage(ready.facts),
         ),
         made_by=f"mien {mien.__version__}, recipe {recipe.name}, seed {recipe.seed}, torch {torch.__version__}, {platform.machine()}",
         network=msgspec.to_builtins(recipe.network),

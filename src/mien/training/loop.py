@@ -36,7 +36,7 @@ from mien.training.stop import Order, Stopper, save_last
 
 __all__ = ["Freezer", "Learner", "open_run", "quiet", "read_metrics", "run_loop", "write_environment"]
 
-_TOLD = ("loss", "accuracy", "macro_f1", "auxiliary", "ccc", "rmse")
+_TOLD = ("loss", "accuracy", "macro_f1", "auxiliary_accuracy", "ccc", "rmse")
 
 
 class Learner(lightning.LightningModule):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mien.errors import ConfigError
 from mien.evaluation.affect import concordance, rmse
 from mien.evaluation.metrics import macro_auroc, macro_f1
 from mien.models.network import Answer, ExportGraph, Network
@@ -18,12 +18,12 @@ from mien.recipe import Recipe
 from mien.training.augment import augment, centre
 from mien.training.dataset import Batch
 from mien.training.loop import Learner
-from mien.training.losses import Loss
+from mien.training.losses import Loss, soft_cross_entropy
 from mien.training.mixing import mixed, unmade
 from mien.training.rounding import rounded_answer
 from mien.training.transforms import Transform
 
-__all__ = ["ExpressionModule"]
+__all__ = ["ExpressionModule", "check_sides"]
 
 
 class ExpressionModule(Learner):
@@ -66,10 +66,9 @@ class ExpressionModule(Learner):
 
     def _shown(self, x: Tensor) -> Tensor:
         """Chips at the side that the schedule has for this epoch."""
-        share = self.recipe.schedule.side(self.current_epoch)
-        if share == 1:
+        size = _size(x.shape[-2:], self.recipe.schedule.side(self.current_epoch))
+        if size == list(x.shape[-2:]):
             return x
-        size = [max(1, round(share * side)) for side in x.shape[-2:]]
         return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
     def _answer(self, x: Tensor) -> Answer:
@@ -100,7 +99,7 @@ class ExpressionModule(Learner):
         self._seen.clear()
         found = held_metrics(self.loss, *rows[:4])
         if len(rows) > 4:
-            found["auxiliary"] = _agreement(*rows[4:])
+            found |= _second_metrics(self.loss, *rows[4:])
         for name, value in found.items():
             self.log(f"val/{name}", value, prog_bar=name in {"loss", "accuracy", "ccc"}, rank_zero_only=False)
 
@@ -111,10 +110,37 @@ def _second(others: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
     return others[:, :classes], told.unflatten(1, (-1, classes)).nanmean(1) if told.shape[1] else None
 
 
-def _agreement(logits: Tensor, targets: Tensor) -> float:
-    """Share of the labelled rows whose likeliest class is the target's."""
+def _second_metrics(loss: Loss, logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """The second head's loss and accuracy over the labelled rows; nothing where there are none."""
     known = ~targets.isnan().any(dim=1)
-    return float((logits[known].argmax(1) == targets[known].argmax(1)).float().mean()) if known.any() else math.nan
+    if not known.any():
+        return {}
+    logits, targets = logits[known], targets[known]
+    even = torch.ones(targets.shape[1], device=targets.device)
+    return {
+        "auxiliary": float(soft_cross_entropy(logits, targets, even, loss.section.smoothing)),
+        "auxiliary_accuracy": float((logits.argmax(1) == targets.argmax(1)).float().mean()),
+    }
+
+
+def _size(whole: Sequence[int], share: float) -> list[int]:
+    return [max(1, round(share * side)) for side in whole]
+
+
+def check_sides(network: Network, recipe: Recipe) -> None:
+    """Raises ConfigError: a size of the schedule that the network does not take."""
+    for share in recipe.schedule.sides:
+        height, width = _size((recipe.crop.height, recipe.crop.width), share)
+        try:
+            with torch.inference_mode():
+                network.eval()(torch.zeros(2, 3, height, width))
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"schedule.sides: {share:g} shows chips of {width}x{height}, which {recipe.network.backbone} does not take; "
+                "give larger ones or none (--set 'schedule.sides=[]')"
+            ) from error
+        finally:
+            network.train()
 
 
 def held_metrics(loss: Loss, logits: Tensor, targets: Tensor, said: Tensor, affect: Tensor) -> dict[str, float]:

@@ -57,11 +57,13 @@ def read_teachers(
         if is_table(path):
             stored = read_predictions(path)
             second = auxiliary is not None and set(stored.labels) == set(auxiliary) != set(labels)
+            if second:
+                tell(f"--teacher {path}: teaches the second head, whose labels it answers")
             (others if second else tables).append(
                 _stored(path, stored, ids, auxiliary if second and auxiliary else labels, tell)
             )
         else:
-            networks.append(_network(path, labels, recipe))
+            networks.append(_network(path, labels, recipe, auxiliary))
     return Teachers(networks, _side_by_side(tables), _side_by_side(others))
 
 
@@ -76,7 +78,8 @@ def _stored(
     strange = [name for name in labels if name not in stored.labels]
     if strange:
         raise ConfigError(
-            f"--teacher {path}: says nothing of {', '.join(strange)}; it answers {', '.join(stored.labels)}"
+            f"--teacher {path}: says nothing of {', '.join(strange)}; it answers {', '.join(stored.labels)}; a teacher knows "
+            "every label of the head that it teaches"
         )
     at = {name: row for row, name in enumerate(stored.ids)}
     rows = [(i, at[name]) for i, name in enumerate(ids) if name in at]
@@ -94,11 +97,16 @@ def _stored(
     return out
 
 
-def _network(path: Path, labels: LabelSet, recipe: Recipe) -> ExportGraph:
+def _network(path: Path, labels: LabelSet, recipe: Recipe, auxiliary: LabelSet | None) -> ExportGraph:
     file = weights_file(path)[0]
     network, spec = unfold(file) if file.suffix == ".onnx" else load_weights(file)
     if not spec.expression:
         raise ConfigError(f"--teacher {path}: answers valence and arousal alone; a teacher needs an expression head")
+    if auxiliary is not None and set(spec.labels) == set(auxiliary) != set(labels):
+        raise ConfigError(
+            f"--teacher {path}: answers the labels of the second head, which learns from tables alone; make one: `mien evaluate "
+            f"{path} --data DATA --source {recipe.data.auxiliary} --split train --predictions told.parquet`"
+        )
     if LabelSet(spec.labels) != labels or _plain(spec.crop) != _plain(recipe.crop):
         raise ConfigError(
             f"--teacher {path}: answers {', '.join(spec.labels)} on {spec.crop.width}x{spec.crop.height} chips; the recipe "

@@ -37,7 +37,7 @@ from mien.training.chips import Progress, check_sources, training_chips, two_sid
 from mien.training.dataset import ChipDataset, EpochSampler, loader
 from mien.training.loop import Freezer, open_run, quiet, run_loop
 from mien.training.losses import class_weights
-from mien.training.module import ExpressionModule
+from mien.training.module import ExpressionModule, check_sides
 from mien.training.stop import Stopped
 
 __all__ = ["Range", "Trial", "read_search", "tune"]
@@ -116,7 +116,7 @@ def tune(
     Raises OutputError, DataError, ConfigError, TrainingError (stopped: go on with resume), MissingExtra.
     """
     places = [Path(place) for place in data]
-    places, beside = check_sources(recipe, places)
+    places, beside = check_sources(recipe, places, (Path(out) / "auxiliary.parquet").is_file())
     folder = open_run(Path(out), recipe, resume)
     torch.set_num_threads(threads or os.cpu_count() or 1)
     chips = training_chips(recipe, places, folder, progress, tell)
@@ -127,6 +127,8 @@ def tune(
     study = _study(recipe, folder)
     space = _space(recipe, search, study, bench, tell)
     for name in space:
+        if name.startswith(("data.", "crop.")):
+            raise ConfigError(f"--search {name}: all trials share the same chips and labels; search other settings")
         _changed(recipe, {name: space[name].choices[0] if space[name].choices else space[name].low})
     left = trials - sum(one.state in {"complete", "pruned"} for one in _listed(study))
     study.optimize(lambda trial: bench.objective(recipe, trial, space, tell), n_trials=max(0, left))
@@ -201,6 +203,7 @@ class _Bench:
         second = self.learn.auxiliary
         network = build_network(recipe.network, self.labels, recipe.crop, second.shape[1])
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        check_sides(network, recipe)
         balance, others = (
             class_weights(targets, recipe.loss.balance, recipe.loss.effective) if targets.shape[1] else None
             for targets in (self.learn.targets, second)

@@ -167,6 +167,11 @@ def test_each_file_of_a_run_is_exported_under_its_own_name(run, tmp_path, mien):
     assert mien("export", mine)[0] == mien("export", mine / "auxiliary.safetensors")[0] == 0
     counts = [len(read_spec(mine / name).labels) for name in ("model.onnx", "auxiliary.onnx")]
     assert counts == [2, 8]
+    place = mine / "named.onnx"
+    code, _, err = mien("export", mine / "auxiliary.safetensors", "--name", "voted", "--out", place)
+    assert code == 0, err
+    assert read_spec(place).name == "voted"
+    assert read_spec(mine / "auxiliary.onnx").name == "ferplus-small-ferplus"
 
 
 def test_the_loss_is_a_weighted_sum_over_rows_that_are_labelled():

@@ -55,6 +55,9 @@ def export(
             help="int8: if that loses too much, train on with rounding into this run folder, and export that."
         ),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name in spec and card; by default that of the recipe or the model.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option(help="Give the file an output `maps`: where in the face it sees each expression.")
     ] = False,
@@ -70,7 +73,9 @@ def export(
 
     kind = target(to)
     if _is_detector(model):
-        _detector(model, to, out, overwrite, {"--data": data, "--explain": explain, "--features": features})
+        _detector(
+            model, to, out, overwrite, {"--data": data, "--name": name, "--explain": explain, "--features": features}
+        )
         return
     _check({"--calibrate": calibrate, "--finetune": finetune}, kind.precision == "int8", "is for int8 targets")
     _check({"--batch": batch}, kind.name == "tensorrt", "is for tensorrt")
@@ -81,7 +86,7 @@ def export(
     for suffix in (kind.suffix, *beside, ".json", *([".md"] if data else [])):
         check_free(place.with_suffix(suffix), overwrite)
     outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
-    job = _Job(kind, place, data, calibrate, source, split, batch, outputs, overwrite)
+    job = _Job(kind, place, data, calibrate, source, split, batch, name, outputs, overwrite)
     try:
         job.go(model)
     except ExportError as error:
@@ -102,6 +107,7 @@ class _Job:
     source: str
     split: str | None
     batch: int | None
+    name: str | None
     outputs: list[Output]
     overwrite: bool
 
@@ -114,6 +120,7 @@ class _Job:
             base = _float_file(model, folder, self.outputs)
             rows = None if self.calibrate is None else calibration_rows(self.calibrate, self.source, base)
             made = make(base, kind, folder, place.stem, rows, self.batch)
+            made = made.restated(name=self.name) if self.name else made
             told: list[Judgement] = []
             if self.data is not None:
                 split = _split(self.data, self.source, self.split)
@@ -324,14 +331,17 @@ def _with_figures(made: Made, judged: Judgement, source: str, split: str) -> Mad
         f"{place}/{name}": round(getattr(judged.scores.expression, name), 5)
         for name in ("accuracy", "macro_f1", "macro_recall", "ece")
     }
-    return made.restated(figures)
+    return made.restated(metrics=figures)
 
 
 def _card(made: Made, judged: Judgement, source: str, split: str) -> str:
     from mien.report.card import model_card
+    from mien.runtime.store import ENTRIES
 
-    file = made.files[0]
-    command = f"mien evaluate {file.name} --data DATA --source {source} --split {split} --without-copies"
+    file, name = made.files[0], made.spec.name
+    word = name if name in ENTRIES and ENTRIES[name].file == file.name else file.name
+    place = "FER2013" if source in ("ferplus", "fer2013") else "DATA"
+    command = f"mien evaluate {word} --data {place} --source {source} --split {split} --without-copies"
     return model_card(made.spec, judged, file, command)
 
 

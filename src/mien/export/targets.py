@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -83,9 +84,9 @@ class Made:
     kept: tuple[str, ...] = ()
     line: str = ""
 
-    def restated(self, metrics: dict[str, float]) -> Made:
-        """The same with these figures in the spec, in the file too."""
-        spec = msgspec.structs.replace(self.spec, metrics=metrics)
+    def restated(self, **changed: Any) -> Made:
+        """The same with these fields of the spec changed, in the file too."""
+        spec = msgspec.structs.replace(self.spec, **changed)
         self.write(spec)
         return replace(self, spec=spec)
 

@@ -110,16 +110,20 @@ def fit(
         _say_affect(recipe, chips.labels, tell)
     learner = ready.learner
     run_loop(learner, ready.batches, loader(ready.held, 512), folder, bar, [Freezer(recipe.network)], loggers, tell)
-    if rank:
-        return weights
-    best = cast(Network, learner.kept.eval())
+    if not rank:
+        _end(recipe, chips, ready, second, folder)
+    return weights
+
+
+def _end(recipe: Recipe, chips: Manifest, ready: _Ready, second: Auxiliary | None, folder: Path) -> None:
+    """The run's last files; weights.safetensors, which says that it ended, at the very end."""
+    best = cast(Network, ready.learner.kept.eval())
     if second is not None:
         _write_second(recipe, best, chips, second, ready, folder)
     temperature = held_temperature(best, ready.held, recipe.crop.border) if recipe.network.expression else 1.0
     spec = _spec(recipe, chips, temperature, ready, second)
     write_ending(folder, recipe, best, spec, ready.held, ready.rows)
-    save_weights(weights, best, spec)
-    return weights
+    save_weights(folder / "weights.safetensors", best, spec)
 
 
 def _write_second(

@@ -97,6 +97,7 @@ RUNS = {
         "70.14 % (R50+ViT-B, the best of the systems)",
         init="ferplus-small",
     ),
+    "both-label-sets": Trained("fer2013-small", (), "70.14 % (R50+ViT-B, the best of the systems)"),
     "classifier": Trained(
         "affectnet8-mobilenetv2",
         (*VOTES, "schedule.epochs=4", "schedule.name=cosine", "optimizer.lr=0.003", "loss.balance=0"),

@@ -82,7 +82,7 @@ ENTRIES: dict[str, Entry] = {
         kind="expression",
         file="fer2013-nano.onnx",
         licence="Apache-2.0 (see its card)",
-        about="the same, a quarter of the work; inside the package",
+        about="the same, an eighth of the work; inside the package",
     ),
     "mien-face": Entry(
         name="mien-face",

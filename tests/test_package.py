@@ -115,7 +115,7 @@ def test_the_archives_hold_what_they_should(built):
         "examples/clients/cpp/read.cpp",
     }
     assert wanted | {f"src/mien/weights/{name}" for name in models} <= inside
-    assert wheel.stat().st_size < 20e6 > source.stat().st_size, "docs/install.md states the size"
+    assert wheel.stat().st_size < 22e6 > source.stat().st_size, "docs/install.md states the size"
 
 
 def test_every_extra_that_is_named_exists():

@@ -36,9 +36,10 @@ def check_sources(recipe: Recipe, data: Sequence[Path], kept: bool = False) -> t
     )
     beside = places.pop() if more else None
     whole = len(places) == 1 and is_manifest(places[0])
-    for address, name in [*(("data.sources", name) for name in names if not whole), ("data.auxiliary", second)]:
+    asked = [] if whole else [("data.sources", name) for name in names]
+    for address, name in [*asked, *([] if second == "none" else [("data.auxiliary", second)])]:
         try:
-            name == "none" or source(name)
+            source(name)
         except DataError as error:
             raise ConfigError(f"{address}: {error}") from error
     if len(places) != len(names) and not whole:

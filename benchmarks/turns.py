@@ -9,11 +9,17 @@ from collections.abc import Callable
 __all__ = ["times"]
 
 
-def times(calls: dict[str, Callable[[], object]], rounds: int = 60) -> dict[str, float]:
-    """Median milliseconds of each call, taken in turns."""
+def times(calls: dict[str, Callable[[], object]], rounds: int = 60, before: int = 0) -> dict[str, float]:
+    """Median milliseconds of each call, taken in turns.
+
+    before: untimed calls of the same kind right before each timed one. With none, each comes after the others' work, which
+    has emptied the processor's caches; with some, it is one of many in a row.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            for _ in range(before):
+                call()
             start = time.perf_counter()
             call()
             taken[name].append(1000 * (time.perf_counter() - start))

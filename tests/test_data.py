@@ -191,12 +191,20 @@ def test_what_gives_no_chip_is_listed():
 def test_holding_out_keeps_copies_together_whatever_the_order():
     samples = [Sample(str(i), bytes([i % 50])) for i in range(200)]
     manifest = make_manifest(samples, Header(source="s", labels=("x", "y")))
-    rest, held = hold_out(manifest, 0.3, seed=1)
+    rest, held = hold_out(manifest, 0.3, fold=1)
     assert len(rest) + len(held) == 200
     assert not {s.image for s in rest} & {s.image for s in held}
-    assert set(hold_out(manifest.take(range(199, -1, -1)), 0.3, seed=1)[1].ids) == set(held.ids)
+    assert set(hold_out(manifest.take(range(199, -1, -1)), 0.3, fold=1)[1].ids) == set(held.ids)
     with pytest.raises(DataError, match="too few"):
-        hold_out(manifest.take([0, 50]), 0.5, seed=1)
+        hold_out(manifest.take([0, 50]), 0.5, fold=1)
+
+
+def test_folds_share_no_row_and_together_are_all():
+    manifest = make_manifest([Sample(str(i), str(i).encode()) for i in range(400)], Header(source="s", labels=("x",)))
+    held = [set(hold_out(manifest, 0.25, fold)[1].ids) for fold in range(4)]
+    assert sum(map(len, held)) == 400
+    assert set.union(*held) == set(manifest.ids)
+    assert min(map(len, held)) > 60
 
 
 def test_the_real_fer2013_has_its_known_counts(test_data):

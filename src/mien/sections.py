@@ -48,8 +48,10 @@ class DataSection(Section, frozen=True):
     sources: dataset sources by name (`mien data list`); one of them, or a manifest's file given with --data in its place.
     labels: a known label set by name, or the names themselves. Rows of other labels are left out.
     rule: for vote data: how votes become a target distribution.
-    validation: share of the train split held out (seeded, identical images kept together) for curves, early stopping and
+    validation: share of the train split held out (identical images kept together) for curves, early stopping and
         temperature; 0 uses the dataset's own validation split for that.
+    fold: which rows are held out: 0 for the first share of them, 1 for the next. Folds share no row, and no fold depends
+        on `seed`, so that several seeds are judged on the same rows.
     auxiliary: another source with labels of the same pictures (as ferplus has for fer2013's), at the first source's place or that of one more --data: a
         second expression head learns them beside the first and helps the layers that both share; it is kept in a file of
         its own. 'none' learns the first alone.
@@ -61,6 +63,7 @@ class DataSection(Section, frozen=True):
     labels: str | tuple[str, ...] = "affectnet8"
     rule: Rule = "distribution"
     validation: float = 0.04
+    fold: int = 0
     auxiliary: str = "none"
     sampler: Literal["shuffle", "balanced", "capped"] = "shuffle"
     cap: int = 1000
@@ -70,6 +73,11 @@ class DataSection(Section, frozen=True):
             raise ValueError("sources: is empty; name one of `mien data list`")
         label_set(self.labels)
         _within("validation", self.validation, 0, 0.5)
+        folds = int(1 / self.validation + 1e-9) if self.validation else 1
+        if not 0 <= self.fold < folds:
+            raise ValueError(
+                f"fold: expected a whole number from 0 to {folds - 1} at validation {self.validation:g}, got {self.fold}"
+            )
         _within("cap", self.cap, 1, 10_000_000)
 
 

@@ -1,8 +1,11 @@
 """Several models on the same rows: the order, the duels, the page."""
 
+import statistics
+
 import msgspec
 import numpy as np
 import pytest
+import yaml
 from test_judgement import answers
 
 from mien.data.synthetic import synthetic
@@ -42,6 +45,38 @@ def test_the_best_comes_first_and_every_pair_is_tested(three):
     low_edge, high_edge = duel.intervals["macro_f1"]
     assert low_edge < duel.differences["macro_f1"] < high_edge
     assert found.against_best("high") is None
+
+
+def run_of(judgement, seed, begun="rows a", **more):
+    recipe = yaml.safe_dump({"name": "mine", "seed": seed, "optimizer": {"lr": 0.1}} | more)
+    return msgspec.structs.replace(judgement, made={"model, recipe": recipe, "model, trained on": begun})
+
+
+def test_runs_that_differ_by_their_seed_alone_are_summed_up(three):
+    drawn, told, judged, _ = three
+    found = compare_models([run_of(j, 7 - i) for i, j in enumerate(judged)], told, [drawn] * 3, count=20)
+    (group,) = found.seeds
+    assert (group.recipe, group.seeds, group.models) == ("mine", (5, 6, 7), ("<near>", "high", "low"))
+    values = [j.scores.expression.accuracy for j in judged]
+    assert group.means["accuracy"] == pytest.approx(statistics.mean(values), abs=1e-9)
+    assert group.deviations["accuracy"] == pytest.approx(statistics.stdev(values), abs=1e-9)
+    line = f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f} %"
+    assert line in comparison_text(found, "mien compare a b c")
+    page = comparison_page(found, "mien compare a b c")
+    check_page(page)
+    assert line in page
+    assert msgspec.json.decode(msgspec.json.encode(found))["seeds"][0]["seeds"] == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{"seed": 0}, {"seed": 1, "optimizer": {"lr": 0.2}}, {"seed": 1, "begun": "rows a; taught by b"}],
+    ids=["one seed", "another setting", "another start"],
+)
+def test_runs_that_differ_by_more_are_not(three, second):
+    drawn, told, judged, _ = three
+    pair = [run_of(judged[0], 0), run_of(judged[1], **second)]
+    assert compare_models(pair, told[:2], [drawn] * 2, count=20).seeds == ()
 
 
 def test_a_model_does_not_differ_from_itself(three):

@@ -16,6 +16,7 @@ from mien.labels import LabelSet, label_set
 from mien.models.network import Answer
 from mien.sections import DistilSection, LossSection
 from mien.training import loop
+from mien.training.chips import two_sides
 from mien.training.losses import Loss
 from mien.training.teachers import read_teachers
 from mien.training.transforms import as_batches
@@ -266,6 +267,18 @@ def test_a_run_remembers_what_it_started_from(drawn, one_epoch, tmp_path):
     with pytest.raises(ConfigError, match="--teacher: the run started from .*told.csv, not from these files"):
         trained(recipe, drawn, tmp_path / "cut", resume=True, teachers=[one_epoch])
     assert trained(recipe, drawn, tmp_path / "cut", resume=True, transform=lambda x: x).read_bytes() == whole
+
+
+def test_an_init_that_has_learned_from_the_held_out_rows_is_told_of(drawn, tmp_path):
+    said: list[str] = []
+    wanted = (ONE, "data.validation=0.2")
+    trained(drawn_recipe(*wanted), drawn, tmp_path / "first")
+    for name, fold in (("same", 0), ("other", 1)):
+        recipe = drawn_recipe(*wanted, f"data.fold={fold}", "seed=1")
+        trained(recipe, drawn, tmp_path / name, init=tmp_path / "first", tell=said.append)
+    held = len(two_sides(Manifest.read(tmp_path / "first" / "chips.parquet"), drawn_recipe(*wanted, "data.fold=1"))[1])
+    (line,) = [line for line in said if "has learned from" in line]
+    assert f"--init {tmp_path / 'first'}: has learned from {held} of the {held} held-out rows" in line
 
 
 def test_an_init_of_which_nothing_fits(drawn, one_epoch, tmp_path):

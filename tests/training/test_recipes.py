@@ -194,6 +194,11 @@ def test_the_best_epoch_is_kept_and_training_stops_early(drawn, tmp_path):
         (["schedule.monitor=ccc", "schedule.stop=2"], ConfigError, "'ccc' needs network.affect: trained"),
         (["network.hidden=[0]"], ConfigError, "network.hidden: expected a number from 1"),
         (["seed=-1"], ConfigError, "seed: expected a number from 0"),
+        (
+            ["data.validation=0.3", "data.fold=3"],
+            ConfigError,
+            "fold: expected a whole number from 0 to 2 at validation 0.3, got 3",
+        ),
         (["crop.points=[["], ConfigError, "crop.points: not YAML"),
         (["data.sources=[]"], ConfigError, "data.sources: is empty"),
     ],

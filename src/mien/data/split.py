@@ -17,14 +17,14 @@ from mien.vision.image import read_image
 __all__ = ["cap", "groups_of", "hold_out", "merge", "project", "split"]
 
 
-def hold_out(manifest: Manifest, share: float, seed: int) -> tuple[Manifest, Manifest]:
-    """(rest, held out): about `share` of the rows, chosen by `seed` and the pictures alone.
+def hold_out(manifest: Manifest, share: float, fold: int = 0) -> tuple[Manifest, Manifest]:
+    """(rest, held out): about `share` of the rows, chosen by the pictures alone; different folds share no row.
 
     Rows with identical pictures, or of one subject, stay on one side. The choice depends on each picture's
     bytes and not on the order of rows. Raises DataError if a side would be empty.
     """
-    keys = [_key(sample.subject, sample.image, seed) for sample in manifest]
-    held = np.array([key < share for key in keys], bool)
+    keys = [_key(sample.subject, sample.image) for sample in manifest]
+    held = np.array([fold * share <= key < (fold + 1) * share for key in keys], bool)
     if not held.any() or held.all():
         raise DataError(
             f"{manifest.header.source}: {len(manifest)} rows are too few to hold out {share:.1%} of them; see data.validation"
@@ -32,10 +32,10 @@ def hold_out(manifest: Manifest, share: float, seed: int) -> tuple[Manifest, Man
     return manifest.take(np.flatnonzero(~held)), manifest.take(np.flatnonzero(held))
 
 
-def _key(subject: str | None, image: object, seed: int) -> float:
+def _key(subject: str | None, image: object) -> float:
     """A number in [0, 1) that is the same for the same subject, or else the same picture."""
     what = subject.encode() if subject else image if isinstance(image, bytes) else str(image).encode()
-    return int.from_bytes(hashlib.sha256(seed.to_bytes(8, "big") + what).digest()[:7], "big") / 2**56
+    return int.from_bytes(hashlib.sha256(bytes(8) + what).digest()[:7], "big") / 2**56
 
 
 def groups_of(manifest: Manifest, near: Sequence[Sequence[str]] = ()) -> np.ndarray:

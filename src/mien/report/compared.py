@@ -33,7 +33,7 @@ def comparison_text(found: Comparison, command: str) -> str:
 
 def comparison_page(found: Comparison, command: str) -> str:
     """The comparison as one self-contained HTML page, without pictures of anybody."""
-    board, duels = comparison_tables(found)
+    board, duels, *rest = comparison_tables(found)
     judged = found.judgements
     facts: dict[str, Any] = {
         "judged": judged,
@@ -42,6 +42,7 @@ def comparison_page(found: Comparison, command: str) -> str:
         "bars": _bars(judged),
         "scale": _scale(judged)[0],
         "duels": duels,
+        "seeds": rest[0] if rest else None,
         "verdict": _verdict(found),
         "recalls": _recalls(judged),
         "confusions": [(one.model, confusion_rows(one.scores.expression)) for one in judged if one.scores.expression],

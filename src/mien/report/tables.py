@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mien.evaluation.comparison import Comparison, Duel
+from mien.evaluation.comparison import Comparison, Duel, Seeds
 from mien.evaluation.judgement import Judgement
 from mien.evaluation.metrics import Scores, wilson
 from mien.evaluation.robustness import Robustness
@@ -263,8 +263,36 @@ def _robust(one: Robustness) -> Table:
 
 
 def comparison_tables(found: Comparison) -> list[Table]:
-    """The leaderboard and the duels."""
-    return [_leaderboard(found), _duels(found.duels)]
+    """The leaderboard, the duels, and what chance does where runs differ by their seed."""
+    return [_leaderboard(found), _duels(found.duels), *([_seeds(found.seeds)] if found.seeds else [])]
+
+
+def _seeds(groups: Sequence[Seeds]) -> Table:
+    head = {
+        "accuracy": "accuracy",
+        "macro_recall": "macro recall",
+        "macro_f1": "macro F1",
+        "ece": "ECE",
+        "valence ccc": "CCC valence",
+        "arousal ccc": "CCC arousal",
+    }
+    there = [name for name in head if any(name in group.means for group in groups)]
+    rows = [
+        (
+            group.recipe,
+            ", ".join(map(str, group.seeds)),
+            *(_around(name, group.means[name], group.deviations[name]) for name in there),
+        )
+        for group in groups
+    ]
+    caption = "Mean and standard deviation (n - 1) over runs of one recipe, from the same start, that differ by their seed alone."
+    return Table("seeds", "Across seeds", caption, ("recipe", "seeds", *(head[name] for name in there)), tuple(rows))
+
+
+def _around(name: str, mean: float, deviation: float) -> str:
+    if name in _PERCENT:
+        return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
+    return f"{mean:.3f} ± {deviation:.3f}"
 
 
 def _leaderboard(found: Comparison) -> Table:

@@ -40,7 +40,7 @@ from mien.recipe import Recipe
 from mien.spec import ModelSpec
 from mien.training.augment import centre
 from mien.training.auxiliary import Auxiliary, second_labels
-from mien.training.chips import Progress, check_sources, training_chips, two_sides
+from mien.training.chips import Progress, check_sources, learned_rows, training_chips, two_sides
 from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
 from mien.training.ending import held_temperature, write_ending
 from mien.training.loop import Freezer, open_run, run_loop, write_environment
@@ -182,6 +182,12 @@ def _make_ready(
         fresh = facts["init"]["fresh"]
         more = f" and {len(fresh) - 6} more" if len(fresh) > 6 else ""
         tell(f"--init {start.init}: begins afresh: {', '.join(fresh[:6]) or 'nothing'}{more}")
+        known = len(learned_rows(start.init) & set(rows.ids))
+        if known:
+            tell(
+                f"--init {start.init}: has learned from {known:,} of the {len(rows):,} held-out rows, so the figures on them "
+                "flatter and the temperature will be too low; hold out the rows that it did (data.validation, data.fold)"
+            )
     _check_rows(dataset, chips.labels, recipe)
     balance = class_weights(dataset.targets, recipe.loss.balance, recipe.loss.effective)
     others = None if learned is None else class_weights(learned, recipe.loss.balance, recipe.loss.effective)

@@ -13,7 +13,7 @@ from mien.labels import label_set
 from mien.models.face import OUTPUTS, FaceNetwork
 from mien.models.network import ExportGraph, build_network
 from mien.models.unfold import unfold, unfold_detector
-from mien.models.weights import start_from
+from mien.models.weights import save_weights, start_from
 from mien.recipe import load_recipe
 from mien.runtime.sessions import OnnxSession, open_onnx
 from mien.runtime.store import ENTRIES, locate, model_file
@@ -54,6 +54,46 @@ def test_a_run_starts_from_a_model_by_name_with_new_labels(chips):
     assert torch.equal(
         network.state_dict()["backbone.layers.4.first.0.weight"], source["backbone.layers.4.first.0.weight"]
     )
+
+
+@pytest.fixture
+def narrow(tmp_path, chips):
+    """A narrow network whose norms know some chips, its file, and what it says of them."""
+    network, spec = unfold(model_file("ferplus-nano"), chips)
+    section = msgspec.structs.replace(load_recipe("fer2013-nano").network, backbone="mien-nano")
+    if spec.network["backbone"] != "mien-nano":  # untrained will do
+        network = build_network(section, label_set("affectnet8"), spec.crop).train()
+        network(chips)
+        spec = msgspec.structs.replace(spec, network=msgspec.to_builtins(section))
+    save_weights(tmp_path / "narrow.safetensors", network, spec)
+    with torch.no_grad():
+        return tmp_path / "narrow.safetensors", network.eval()(chips).logits
+
+
+def test_a_wider_network_begins_as_the_narrow_one_and_uses_its_room(chips, narrow):
+    file, wanted = narrow
+    recipe = load_recipe("fer2013-nano", ["network.backbone=mien-nano-wide", "network.dropout=0"])
+    network = build_network(recipe.network, label_set("affectnet8"), recipe.crop)
+    told = start_from(network, file)
+    assert told["fresh"] == []
+    assert "backbone.layers.5.0.weight" in told["widened"]
+    with torch.no_grad():
+        assert torch.allclose(network.eval()(chips).logits, wanted, atol=1e-4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    beyond = network.get_parameter("backbone.layers.5.0.weight")[48:].clone()
+    for _ in range(2):  # the first step lets the new channels be heard, the second teaches them
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network.train()(chips).logits, torch.arange(128) % 8).backward()
+        optimizer.step()
+    assert (network.get_parameter("backbone.layers.5.0.weight")[48:] - beyond).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("backbone", ["mien-small", "mien-pico", "fcn"])
+def test_a_network_with_other_layers_or_less_room_takes_nothing_over(backbone, narrow):
+    recipe = load_recipe("fer2013-nano", [f"network.backbone={backbone}"])
+    network = build_network(recipe.network, label_set("affectnet8"), recipe.crop)
+    with pytest.raises(ModelError, match="another network"):
+        start_from(network, narrow[0])
 
 
 def test_a_model_of_another_size_and_an_unknown_name(chips):

@@ -16,6 +16,7 @@ from torch import nn
 from mien.errors import ModelError, ModelNotFound
 from mien.files import whole_file
 from mien.labels import LabelSet
+from mien.models.backbones import ResidualNet
 from mien.models.face import FaceNetwork
 from mien.models.network import ExportGraph, Network, build_network
 from mien.runtime.store import ENTRIES, locate
@@ -109,8 +110,10 @@ def weights_file(path: str | PathLike[str]) -> tuple[Path, dict[str, str]]:
 def start_from(
     network: nn.Module, path: str | PathLike[str], part: str = "backbone.", chips: torch.Tensor | None = None
 ) -> dict[str, Any]:
-    """Take over every tensor of the same name and shape; returns the file's path and hash, and what was left fresh.
+    """Take over every tensor of the same name and shape; returns the file's path and hash, what was left fresh and what was widened.
 
+    One of our residual networks takes over a narrower one of as many layers, too: it answers as that one does, and the new
+    channels learn (after Chen, Goodfellow and Shlens 2016, arXiv:1511.05641; theirs are copies, ours begin at random, unheard).
     A run's second head comes from its auxiliary.safetensors.  part: the names' beginning of the kernels of which at least half must fit.  chips: for a model file: chips, or a detector's
     scenes, see mien.models.unfold. Raises ModelNotFound; ModelError if nothing fits or the file is neither.
     """
@@ -125,6 +128,8 @@ def start_from(
         }
     ours = network.state_dict()
     fits = {name: t for name, t in theirs.items() if name in ours and ours[name].shape == t.shape}
+    wider = _widened(network, theirs, ours)
+    fits |= wider
     kernels = [name for name, t in ours.items() if name.startswith(part) and t.ndim > 1]
     differ = [f"{name} {tuple(ours[name].shape)}" for name in kernels if name not in fits]
     if 2 * len(differ) > len(kernels):
@@ -135,7 +140,38 @@ def start_from(
     if not any(t.ndim > 1 for t in fits.values()):
         raise ModelError(f"{file}: weights of another network: no kernel has the name and shape of one of ours")
     network.load_state_dict(fits, strict=False)
-    return {**origin, "fresh": sorted(set(ours) - set(fits))}
+    return {**origin, "fresh": sorted(set(ours) - set(fits)), "widened": sorted(wider)}
+
+
+def _widened(
+    network: nn.Module, theirs: dict[str, torch.Tensor], ours: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Their tensors in the first channels of ours; nothing reads the channels beyond, which stay as they began.
+
+    Empty unless each of our backbone's tensors has one of theirs that fits inside it, with as large a kernel.
+    """
+    if not isinstance(getattr(network, "backbone", None), ResidualNet):
+        return {}
+    inside = [name for name in ours if name.startswith("backbone.")]
+    pairs = {name: (theirs[name], ours[name]) for name in ours if name in theirs}
+    if not all(name in pairs for name in inside) or not all(_holds(*pairs[name]) for name in inside):
+        return {}
+    found = {}
+    for name, (small, large) in pairs.items():
+        if small.shape != large.shape and _holds(small, large):
+            found[name] = large.clone()
+            found[name][: len(small)] = 0
+            found[name][tuple(slice(n) for n in small.shape)] = small
+    return found
+
+
+def _holds(small: torch.Tensor, large: torch.Tensor) -> bool:
+    """Whether a tensor fits inside another of the same kernel size."""
+    return (
+        small.ndim == large.ndim
+        and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
+        and small.shape[2:] == large.shape[2:]
+    )
 
 
 def _tensors(file: Path, chips: torch.Tensor | None, detector: bool) -> dict[str, torch.Tensor]:

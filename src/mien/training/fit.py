@@ -182,6 +182,10 @@ def _make_ready(
         fresh = facts["init"]["fresh"]
         more = f" and {len(fresh) - 6} more" if len(fresh) > 6 else ""
         tell(f"--init {start.init}: begins afresh: {', '.join(fresh[:6]) or 'nothing'}{more}")
+        if facts["init"]["widened"]:
+            tell(
+                f"--init {start.init}: is narrower; its answers are kept, {len(facts['init']['widened'])} tensors have room to learn more"
+            )
         known = len(learned_rows(start.init) & set(rows.ids))
         if known:
             tell(

@@ -237,13 +237,13 @@ def speed_lines(models: list[str], pair: Path | None) -> list[str]:
     alone, many = times(calls), times(calls, before=5)
     pairs = [sum(ms[path.stem] for path in files) for ms in (alone, many)]
     lines = [
-        "| one thread, chip to answer | size | ms, a face after other work | times as fast as the pair | ms, one of many faces | times as fast |",
+        "| one thread, chip to answer | size | ms, after the line above | times as fast as the pair | ms, one of many faces | times as fast |",
         "|---|---|---|---|---|---|",
     ]
     for model in models:
         cells = [
-            f"{ms[model]:.2f} | {f'{pair / ms[model]:.0f}' if files else '-'}"
-            for ms, pair in zip((alone, many), pairs, strict=True)
+            f"{ms[model]:.2f} | {f'{both / ms[model]:.0f}' if files else '-'}"
+            for ms, both in zip((alone, many), pairs, strict=True)
         ]
         lines.append(f"| {model} | {model_file(model).stat().st_size / 1e6:.2f} MB | {' | '.join(cells)} |")
     if files:

@@ -12,8 +12,8 @@ __all__ = ["times"]
 def times(calls: dict[str, Callable[[], object]], rounds: int = 60, before: int = 0) -> dict[str, float]:
     """Median milliseconds of each call, taken in turns.
 
-    before: untimed calls of the same kind right before each timed one. With none, each comes after the others' work, which
-    has emptied the processor's caches; with some, it is one of many in a row.
+    before: untimed calls of the same kind right before each timed one. With none, each comes after the one before it in `calls`;
+    with some, it is one of many in a row.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):

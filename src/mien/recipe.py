@@ -38,6 +38,7 @@ __all__ = [
     "DetectorRecipe",
     "Recipe",
     "load_recipe",
+    "read_recipe",
     "recipe_names",
     "recipe_text",
     "with_settings",
@@ -163,7 +164,11 @@ def load_recipe(name: str | Path, settings: Iterable[str] = ()) -> Recipe | Dete
 
     Raises ConfigError: an unknown name, a file that is no YAML mapping, or a key, type or word that is wrong.
     """
-    text, where = _find(str(name))
+    return read_recipe(*_find(str(name)), settings)
+
+
+def read_recipe(text: str, where: str, settings: Iterable[str] = ()) -> Recipe | DetectorRecipe:
+    """A recipe from its YAML; `where` is the file's name, for errors. Raises ConfigError as load_recipe does."""
     try:
         plain = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:

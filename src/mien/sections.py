@@ -50,8 +50,9 @@ class DataSection(Section, frozen=True):
     rule: for vote data: how votes become a target distribution.
     validation: share of the train split held out (identical images kept together) for curves, early stopping and
         temperature; 0 uses the dataset's own validation split for that.
-    fold: which rows are held out: 0 for the first share of them, 1 for the next. Folds share no row, and no fold depends
-        on `seed`, so that several seeds are judged on the same rows.
+    fold: which rows are held out: 0 for the first share of them, 1 for the next. Folds share no row, and together are all
+        rows where 1 / validation is a whole number. They depend on the chips alone (the same crop, the same rows), not on
+        `seed`, so that several seeds are judged on the same rows.
     auxiliary: another source with labels of the same pictures (as ferplus has for fer2013's), at the first source's place or that of one more --data: a
         second expression head learns them beside the first and helps the layers that both share; it is kept in a file of
         its own. 'none' learns the first alone.
@@ -73,11 +74,11 @@ class DataSection(Section, frozen=True):
             raise ValueError("sources: is empty; name one of `mien data list`")
         label_set(self.labels)
         _within("validation", self.validation, 0, 0.5)
-        folds = int(1 / self.validation + 1e-9) if self.validation else 1
-        if not 0 <= self.fold < folds:
-            raise ValueError(
-                f"fold: expected a whole number from 0 to {folds - 1} at validation {self.validation:g}, got {self.fold}"
-            )
+        if self.fold and not self.validation:
+            raise ValueError("fold: needs validation above 0; 0 takes the dataset's own validation split")
+        if self.validation:
+            _within("validation", self.validation, 1e-6, 0.5)
+            _within("fold", self.fold, 0, int(1 / self.validation + 1e-9) - 1)
         _within("cap", self.cap, 1, 10_000_000)
 
 

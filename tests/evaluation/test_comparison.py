@@ -47,9 +47,19 @@ def test_the_best_comes_first_and_every_pair_is_tested(three):
     assert found.against_best("high") is None
 
 
-def run_of(judgement, seed, begun="rows a", **more):
-    recipe = yaml.safe_dump({"name": "mine", "seed": seed, "optimizer": {"lr": 0.1}} | more)
-    return msgspec.structs.replace(judgement, made={"model, recipe": recipe, "model, trained on": begun})
+CROP = {"width": 48, "height": 48}
+
+
+def run_of(judgement, seed, begun="rows a", text=None, **settings):
+    recipe = {
+        "name": "mine",
+        "about": f"told {seed}",
+        "seed": seed,
+        "crop": CROP,
+        "data": {"sources": ["ferplus"]},
+    } | settings
+    facts = {"model, recipe": yaml.safe_dump(recipe) if text is None else text, "model, trained on": begun}
+    return msgspec.structs.replace(judgement, made=facts)
 
 
 def test_runs_that_differ_by_their_seed_alone_are_summed_up(three):
@@ -62,16 +72,32 @@ def test_runs_that_differ_by_their_seed_alone_are_summed_up(three):
     assert group.deviations["accuracy"] == pytest.approx(statistics.stdev(values), abs=1e-9)
     line = f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f} %"
     assert line in comparison_text(found, "mien compare a b c")
+    assert "high (6); low (7)" in comparison_text(found, "mien compare a b c")
     page = comparison_page(found, "mien compare a b c")
     check_page(page)
     assert line in page
     assert msgspec.json.decode(msgspec.json.encode(found))["seeds"][0]["seeds"] == [5, 6, 7]
 
 
+def test_a_default_written_out_or_not_is_the_same_and_a_seed_counts_once(three):
+    drawn, told, judged, _ = three
+    runs = [run_of(judged[0], 0), run_of(judged[1], 1, data={"sources": ["ferplus"], "fold": 0}), run_of(judged[2], 1)]
+    (group,) = compare_models(runs, told, [drawn] * 3, count=20).seeds
+    assert (group.models, group.seeds) == (("low", "high"), (0, 1))
+
+
 @pytest.mark.parametrize(
     "second",
-    [{"seed": 0}, {"seed": 1, "optimizer": {"lr": 0.2}}, {"seed": 1, "begun": "rows a; taught by b"}],
-    ids=["one seed", "another setting", "another start"],
+    [
+        {"seed": 0},
+        {"seed": 1, "optimizer": {"lr": 0.2}},
+        {"seed": 1, "data": {"sources": ["ferplus"], "fold": 1}},
+        {"seed": 1, "begun": "rows a; taught by b"},
+        {"seed": 1, "text": "name: [mine"},
+        {"seed": 1, "text": "a seed of doubt"},
+        {"seed": 1, "text": "seed: 1"},
+    ],
+    ids=["one seed", "another setting", "another fold", "another start", "no YAML", "no recipe", "no name"],
 )
 def test_runs_that_differ_by_more_are_not(three, second):
     drawn, told, judged, _ = three

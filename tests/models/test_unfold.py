@@ -88,6 +88,30 @@ def test_a_wider_network_begins_as_the_narrow_one_and_uses_its_room(chips, narro
     assert (network.get_parameter("backbone.layers.5.0.weight")[48:] - beyond).abs().max() > 1e-5
 
 
+@pytest.mark.parametrize(
+    ("labels", "settings", "fresh"),
+    [
+        ("affectnet7", ["network.backbone=mien-nano-wide"], {"expression.weight", "expression.bias"}),
+        (("calm", "glad", *"abcdefgh"), ["network.backbone=mien-nano-wide"], {"expression.weight", "expression.bias"}),
+        (("calm", "glad", *"abcdefgh"), ["network.backbone=mien-nano"], {"expression.weight", "expression.bias"}),
+    ],
+)
+def test_a_head_of_other_classes_is_never_widened(narrow, labels, settings, fresh):
+    recipe = load_recipe("fer2013-nano", settings)
+    network = build_network(recipe.network, label_set(labels), recipe.crop)
+    told = start_from(network, narrow[0])
+    assert set(told["fresh"]) == fresh
+    assert not [name for name in told["widened"] if name.startswith("expression.")]
+    assert bool(told["widened"]) == ("mien-nano-wide" in settings[0])
+
+
+@pytest.mark.parametrize("setting", ["network.channels=3", "network.hidden=[32]"])
+def test_a_network_of_other_inputs_or_hidden_layers_is_not_widened(narrow, setting):
+    recipe = load_recipe("fer2013-nano", ["network.backbone=mien-nano-wide", setting])
+    with pytest.raises(ModelError, match="another network"):
+        start_from(build_network(recipe.network, label_set("affectnet8"), recipe.crop), narrow[0])
+
+
 @pytest.mark.parametrize("backbone", ["mien-small", "mien-pico", "fcn"])
 def test_a_network_with_other_layers_or_less_room_takes_nothing_over(backbone, narrow):
     recipe = load_recipe("fer2013-nano", [f"network.backbone={backbone}"])

@@ -1,5 +1,6 @@
 """What training takes besides a recipe and one dataset: teachers, transforms, several sources; and what it refuses."""
 
+import shutil
 import signal
 
 import numpy as np
@@ -18,6 +19,7 @@ from mien.sections import DistilSection, LossSection
 from mien.training import loop
 from mien.training.chips import two_sides
 from mien.training.losses import Loss
+from mien.training.origins import learned_rows
 from mien.training.teachers import read_teachers
 from mien.training.transforms import as_batches
 
@@ -279,6 +281,33 @@ def test_an_init_that_has_learned_from_the_held_out_rows_is_told_of(drawn, tmp_p
     held = len(two_sides(Manifest.read(tmp_path / "first" / "chips.parquet"), drawn_recipe(*wanted, "data.fold=1"))[1])
     (line,) = [line for line in said if "has learned from" in line]
     assert f"--init {tmp_path / 'first'}: has learned from {held} of the {held} held-out rows" in line
+    said.clear()
+    trained(recipe, drawn, tmp_path / "third", init=tmp_path / "same", tell=said.append)  # that began with the first
+    assert sum(f"has learned from {held} of the {held} held-out" in line for line in said) == 1
+
+
+def test_of_a_run_that_cannot_be_read_any_more_no_rows_are_known(drawn, one_epoch, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(one_epoch, mine)
+    assert len(learned_rows(mine)) == len(learned_rows(mine / "weights.safetensors")) > 0
+    assert learned_rows(drawn) == learned_rows(tmp_path / "nothing") == set()
+    text = (mine / "recipe.yaml").read_text()
+    (mine / "recipe.yaml").write_text(text.replace("validation: 0.0", "validation: 0.2"))
+    assert learned_rows(mine) == set()  # other rows than its weights name
+    (mine / "recipe.yaml").write_text("of: another time")
+    assert learned_rows(mine) == set()
+
+
+def test_a_run_whose_seed_chose_the_held_out_rows_is_not_resumed(drawn, tmp_path):
+    recipe = drawn_recipe(ONE, "data.validation=0.2", "seed=3")
+    run = tmp_path / "run"
+    trained(recipe, drawn, run)
+    (run / "weights.safetensors").unlink()
+    text = (run / "recipe.yaml").read_text()
+    assert "\n  fold: 0\n" in text
+    (run / "recipe.yaml").write_text(text.replace("\n  fold: 0", ""))
+    with pytest.raises(ConfigError, match="begun by an older mien, whose seed chose the held-out rows"):
+        trained(recipe, drawn, run, resume=True)
 
 
 def test_an_init_of_which_nothing_fits(drawn, one_epoch, tmp_path):

@@ -27,7 +27,12 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with an unfinished run.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
-    init: Annotated[Path | None, typer.Option(help="A run, a weights file or a model to start from.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run, a weights file or a model to start from, of the same layers; a narrower one is widened."
+        ),
+    ] = None,
     teacher: Annotated[
         list[Path] | None,
         typer.Option(

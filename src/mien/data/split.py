@@ -20,8 +20,8 @@ __all__ = ["cap", "groups_of", "hold_out", "merge", "project", "split"]
 def hold_out(manifest: Manifest, share: float, fold: int = 0) -> tuple[Manifest, Manifest]:
     """(rest, held out): about `share` of the rows, chosen by the pictures alone; different folds share no row.
 
-    Rows with identical pictures, or of one subject, stay on one side. The choice depends on each picture's
-    bytes and not on the order of rows. Raises DataError if a side would be empty.
+    Rows with identical pictures, or of one subject, stay on one side. The choice depends on each picture's bytes (so on the crop,
+    where they are chips) and not on the order of rows. Raises DataError if a side would be empty.
     """
     keys = [_key(sample.subject, sample.image) for sample in manifest]
     held = np.array([fold * share <= key < (fold + 1) * share for key in keys], bool)
@@ -33,9 +33,9 @@ def hold_out(manifest: Manifest, share: float, fold: int = 0) -> tuple[Manifest,
 
 
 def _key(subject: str | None, image: object) -> float:
-    """A number in [0, 1) that is the same for the same subject, or else the same picture."""
+    """A number from 0 to 1 that is the same for the same subject, or else the same picture."""
     what = subject.encode() if subject else image if isinstance(image, bytes) else str(image).encode()
-    return int.from_bytes(hashlib.sha256(bytes(8) + what).digest()[:7], "big") / 2**56
+    return int.from_bytes(hashlib.sha256(bytes(8) + what).digest()[:6], "big") / 2**48
 
 
 def groups_of(manifest: Manifest, near: Sequence[Sequence[str]] = ()) -> np.ndarray:

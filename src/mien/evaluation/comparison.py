@@ -7,7 +7,6 @@ from itertools import combinations
 
 import msgspec
 import numpy as np
-import yaml
 
 from mien.data.manifest import Manifest
 from mien.errors import DataError
@@ -16,9 +15,10 @@ from mien.evaluation.judgement import Judgement
 from mien.evaluation.metrics import aligned, truths
 from mien.evaluation.predictions import Predictions
 from mien.evaluation.resample import DRAWS, draws, edges
+from mien.evaluation.seeds import SeedGroup, across_seeds
 from mien.evaluation.weighted import affect_figures, expression_figures
 
-__all__ = ["Comparison", "Duel", "Seeds", "across_seeds", "compare_models"]
+__all__ = ["Comparison", "Duel", "compare_models"]
 
 Interval = tuple[float, float]
 #: Measures whose differences are drawn: in expressions, in affect.
@@ -51,26 +51,13 @@ class Duel(msgspec.Struct, frozen=True, kw_only=True):
         return all(_beyond(self.intervals[name]) for name in AFFECT[:2])
 
 
-class Seeds(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs that differ by nothing but their seed: what a recipe gives, and how far chance moves it.
-
-    models, seeds: the runs, in the order of their seeds.  means, deviations: by measure, over the runs; the deviation is the sample's (n - 1).
-    """
-
-    recipe: str
-    models: tuple[str, ...]
-    seeds: tuple[int, ...]
-    means: dict[str, float]
-    deviations: dict[str, float]
-
-
 class Comparison(msgspec.Struct, frozen=True):
     """Judgements, the best first (by accuracy; without labels by the mean CCC), a duel for each pair in that order, and the
     runs among them that differ by their seed alone."""
 
     judgements: tuple[Judgement, ...]
     duels: tuple[Duel, ...]
-    seeds: tuple[Seeds, ...] = ()
+    seeds: tuple[SeedGroup, ...] = ()
 
     def against_best(self, name: str) -> Duel | None:
         """The duel of the best model with another one; None for the best itself."""
@@ -99,36 +86,6 @@ def compare_models(
     adjusted = holm([duel.p for duel in duels]) if not np.isnan(duels[0].p) else [float("nan")] * len(duels)
     duels = [msgspec.structs.replace(duel, adjusted=p) for duel, p in zip(duels, adjusted, strict=True)]
     return Comparison(tuple(judgements[i] for i in order), tuple(duels), across_seeds(judgements, whole))
-
-
-def across_seeds(judgements: Sequence[Judgement], figures: Sequence[dict[str, float]]) -> tuple[Seeds, ...]:
-    """Of each recipe that several runs followed from the same start with seeds of their own: means and deviations.
-
-    figures: of each judged model, by measure.  Only what a run's `recipe.yaml` proves is grouped: the same recipe but for
-    the seed, the same rows, weights and teachers to begin with. Two runs of one seed are no group.
-    """
-    groups: dict[str, list[tuple[int, int]]] = {}
-    for place, one in enumerate(judgements):
-        recipe = yaml.safe_load(one.made.get("model, recipe", "")) or {}
-        if "seed" in recipe:
-            seed = recipe.pop("seed")
-            begun = one.made.get("model, trained on", "")
-            groups.setdefault(repr((sorted(recipe.items()), begun)), []).append((seed, place))
-    found = []
-    for members in groups.values():
-        seeds, places = zip(*sorted(members), strict=True)
-        if len(set(seeds)) == len(seeds) > 1:
-            rows = {name: [figures[place][name] for place in places] for name in figures[places[0]]}
-            found.append(
-                Seeds(
-                    recipe=yaml.safe_load(judgements[places[0]].made["model, recipe"])["name"],
-                    models=tuple(judgements[place].model for place in places),
-                    seeds=seeds,
-                    means={name: float(np.mean(values)) for name, values in rows.items()},
-                    deviations={name: float(np.std(values, ddof=1)) for name, values in rows.items()},
-                )
-            )
-    return tuple(found)
 
 
 def _merit(one: Judgement, labels: bool) -> float:

@@ -31,6 +31,7 @@ __all__ = [
     "start_from",
     "weights_file",
     "weights_kind",
+    "weights_spec",
 ]
 
 N = TypeVar("N", bound=nn.Module)
@@ -63,6 +64,11 @@ def load_detector(path: str | PathLike[str]) -> tuple[FaceNetwork, DetectorSpec]
 def weights_kind(path: str | PathLike[str]) -> str:
     """'detector' or 'expression'. Raises ModelNotFound, ModelError."""
     return "detector" if '"kind": "detector"' in _read(Path(path))[1] else "expression"
+
+
+def weights_spec(path: str | PathLike[str]) -> ModelSpec:
+    """The spec of a weights file. Raises ModelNotFound, ModelError."""
+    return decode_spec(_read(Path(path))[1], str(path))
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
@@ -112,8 +118,9 @@ def start_from(
 ) -> dict[str, Any]:
     """Take over every tensor of the same name and shape; returns the file's path and hash, what was left fresh and what was widened.
 
-    One of our residual networks takes over a narrower one of as many layers, too: it answers as that one does, and the new
-    channels learn (after Chen, Goodfellow and Shlens 2016, arXiv:1511.05641; theirs are copies, ours begin at random, unheard).
+    One of our residual networks takes over a narrower one with the same layers, too. What it knows stays in the first channels;
+    those beyond begin at random and are not heard until they learn, so where pooling and heads are the same the answers are
+    kept (after Chen, Goodfellow and Shlens 2016, arXiv:1511.05641; there the new channels are copies).
     A run's second head comes from its auxiliary.safetensors.  part: the names' beginning of the kernels of which at least half must fit.  chips: for a model file: chips, or a detector's
     scenes, see mien.models.unfold. Raises ModelNotFound; ModelError if nothing fits or the file is neither.
     """
@@ -148,21 +155,32 @@ def _widened(
 ) -> dict[str, torch.Tensor]:
     """Their tensors in the first channels of ours; nothing reads the channels beyond, which stay as they began.
 
-    Empty unless each of our backbone's tensors has one of theirs that fits inside it, with as large a kernel.
+    Empty unless ours is one of our residual networks, has the same backbone tensors and hidden layers, each at least as large and some of them
+    larger, and reads as many channels. A head is widened where it answers as many things.
     """
-    if not isinstance(getattr(network, "backbone", None), ResidualNet):
+    if not isinstance(getattr(network, "backbone", None), ResidualNet) or _parts(theirs) != _parts(ours):
         return {}
-    inside = [name for name in ours if name.startswith("backbone.")]
-    pairs = {name: (theirs[name], ours[name]) for name in ours if name in theirs}
-    if not all(name in pairs for name in inside) or not all(_holds(*pairs[name]) for name in inside):
+    body = _parts(ours)
+    stem = next(name for name in ours if name in body and ours[name].ndim == 4)
+    grown = any(theirs[name].shape != ours[name].shape for name in body)
+    if not grown or theirs[stem].shape[1] != ours[stem].shape[1] or not all(_holds(theirs[n], ours[n]) for n in body):
         return {}
+    heads = {
+        name for name in set(ours) & set(theirs) - body if ours[name].ndim and len(theirs[name]) == len(ours[name])
+    }
     found = {}
-    for name, (small, large) in pairs.items():
+    for name in body | heads:
+        small, large = theirs[name], ours[name]
         if small.shape != large.shape and _holds(small, large):
             found[name] = large.clone()
             found[name][: len(small)] = 0
             found[name][tuple(slice(n) for n in small.shape)] = small
     return found
+
+
+def _parts(tensors: dict[str, torch.Tensor]) -> set[str]:
+    """The names of what lies before the heads."""
+    return {name for name in tensors if name.startswith(("backbone.", "hidden."))}
 
 
 def _holds(small: torch.Tensor, large: torch.Tensor) -> bool:

@@ -33,16 +33,16 @@ def comparison_text(found: Comparison, command: str) -> str:
 
 def comparison_page(found: Comparison, command: str) -> str:
     """The comparison as one self-contained HTML page, without pictures of anybody."""
-    board, duels, *rest = comparison_tables(found)
+    tables = {table.name: table for table in comparison_tables(found)}
     judged = found.judgements
     facts: dict[str, Any] = {
         "judged": judged,
         "command": command,
-        "board": board,
+        "board": tables["leaderboard"],
         "bars": _bars(judged),
         "scale": _scale(judged)[0],
-        "duels": duels,
-        "seeds": rest[0] if rest else None,
+        "duels": tables["duels"],
+        "seeds": tables.get("seeds"),
         "verdict": _verdict(found),
         "recalls": _recalls(judged),
         "confusions": [(one.model, confusion_rows(one.scores.expression)) for one in judged if one.scores.expression],

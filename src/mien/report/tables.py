@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mien.evaluation.comparison import Comparison, Duel, Seeds
+from mien.evaluation.comparison import Comparison, Duel
 from mien.evaluation.judgement import Judgement
 from mien.evaluation.metrics import Scores, wilson
 from mien.evaluation.robustness import Robustness
+from mien.evaluation.seeds import SeedGroup
 from mien.evaluation.slices import FEW, Slice, Slicing
 
 __all__ = [
@@ -267,32 +268,38 @@ def comparison_tables(found: Comparison) -> list[Table]:
     return [_leaderboard(found), _duels(found.duels), *([_seeds(found.seeds)] if found.seeds else [])]
 
 
-def _seeds(groups: Sequence[Seeds]) -> Table:
-    head = {
-        "accuracy": "accuracy",
-        "macro_recall": "macro recall",
-        "macro_f1": "macro F1",
-        "ece": "ECE",
-        "valence ccc": "CCC valence",
-        "arousal ccc": "CCC arousal",
-    }
-    there = [name for name in head if any(name in group.means for group in groups)]
+_ACROSS = {
+    "accuracy": "accuracy",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "ece": "ECE",
+    "valence ccc": "CCC valence",
+    "arousal ccc": "CCC arousal",
+}
+
+
+def _seeds(groups: Sequence[SeedGroup]) -> Table:
+    there = [name for name in _ACROSS if name in groups[0].means]
     rows = [
         (
             group.recipe,
-            ", ".join(map(str, group.seeds)),
+            "; ".join(f"{model} ({seed})" for model, seed in zip(group.models, group.seeds, strict=True)),
             *(_around(name, group.means[name], group.deviations[name]) for name in there),
         )
         for group in groups
     ]
-    caption = "Mean and standard deviation (n - 1) over runs of one recipe, from the same start, that differ by their seed alone."
-    return Table("seeds", "Across seeds", caption, ("recipe", "seeds", *(head[name] for name in there)), tuple(rows))
+    caption = (
+        "Mean and standard deviation (n - 1) over runs of one recipe, from the same start, that differ by their seed."
+    )
+    return Table(
+        "seeds", "Across seeds", caption, ("recipe", "runs (seed)", *(_ACROSS[name] for name in there)), tuple(rows)
+    )
 
 
 def _around(name: str, mean: float, deviation: float) -> str:
-    if name in _PERCENT:
-        return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
-    return f"{mean:.3f} ± {deviation:.3f}"
+    if math.isnan(mean):
+        return "not defined"
+    return f"{100 * mean:.2f} ± {100 * deviation:.2f} %" if name in _PERCENT else f"{mean:.3f} ± {deviation:.3f}"
 
 
 def _leaderboard(found: Comparison) -> Table:

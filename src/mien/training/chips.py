@@ -15,10 +15,10 @@ from mien.data.split import hold_out, merge, project
 from mien.errors import ConfigError, DataError, DatasetNotFound
 from mien.files import whole_file
 from mien.labels import LabelSet, label_set
-from mien.recipe import Recipe, load_recipe
+from mien.recipe import Recipe
 from mien.runtime.detect import open_detector
 
-__all__ = ["Progress", "check_sources", "learned_rows", "training_chips", "two_sides"]
+__all__ = ["Progress", "check_sources", "training_chips", "two_sides"]
 
 Progress = Callable[[Iterable[Sample]], Iterable[Sample]]
 
@@ -162,14 +162,3 @@ def two_sides(chips: Manifest, recipe: Recipe) -> tuple[Manifest, Manifest]:
         return train, chips.split("validation")
     except DataError as error:
         raise DataError(f"{error}; set data.validation=0.1 to hold some rows out") from error
-
-
-def learned_rows(start: Path) -> set[str]:
-    """The ids of the rows that a run learned from, by its folder or a file in it; none where no run is known."""
-    folder = start if start.is_dir() else start.parent
-    if not (folder / "chips.parquet").is_file() or not (folder / "recipe.yaml").is_file():
-        return set()
-    recipe = load_recipe(folder / "recipe.yaml")
-    return (
-        set(two_sides(Manifest.read(folder / "chips.parquet"), recipe)[0].ids) if isinstance(recipe, Recipe) else set()
-    )

@@ -40,13 +40,13 @@ from mien.recipe import Recipe
 from mien.spec import ModelSpec
 from mien.training.augment import centre
 from mien.training.auxiliary import Auxiliary, second_labels
-from mien.training.chips import Progress, check_sources, learned_rows, training_chips, two_sides
+from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
 from mien.training.ending import held_temperature, write_ending
 from mien.training.loop import Freezer, open_run, run_loop, write_environment
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule, check_sides
-from mien.training.origins import Origins, forget, lineage, origins, remembered
+from mien.training.origins import Origins, forget, learned_rows, lineage, origins, remembered
 from mien.training.teachers import read_teachers
 from mien.training.transforms import Transform, as_batches
 
@@ -76,7 +76,7 @@ def fit(
         stands for the sources; then, if it is another, the place of `data.auxiliary`.
     run: the run folder, made here; with `resume` an unfinished one, which remembers `init` and `teachers`.
     threads: for torch on a CPU; all cores by default.
-    init: a run, a weights file or a model (its file or name) to start from: every layer of the same name and shape is taken over.
+    init: a run, a weights file or a model (its file or name) to start from: every layer of the same name and shape is taken over, a narrower residual network is widened (see mien.models.weights.start_from).
     teachers: runs, weights files, models or tables of predictions to learn from besides the labels (see the section `distil`).
     transform: your own augmentation after the recipe's: torchvision's or albumentations' transforms on uint8 chips, or a
         function of float32 batches (n, 3, h, w) 0..255 (see mien.training.transforms).
@@ -178,20 +178,7 @@ def _make_ready(
     dataset = _dataset(train, folder / "train.npy", taught.told, beside)
     held = _dataset(rows, folder / "held.npy", auxiliary=asked)
     if start.init is not None:
-        facts["init"] = start_from(network, start.init, chips=_some(dataset, recipe.crop.border))
-        fresh = facts["init"]["fresh"]
-        more = f" and {len(fresh) - 6} more" if len(fresh) > 6 else ""
-        tell(f"--init {start.init}: begins afresh: {', '.join(fresh[:6]) or 'nothing'}{more}")
-        if facts["init"]["widened"]:
-            tell(
-                f"--init {start.init}: is narrower; its answers are kept, {len(facts['init']['widened'])} tensors have room to learn more"
-            )
-        known = len(learned_rows(start.init) & set(rows.ids))
-        if known:
-            tell(
-                f"--init {start.init}: has learned from {known:,} of the {len(rows):,} held-out rows, so the figures on them "
-                "flatter and the temperature will be too low; hold out the rows that it did (data.validation, data.fold)"
-            )
+        facts["init"] = _begin(network, start.init, _some(dataset, recipe.crop.border), rows.ids, tell)
     _check_rows(dataset, chips.labels, recipe)
     balance = class_weights(dataset.targets, recipe.loss.balance, recipe.loss.effective)
     others = None if learned is None else class_weights(learned, recipe.loss.balance, recipe.loss.effective)
@@ -199,6 +186,25 @@ def _make_ready(
     sampler = EpochSampler(dataset.targets, recipe.data, recipe.seed, learner.place)
     batches = loader(dataset, recipe.trainer.batch, sampler)
     return _Ready(learner, batches, held, rows, train.fingerprint(), facts)
+
+
+def _begin(
+    network: Network, init: Path, chips: Tensor, held: Sequence[str], tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Takes weights over and says what begins afresh, what was widened, and whether they know the held-out rows."""
+    facts = start_from(network, init, chips=chips)
+    fresh, widened = facts["fresh"], len(facts["widened"])
+    more = f" and {len(fresh) - 6} more" if len(fresh) > 6 else ""
+    tell(f"--init {init}: begins afresh: {', '.join(fresh[:6]) or 'nothing'}{more}")
+    if widened:
+        tell(f"--init {init}: is narrower: {widened} tensors were put into the first channels of wider ones")
+    known = len(learned_rows(init) & set(held))
+    if known:
+        tell(
+            f"--init {init}: has learned from {known:,} of the {len(held):,} held-out rows: figures on them flatter and the "
+            "temperature comes out too low; give data.validation and data.fold as that run had them"
+        )
+    return facts
 
 
 def _some(dataset: ChipDataset, border: int, count: int = 512) -> Tensor:

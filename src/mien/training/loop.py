@@ -122,6 +122,10 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: 
         raise OutputError(f"{folder}: no run to resume here (no recipe.yaml)")
     if resume and _unsaid(load_recipe(written)) != _unsaid(recipe):
         raise ConfigError(f"{written}: the run was started with another recipe; resume it with its own")
+    if resume and _older(written, recipe):
+        raise ConfigError(
+            f"{written}: begun by an older mien, whose seed chose the held-out rows; end it with that one, or begin anew"
+        )
     if not resume:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder}: is a file; give a folder")
@@ -134,6 +138,13 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: 
         with whole_file(written, overwrite=True) as part:  # of a start that failed before anything was done
             part.write_text(recipe_text(recipe), encoding="utf-8")
     return folder
+
+
+def _older(written: Path, recipe: Recipe | DetectorRecipe) -> bool:
+    """Whether a run's held-out rows were chosen by its seed, and are others today (`data.fold` is written out since)."""
+    if not isinstance(recipe, Recipe) or not recipe.data.validation or not recipe.seed:
+        return False
+    return "\n  fold:" not in written.read_text(encoding="utf-8")
 
 
 def _unsaid(recipe: Recipe | DetectorRecipe) -> Recipe | DetectorRecipe:

@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 
+from mien.data.manifest import Manifest
 from mien.errors import ConfigError, DataError
-from mien.models.weights import weights_file
+from mien.models.weights import weights_file, weights_spec
+from mien.recipe import Recipe, load_recipe
+from mien.training.chips import two_sides
 
-__all__ = ["Origins", "forget", "is_table", "lineage", "origin", "origins", "remembered"]
+__all__ = ["Origins", "forget", "is_table", "learned_rows", "lineage", "origin", "origins", "remembered"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +79,26 @@ def lineage(facts: dict[str, Any]) -> list[str]:
     said = [("began with", init)] if init else []
     said += [("taught by", teacher) for teacher in teachers]
     return [f"{verb} {Path(fact['path']).name}, sha256 {fact['sha256'][:16]}" for verb, fact in said]
+
+
+def learned_rows(start: Path) -> set[str]:
+    """The ids of the rows that a finished run, and the runs that it began with, learned from.
+
+    Empty where nobody can say: a model file, a run without its chips, or one whose rows are not those that its recipe gives
+    today.
+    """
+    file = start / "weights.safetensors" if start.is_dir() else start
+    beside = [file.with_name(name) for name in ("chips.parquet", "recipe.yaml", "environment.json")]
+    if file.name not in {"weights.safetensors", "auxiliary.safetensors"} or not all(p.is_file() for p in beside):
+        return set()
+    first = msgspec.json.decode(beside[2].read_bytes()).get("init")
+    before = learned_rows(Path(first["path"])) if first else set()
+    try:
+        recipe = load_recipe(beside[1])
+        if not isinstance(recipe, Recipe):
+            return before
+        rows = two_sides(Manifest.read(beside[0]), recipe)[0]
+    except (ConfigError, DataError):
+        return before
+    known = any(rows.fingerprint()[:16] in line for line in weights_spec(file).trained_on)
+    return before | set(rows.ids) if known else before

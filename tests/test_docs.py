@@ -1,10 +1,18 @@
 """What README and docs show is true."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
+from mien.cli import command_line
+from mien.errors import ConfigError
+from mien.recipe import load_recipe, recipe_names
+
+#: click's, of whichever click typer has.
+UsageError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 
@@ -40,6 +48,48 @@ def test_what_export_shows_runs(block, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["onnx", "openvino", "tensorrt", "onnx", "onnx"]
     assert lines[-1] == "onnx on cpu: asked for"
+
+
+def commands(text):
+    """Every line of a page that is a command of mien, as words; without its comment, and what a shell does with it."""
+    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+    for line in lines:
+        if line.startswith("    ") and re.match(r"(mien|srun mien|torchrun .*--module mien) ", line.strip()):
+            words = shlex.split(line.split(" mien ", 1)[1], comments=True)
+            ends = [i for i, word in enumerate(words) if word in {"|", ">", "2>", "&&", ";"}]
+            yield words[: ends[0]] if ends else words
+
+
+def parsed(words):
+    """What the command line makes of these words, without doing anything. Raises UsageError."""
+    command, name = typer.main.get_command(command_line()), "mien"
+    context = command.make_context(name, [], resilient_parsing=True)
+    while hasattr(command, "commands"):
+        found = command.commands.get(words[0]) if words else None
+        if found is None:
+            raise UsageError(f"no command {' '.join(words[:1])!r}")
+        command, words = found, words[1:]
+    with command.make_context(name, list(words), parent=context) as context:
+        return command.name, context.params
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_on_a_page_is_one(page):
+    wrong = []
+    for words in commands(page.read_text()):
+        try:
+            name, options = parsed(words)
+            if name in {"train", "tune", "show"} and options["recipe"] in recipe_names():
+                load_recipe(options["recipe"], options["settings"] or ())
+        except (UsageError, ConfigError) as error:
+            wrong.append(f"mien {' '.join(words)}: {getattr(error, 'message', error)}")
+    assert wrong == []
+
+
+def test_a_wrong_command_is_found():
+    for line in ("predict a.jpg --shine", "evaluate x", "pedict a.jpg", "predict a.jpg --min-size big"):
+        with pytest.raises(UsageError):
+            parsed(line.split())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

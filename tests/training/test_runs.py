@@ -12,11 +12,13 @@ import pytest
 import torch
 from drawing import drawn_recipe, figures, told_to_stop, trained
 
+from mien.cli.train import wanted_recipe
 from mien.data.manifest import Manifest
 from mien.errors import TrainingError
 from mien.evaluation.metrics import score
 from mien.evaluation.tables import read_predictions
 from mien.models.weights import load_weights
+from mien.recipe import load_recipe, recipe_text
 from mien.report.tables import percent
 from mien.training import ending, loop
 from mien.training.fit import fit
@@ -182,3 +184,15 @@ print(before, faults(10))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert after < 0.1 * before
+
+
+def test_a_recipes_name_alone_resumes_with_the_settings_of_the_run(tmp_path):
+    begun = load_recipe("drawn", ["optimizer.lr=0.02", "schedule.epochs=7"])
+    (tmp_path / "recipe.yaml").write_text(recipe_text(begun))
+    assert wanted_recipe("drawn", (), tmp_path) == begun
+    assert wanted_recipe("drawn", ["seed=1"], tmp_path) == load_recipe("drawn", ["seed=1"])
+    assert wanted_recipe("ferplus-nano", (), tmp_path) == load_recipe("ferplus-nano")
+    assert wanted_recipe("drawn", ()) == wanted_recipe("drawn", (), tmp_path / "nothing") == load_recipe("drawn")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(recipe_text(load_recipe("drawn")))
+    assert wanted_recipe(str(mine), (), tmp_path) == load_recipe("drawn")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mien.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from mien.recipe import DetectorRecipe, Recipe
 
 
 def train(
@@ -48,9 +51,9 @@ def train(
 ) -> None:
     """Train a recipe. The run folder keeps the resolved recipe, checkpoints, metrics and weights."""
     from mien.errors import ConfigError
-    from mien.recipe import DetectorRecipe, load_recipe
+    from mien.recipe import DetectorRecipe
 
-    chosen = load_recipe(recipe, settings or ())
+    chosen = wanted_recipe(recipe, settings or (), out if resume else None)
     try:
         from mien.training.face import fit_detector
         from mien.training.fit import fit
@@ -72,6 +75,18 @@ def train(
         second = out / "auxiliary.safetensors"
         other = f"\nsecond head: {second}" if second.is_file() else ""
         print(f"weights: {weights}{other}{report}\nnext: mien export {out} --out {chosen.name}.onnx")
+
+
+def wanted_recipe(name: str, settings: Sequence[str], resumed: Path | None = None) -> Recipe | DetectorRecipe:
+    """The recipe as asked for; that of the resumed run, where nothing but its recipe's name in the package is given."""
+    from mien.recipe import load_recipe, recipe_names
+
+    written = None if resumed is None else resumed / "recipe.yaml"
+    if written is not None and not settings and name in recipe_names() and written.is_file():
+        begun = load_recipe(written)
+        if begun.name == name:
+            return begun
+    return load_recipe(name, settings)
 
 
 def tell(line: str) -> None:

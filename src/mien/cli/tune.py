@@ -32,10 +32,10 @@ def tune(
     from rich.console import Console
     from rich.table import Table
 
-    from mien.cli.train import tell, track
-    from mien.recipe import DetectorRecipe, load_recipe
+    from mien.cli.train import tell, track, wanted_recipe
+    from mien.recipe import DetectorRecipe
 
-    chosen = load_recipe(recipe, settings or ())
+    chosen = wanted_recipe(recipe, settings or (), out if resume else None)
     if isinstance(chosen, DetectorRecipe):
         raise ConfigError(f"{chosen.name}: a detector's recipe; tune searches recipes of expressions")
     try:
@@ -53,10 +53,9 @@ def tune(
             for n in names
         ]
         table.add_row(str(one.number), one.state, f"{one.value:.4f}" if one.value == one.value else "-", *cells)
+    places = " ".join(f"--data {place}" for place in data)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    print(
-        f"best: {out / 'best.yaml'}\nnext: mien train {out / 'best.yaml'} --data {data[0]} --out runs/{chosen.name}-tuned"
-    )
+    print(f"best: {out / 'best.yaml'}\nnext: mien train {out / 'best.yaml'} {places} --out runs/{chosen.name}-tuned")
 
 
 def _less(monitor: str) -> bool:

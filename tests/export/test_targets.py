@@ -56,7 +56,7 @@ def test_the_flagship_in_every_float_form(name, mien, tmp_path):
     assert spec.metrics == read_spec(SMALL).metrics
     assert spec.precision == TARGETS[name].precision
     size = sum(file.stat().st_size for file in tmp_path.glob("m.*"))
-    assert size == pytest.approx(SMALL.stat().st_size * (0.5 if "fp16" in name else 1), rel=0.06)
+    assert size == pytest.approx(SMALL.stat().st_size * (1 if "fp16" in name else 2), rel=0.06)  # it ships in half
     chips = np.random.default_rng(1).uniform(0, 255, (3, 3, 48, 48)).astype(np.float32)
     for a, b in zip(open_session(place, 1).run(chips), OnnxSession(SMALL, 1).run(chips), strict=True):
         assert np.allclose(a, b, atol=TARGETS[name].allowed.largest)
@@ -68,7 +68,7 @@ def test_the_flagship_in_int8_computes_with_eight_bits_between_stem_and_heads(ro
     assert made.difference.flipped <= 2
     assert (made.spec.precision, made.spec.quantized_on) == ("int8", f"drawn, {LEAST} faces")
     assert made.spec.metrics == {}  # they were the float model's
-    assert made.files[0].stat().st_size < 0.3 * SMALL.stat().st_size
+    assert made.files[0].stat().st_size < 0.6 * SMALL.stat().st_size  # which is in half precision
     graph = onnx.load(made.files[0]).graph
     rounded = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
@@ -163,7 +163,7 @@ def _usable():
 
 
 def test_operators_that_tensorrt_lacks_are_named(tmp_path):
-    model = onnx.load(SMALL)
+    model = onnx.load(make(SMALL, target("onnx"), tmp_path, "whole").files[0])
     last = model.graph.node[-1]
     last.input[1] = "stirred"
     model.graph.node.insert(0, onnx.helper.make_node("Hardmax", ["means"], ["stirred"]))

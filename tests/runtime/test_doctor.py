@@ -60,7 +60,7 @@ def test_this_installation_is_well(mien):
     code, out, _ = mien("doctor")
     assert code == 0, out
     for words in (
-        "ferplus-small: 7.03 MB",
+        "ferplus-small: 3.53 MB",
         "mien-face",
         "yunet: not here; mien models pull yunet",
         "chosen: ",

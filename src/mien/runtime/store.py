@@ -61,7 +61,7 @@ ENTRIES: dict[str, Entry] = {
         kind="expression",
         file="ferplus-small-int8.onnx",
         licence="Apache-2.0 (see its card)",
-        about="ferplus-small in eight bits: a quarter of the size, faster on processors with VNNI or AMX; inside the package",
+        about="ferplus-small in eight bits: half the size, faster on processors with VNNI or AMX; inside the package",
     ),
     "ferplus-nano-int8": Entry(
         name="ferplus-nano-int8",

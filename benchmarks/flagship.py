@@ -39,7 +39,9 @@ MODELS = (
     "ferplus-nano",
     "ferplus-nano-int8",
     "fer2013-small",
+    "fer2013-small-int8",
     "fer2013-nano",
+    "fer2013-nano-int8",
 )
 Seen = tuple[np.ndarray, Face]  # an RGB picture and a face in it
 

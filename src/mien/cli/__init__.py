@@ -26,6 +26,7 @@ VERBS = {
     "page": "page",
     "train": "train",
     "tune": "tune",
+    "soup": "soup",
     "show": "show",
     "runs": "show",
     "export": "export",

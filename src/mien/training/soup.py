@@ -1,0 +1,168 @@
+"""Several runs of one network as one: the average of their weights.
+
+After Wortsman et al. 2022, "Model soups" (arXiv:2203.05482): networks that learned on from common weights can be averaged, and the average costs no more to
+ask than one of them. Of runs that began apart it is worth nothing; hence the figures beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import mien
+from mien.data.manifest import Manifest
+from mien.errors import ConfigError, DataError
+from mien.evaluation.metrics import Scores, score
+from mien.files import check_free
+from mien.models.network import Network
+from mien.models.weights import load_weights, save_weights
+from mien.recipe import Recipe, load_recipe
+from mien.spec import ModelSpec
+from mien.training.augment import centre
+from mien.training.chips import two_sides
+from mien.training.dataset import ChipDataset
+from mien.training.ending import held_predictions, held_temperature
+from mien.training.origins import learned_rows
+
+__all__ = ["Soup", "soup"]
+
+#: Chips that the norms' statistics are taken from.
+_SOME = 4096
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Soup:
+    """path: the weights file.  held: the rows that the first run held out.  scores: of each run and of the average, on these."""
+
+    path: Path
+    held: int
+    scores: dict[str, Scores]
+
+
+def soup(
+    runs: Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    shares: Sequence[float] | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Soup:
+    """Average the weights of finished runs into one weights file, with the norms' statistics and the temperature anew.
+
+    runs: two or more run folders of the same network, labels and crop. The first one's chips give the statistics, its held-out rows
+        temperature and scores.
+    out: the file, a .safetensors.  shares: of each run, in their order; alike by default. They are scaled to a sum of one.
+    Raises ConfigError: fewer than two runs, other networks, shares that are not one positive number a run; DataError: no chips in the
+    first run; ModelNotFound, ModelError, OutputError.
+    """
+    folders, place = [Path(run) for run in runs], Path(out)
+    if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigError("soup: expected two or more different runs")
+    if place.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: expected a file that ends in .safetensors")
+    weighed = _shares(shares, len(folders))
+    check_free(place, overwrite)
+    torch.set_num_threads(threads or torch.get_num_threads())
+    members = [load_weights(folder / "weights.safetensors") for folder in folders]
+    _check_alike(folders, [spec for _, spec in members])
+    learn, rows = _sides(folders[0])
+    known = len(set(rows.ids) & set().union(*(learned_rows(folder) for folder in folders)))
+    if known:
+        tell(
+            f"{known:,} of the {len(rows):,} held-out rows have taught one of the runs: figures on them flatter, the temperature comes out too low"
+        )
+    held, border = ChipDataset(rows), learn.header.crop.border if learn.header.crop else 0
+    mixed = _averaged([network for network, _ in members], weighed)
+    _norms_anew(mixed, centre(ChipDataset(learn).chips[:: max(1, len(learn) // _SOME)], border).contiguous())
+    first = members[0][1]
+    temperature = held_temperature(mixed, held, border) if first.expression else 1.0
+    spec = msgspec.structs.replace(
+        first,
+        temperature=temperature,
+        trained_on=(*first.trained_on, *_said(folders, weighed)),
+        made_by=f"mien {mien.__version__}, mien soup of {len(folders)} runs",
+        metrics={},
+    )
+    asked = [*zip(map(str, folders), members, strict=True), (place.name, (mixed, spec))]
+    scores = {name: _scored(network, spec, held, rows, border) for name, (network, spec) in asked}
+    save_weights(place, mixed, spec, overwrite)
+    return Soup(place, len(rows), scores)
+
+
+def _shares(shares: Sequence[float] | None, count: int) -> list[float]:
+    given = [1.0] * count if shares is None else list(shares)
+    if len(given) != count or not all(np.isfinite(share) and share > 0 for share in given):
+        raise ConfigError(f"--shares: expected {count} positive numbers, one for each run")
+    return [share / sum(given) for share in given]
+
+
+def _check_alike(folders: Sequence[Path], specs: Sequence[ModelSpec]) -> None:
+    for folder, spec in zip(folders[1:], specs[1:], strict=True):
+        for what in ("labels", "crop", "network", "affect"):
+            if getattr(spec, what) != getattr(specs[0], what):
+                raise ConfigError(
+                    f"{folder}: has another {what} than {folders[0]}; only runs of one network can be averaged"
+                )
+
+
+def _sides(folder: Path) -> tuple[Manifest, Manifest]:
+    chips = folder / "chips.parquet"
+    if not chips.is_file():
+        raise DataError(f"{folder}: its chips.parquet is gone, which the average needs; give a run that has it first")
+    recipe = load_recipe(folder / "recipe.yaml")
+    assert isinstance(recipe, Recipe)
+    return two_sides(Manifest.read(chips), recipe)
+
+
+def _averaged(networks: Sequence[Network], shares: Sequence[float]) -> Network:
+    """A network with the weighted means of all tensors of numbers with a point; the others are the first one's."""
+    states = [network.state_dict() for network in networks]
+    mixed: dict[str, Tensor] = {}
+    for name, value in states[0].items():
+        if value.is_floating_point():
+            mixed[name] = torch.stack([s[name] * share for s, share in zip(states, shares, strict=True)]).sum(0)
+        else:
+            mixed[name] = value.clone()
+    result = copy.deepcopy(networks[0])
+    result.load_state_dict(mixed)
+    return result.eval()
+
+
+def _norms_anew(network: Network, chips: Tensor) -> None:
+    """Batch norms' statistics from these chips: those of averaged weights are not the average of theirs."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    with torch.no_grad():
+        for part in chips.split(_AT_ONCE):
+            network(part)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def _said(folders: Sequence[Path], shares: Sequence[float]) -> list[str]:
+    said = []
+    for folder, share in zip(folders, shares, strict=True):
+        digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+        said.append(f"averaged from {folder.name} (share {share:.3g}), sha256 {digest[:16]}")
+    return said
+
+
+def _scored(network: Network, spec: ModelSpec, held: ChipDataset, rows: Manifest, border: int) -> Scores:
+    return score(held_predictions(network, spec, held, rows.ids, border), rows)

@@ -87,6 +87,7 @@ def test_every_command_on_a_page_is_one(page):
 
 
 def test_a_wrong_command_is_found():
+    assert len(list(commands(PAGES[0].read_text()))) > 20
     for line in ("predict a.jpg --shine", "evaluate x", "pedict a.jpg", "predict a.jpg --min-size big"):
         with pytest.raises(UsageError):
             parsed(line.split())

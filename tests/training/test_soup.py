@@ -60,11 +60,35 @@ def test_a_run_averaged_with_its_copy_is_that_run(pair, tmp_path):
     shutil.copytree(pair[0], tmp_path / "copy")
     made = soup([pair[0], tmp_path / "copy"], tmp_path / "same.safetensors", threads=1)
     first, both = tensors(pair[0] / "weights.safetensors"), tensors(made.path)
-    kernels = [name for name in first if first[name].ndim > 1]
-    assert all(torch.allclose(first[name], both[name], atol=1e-6) for name in kernels)
+    assert all(
+        torch.allclose(first[name], both[name], atol=1e-6) for name in first
+    )  # norms that agree keep their statistics
+
+
+def test_the_spec_knows_all_that_taught_any_of_them(pair, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(pair[1], other)
+    network, spec = load_weights(other / "weights.safetensors")
+    changed = msgspec.structs.replace(
+        spec,
+        licence=f"{spec.licence}; elsewhere: theirs alone",
+        trained_on=(*spec.trained_on, "elsewhere, train split"),
+        network={**spec.network, "dropout": 0.3, "pretrained": True, "freeze": 1},
+    )
+    save_weights(other / "weights.safetensors", network, changed, overwrite=True)
+    mixed = load_weights(soup([pair[0], other], tmp_path / "s.safetensors", threads=1).path)[1]
+    first = load_weights(pair[0] / "weights.safetensors")[1]
+    assert mixed.licence == f"{first.licence}; elsewhere: theirs alone"
+    assert {*first.trained_on, "elsewhere, train split"} < set(mixed.trained_on)
+    assert any(line.startswith("began with") for line in mixed.trained_on)
+    assert mixed.network == first.network
 
 
 def test_the_command_tells_and_its_file_becomes_a_model(pair, tmp_path, mien):
+    assert mien("soup", *pair, "--out", "s.safetensors", "--shares", "half")[::2] == (
+        2,
+        "mien: error: --shares half: expected numbers with commas, such as 0.7,0.3\n",
+    )
     code, out, err = mien("soup", *pair, "--out", "s.safetensors", "--shares", "0.5,0.5", "--threads", "1")
     assert code == 0, err
     assert "macro recall" in out
@@ -101,11 +125,13 @@ def test_other_networks_and_runs_without_their_chips_are_told(pair, tmp_path):
     network, spec = load_weights(other / "weights.safetensors")
     turned = msgspec.structs.replace(spec, labels=tuple(reversed(spec.labels)))
     save_weights(other / "weights.safetensors", network, turned, overwrite=True)
-    with pytest.raises(ConfigError, match=f"{other}: has another labels than {pair[0]}"):
+    with pytest.raises(ConfigError, match=f"{other}: labels is .*, of {pair[0]} neutral, "):
         soup([pair[0], other], tmp_path / "s.safetensors", threads=1)
     save_weights(other / "weights.safetensors", network, spec, overwrite=True)
     (other / "chips.parquet").unlink()
-    soup([pair[0], other], tmp_path / "s.safetensors", threads=1)  # the first one's are enough
+    said: list[str] = []
+    soup([pair[0], other], tmp_path / "s.safetensors", threads=1, tell=said.append)  # the first one's are enough
+    assert [f"{other}: its chips are gone" in line for line in said] == [True]
     with pytest.raises(DataError, match="its chips.parquet is gone"):
         soup([other, pair[0]], tmp_path / "t.safetensors", threads=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,14 +38,14 @@ def soup(
     made = cook(runs, out, numbers, threads, overwrite, tell)
     table = Table("weights", "accuracy", "macro recall", "NLL", "ECE", "CCC valence, arousal")
     for name, found in made.scores.items():
-        one, affect = found.expression, found.affect
+        one, affect = (None, None) if found is None else (found.expression, found.affect)
         cells = (
             ["-"] * 4
             if one is None
             else [percent(one.accuracy), percent(one.macro_recall), f"{one.nll:.3f}", percent(one.ece)]
         )
         table.add_row(name, *cells, "-" if affect is None else f"{affect.ccc[0]:.3f}, {affect.ccc[1]:.3f}")
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     print(
         f"on the {made.held:,} rows that {runs[0]} held out\nweights: {out}\nnext: mien export {out} --out {out.with_suffix('.onnx')}"
     )

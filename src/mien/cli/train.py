@@ -28,7 +28,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, on top of the recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with an unfinished run.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with an unfinished run; a recipe's name alone takes the run's own settings.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
     init: Annotated[
         Path | None,

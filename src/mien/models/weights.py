@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,8 +51,10 @@ def load_weights(path: str | PathLike[str]) -> tuple[Network, ModelSpec]:
     """The network, in evaluation mode, and its spec. Raises ModelNotFound, ModelError."""
     tensors, text = _read(Path(path))
     spec = decode_spec(text, str(path))
-    network = build_network(strict(spec.network, NetworkSection, "network"), LabelSet(spec.labels), spec.crop)
-    return _filled(network, tensors, path), spec
+    section = msgspec.structs.replace(
+        strict(spec.network, NetworkSection, "network"), pretrained=False
+    )  # these are its weights
+    return _filled(build_network(section, LabelSet(spec.labels), spec.crop), tensors, path), spec
 
 
 def load_detector(path: str | PathLike[str]) -> tuple[FaceNetwork, DetectorSpec]:

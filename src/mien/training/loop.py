@@ -121,7 +121,9 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: 
     if resume and not written.is_file():
         raise OutputError(f"{folder}: no run to resume here (no recipe.yaml)")
     if resume and _unsaid(load_recipe(written)) != _unsaid(recipe):
-        raise ConfigError(f"{written}: the run was started with another recipe; resume it with its own")
+        raise ConfigError(
+            f"{written}: the run was started with another recipe; give that recipe's name alone, or the same file and --set again"
+        )
     if resume and _older(written, recipe):
         raise ConfigError(
             f"{written}: begun by an older mien, whose seed chose the held-out rows; end it with that one, or begin anew"

@@ -26,7 +26,8 @@ from mien.files import check_free
 from mien.models.network import Network
 from mien.models.weights import load_weights, save_weights
 from mien.recipe import Recipe, load_recipe
-from mien.spec import ModelSpec
+from mien.sections import NetworkSection
+from mien.spec import ModelSpec, strict
 from mien.training.augment import centre
 from mien.training.chips import two_sides
 from mien.training.dataset import ChipDataset
@@ -42,11 +43,12 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Soup:
-    """path: the weights file.  held: the rows that the first run held out.  scores: of each run and of the average, on these."""
+    """path: the weights file.  held: the rows that the first run held out.  scores: of each run and of the average, on these; None where
+    these have neither labels nor affect that it answers."""
 
     path: Path
     held: int
-    scores: dict[str, Scores]
+    scores: dict[str, Scores | None]
 
 
 def soup(
@@ -59,7 +61,7 @@ def soup(
 ) -> Soup:
     """Average the weights of finished runs into one weights file, with the norms' statistics and the temperature anew.
 
-    runs: two or more run folders of the same network, labels and crop. The first one's chips give the statistics, its held-out rows
+    runs: two or more run folders of the same network (but for dropout and frozen stages), labels and crop. The first one's chips give the statistics, its held-out rows
         temperature and scores.
     out: the file, a .safetensors.  shares: of each run, in their order; alike by default. They are scaled to a sum of one.
     Raises ConfigError: fewer than two runs, other networks, shares that are not one positive number a run; DataError: no chips in the
@@ -76,20 +78,17 @@ def soup(
     members = [load_weights(folder / "weights.safetensors") for folder in folders]
     _check_alike(folders, [spec for _, spec in members])
     learn, rows = _sides(folders[0])
-    known = len(set(rows.ids) & set().union(*(learned_rows(folder) for folder in folders)))
-    if known:
-        tell(
-            f"{known:,} of the {len(rows):,} held-out rows have taught one of the runs: figures on them flatter, the temperature comes out too low"
-        )
+    _tell_known(folders, rows, tell)
     held, border = ChipDataset(rows), learn.header.crop.border if learn.header.crop else 0
     mixed = _averaged([network for network, _ in members], weighed)
-    _norms_anew(mixed, centre(ChipDataset(learn).chips[:: max(1, len(learn) // _SOME)], border).contiguous())
-    first = members[0][1]
-    temperature = held_temperature(mixed, held, border) if first.expression else 1.0
+    some = learn.take(np.linspace(0, len(learn) - 1, min(len(learn), _SOME)).astype(int))
+    _norms_anew(mixed, [network for network, _ in members], ChipDataset(some).chips, border)
+    specs = [spec for _, spec in members]
     spec = msgspec.structs.replace(
-        first,
-        temperature=temperature,
-        trained_on=(*first.trained_on, *_said(folders, weighed)),
+        specs[0],
+        temperature=held_temperature(mixed, held, border) if specs[0].expression else 1.0,
+        licence="; ".join(dict.fromkeys(part for one in specs for part in one.licence.split("; "))),
+        trained_on=(*dict.fromkeys(line for one in specs for line in one.trained_on), *_said(folders, weighed)),
         made_by=f"mien {mien.__version__}, mien soup of {len(folders)} runs",
         metrics={},
     )
@@ -97,6 +96,22 @@ def soup(
     scores = {name: _scored(network, spec, held, rows, border) for name, (network, spec) in asked}
     save_weights(place, mixed, spec, overwrite)
     return Soup(place, len(rows), scores)
+
+
+def _tell_known(folders: Sequence[Path], rows: Manifest, tell: Callable[[str], None]) -> None:
+    """Which held-out rows taught a run, as far as can be known."""
+    learned = [learned_rows(folder) for folder in folders]
+    for folder, ids in zip(folders, learned, strict=True):
+        if not ids:
+            tell(
+                f"{folder}: its chips are gone or not those of its recipe: nobody knows whether the held-out rows taught it"
+            )
+    known = len(set(rows.ids) & set().union(*learned))
+    if known:
+        tell(
+            f"{known:,} of the {len(rows):,} held-out rows have taught one of the runs: figures on them flatter, the "
+            "temperature comes out too low"
+        )
 
 
 def _shares(shares: Sequence[float] | None, count: int) -> list[float]:
@@ -107,12 +122,21 @@ def _shares(shares: Sequence[float] | None, count: int) -> list[float]:
 
 
 def _check_alike(folders: Sequence[Path], specs: Sequence[ModelSpec]) -> None:
+    """Raises ConfigError: labels, crop, affect, or what a network is made of differ."""
+    first = _made_of(specs[0])
     for folder, spec in zip(folders[1:], specs[1:], strict=True):
-        for what in ("labels", "crop", "network", "affect"):
-            if getattr(spec, what) != getattr(specs[0], what):
+        for what, value in _made_of(spec).items():
+            if value != first[what]:
                 raise ConfigError(
-                    f"{folder}: has another {what} than {folders[0]}; only runs of one network can be averaged"
+                    f"{folder}: {what} is {value}, of {folders[0]} {first[what]}; only runs of one network can be averaged"
                 )
+
+
+def _made_of(spec: ModelSpec) -> dict[str, object]:
+    section = strict(spec.network, NetworkSection, "network")
+    plain = msgspec.structs.replace(section, pretrained=False, dropout=0.0, freeze=0, unfreeze=0)
+    parts = {f"network.{name}": value for name, value in msgspec.structs.asdict(plain).items()}
+    return {"labels": ", ".join(spec.labels), "crop": spec.crop, "affect": spec.affect} | parts
 
 
 def _sides(folder: Path) -> tuple[Manifest, Manifest]:
@@ -138,19 +162,25 @@ def _averaged(networks: Sequence[Network], shares: Sequence[float]) -> Network:
     return result.eval()
 
 
-def _norms_anew(network: Network, chips: Tensor) -> None:
-    """Batch norms' statistics from these chips: those of averaged weights are not the average of theirs."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
+def _norms_anew(network: Network, members: Sequence[Network], chips: Tensor, border: int) -> None:
+    """Statistics of the batch norms from these chips: those of averaged weights are not the average of theirs. Norms that are the
+    same in all members (of frozen stages) keep theirs."""
+    others = [dict(member.named_buffers()) for member in members]
+    norms = [
+        norm
+        for name, norm in network.named_modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        and not all(torch.equal(other[f"{name}.running_var"], others[0][f"{name}.running_var"]) for other in others)
+    ]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    with torch.no_grad():
-        for part in chips.split(_AT_ONCE):
-            network(part)
+    if norms:
+        with torch.no_grad():
+            for part in torch.tensor_split(chips, -(-len(chips) // _AT_ONCE)):
+                network(centre(part, border))
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
     network.eval()
@@ -164,5 +194,9 @@ def _said(folders: Sequence[Path], shares: Sequence[float]) -> list[str]:
     return said
 
 
-def _scored(network: Network, spec: ModelSpec, held: ChipDataset, rows: Manifest, border: int) -> Scores:
-    return score(held_predictions(network, spec, held, rows.ids, border), rows)
+def _scored(network: Network, spec: ModelSpec, held: ChipDataset, rows: Manifest, border: int) -> Scores | None:
+    said = held_predictions(network, spec, held, rows.ids, border)
+    try:
+        return score(said, rows)
+    except DataError:  # no held-out row has what the network answers
+        return None

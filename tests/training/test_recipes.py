@@ -56,7 +56,7 @@ PARAMETERS = {
     "fer2013-cnn": 51_933_223,
     "fer2013-fcn": 428_135,
     "fer2013-mlp": 154_148_871,
-    "fer2013-nano": 287_607,
+    "fer2013-nano": 407_719,
     "fer2013-resnet101": 42_514_503,
     "fer2013-resnet34": 21_288_263,
     "fer2013-resnet50": 23_522_375,
@@ -66,7 +66,7 @@ PARAMETERS = {
     "fer2013-visformer_small": 39_455_975,
     "fer2013-vit_base_patch16_224": 85_804_039,
     "fer2013-vit_base_r50_s16_224": 97_895_495,
-    "ferplus-nano": 287_704,
+    "ferplus-nano": 407_832,
     "ferplus-small": 1_756_784,
 }
 

@@ -57,8 +57,8 @@ def _kill_the_last(tmp_path, killed, blocks=5, patience=120.0):
         if time.monotonic() > until:
             return
         time.sleep(0.05)
-    (tmp_path / "pipe.png").unlink()
-    (tmp_path / "pipe.png").write_bytes(encoded(30))
+    (tmp_path / "whole.png").write_bytes(encoded(30))
+    (tmp_path / "whole.png").replace(tmp_path / "pipe.png")  # at once: an actor that is late must not see half of it
     for actor in _actors(tmp_path):
         killed.append(actor)
         os.kill(actor, signal.SIGKILL)

@@ -54,7 +54,7 @@ ENTRIES: dict[str, Entry] = {
         kind="expression",
         file="ferplus-nano.onnx",
         licence="Apache-2.0 (see its card)",
-        about="the same, a quarter of the work: for crowds, phones, browsers; inside the package",
+        about="the same, a third of the work: for crowds, phones, browsers; inside the package",
     ),
     "ferplus-small-int8": Entry(
         name="ferplus-small-int8",

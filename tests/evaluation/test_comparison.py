@@ -128,6 +128,21 @@ def test_affect_alone_is_compared_by_ccc(three):
     assert check_page(comparison_page(found, "mien compare")).text.count("CCC valence") >= 2
 
 
+def test_better_valence_and_worse_arousal_is_no_real_difference(three):
+    drawn = three[0]
+    silent = np.full((len(drawn), 8), np.nan)
+    rng = np.random.default_rng(0)
+    told = [
+        Predictions(drawn.labels, drawn.ids, silent, np.clip(drawn.affect() + rng.normal(0, by, (200, 2)), -1, 1))
+        for by in ((0.1, 0.8), (0.8, 0.05))
+    ]
+    judged = [judge(name, one, drawn, draws=20) for name, one in zip("ab", told, strict=True)]
+    duel = compare_models(judged, told, [drawn] * 2, count=50).duels[0]
+    (low, high), (least, most) = (duel.intervals[name] for name in ("valence ccc", "arousal ccc"))
+    assert (low > 0 and most < 0) or (high < 0 and least > 0)
+    assert not duel.real
+
+
 def test_the_page_and_the_text_say_who_leads(three):
     found = three[3]
     html = comparison_page(found, "mien compare a b")

@@ -3,18 +3,20 @@
 import json
 from pathlib import Path
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
 
 from builders import a_run
-from mien.data.manifest import Manifest
+from mien.data.manifest import Header, Manifest, Sample, make_manifest
 from mien.data.split import project
 from mien.data.synthetic import synthetic
 from mien.evaluation.judgement import copies_in_training, coverage, judge
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.slices import slice_rows
 from mien.export.onnx import export_onnx
+from mien.labels import LabelSet
 from mien.report.judged import judgement_page, judgement_text
 from pages import check_page
 
@@ -29,6 +31,10 @@ def answers(manifest: Manifest, right: float, seed: int = 0) -> Predictions:
     p = np.repeat(((1 - sure) / (c - 1))[:, None], c, axis=1)
     p[np.arange(len(truth)), said] = sure
     return Predictions(manifest.labels, manifest.ids, p, np.clip(manifest.affect() + 0.1, -1, 1))
+
+
+def chip(level: int) -> bytes:
+    return cv2.imencode(".png", np.full((24, 24, 3), level, np.uint8))[1].tobytes()
 
 
 @pytest.fixture
@@ -53,6 +59,16 @@ def test_a_judgement_has_intervals_and_a_second_score(drawn):
     assert low <= found.scores.affect.ccc[0] <= high
     everything = judge("m", answers(drawn, 0.8), drawn, set(drawn.ids), draws=10)
     assert everything.without_copies is None
+
+
+def test_copies_of_all_labelled_rows_leave_the_judgement_whole():
+    labels = LabelSet(("happiness", "sadness"))
+    rows = [Sample(f"r{i}", chip(i), labels.onehot("sadness") if i < 40 else None) for i in range(60)]
+    manifest = make_manifest(rows, Header(source="drawn", labels=labels.names))
+    said = Predictions(labels, manifest.ids, np.full((60, 2), 0.5), np.full((60, 2), np.nan))
+    found = judge("m", said, manifest, {f"r{i}" for i in range(40)}, draws=10)
+    assert found.scores.expression.rows == 40
+    assert (found.copies, found.without_copies) == (40, None)
 
 
 def test_coverage_falls_as_confidence_rises():

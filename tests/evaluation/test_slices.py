@@ -10,6 +10,7 @@ from mien.errors import DataError
 from mien.evaluation.predictions import Predictions
 from mien.evaluation.slices import column, grouped, slice_rows
 from mien.labels import LabelSet
+from mien.report.tables import slice_words
 
 LABELS = LabelSet(("happiness", "sadness"))
 
@@ -106,6 +107,51 @@ def test_several_columns_are_corrected_for():
     assert among["gender"].gap.p == alone.gap.p
     assert among["gender"].gap.adjusted >= alone.gap.adjusted
     assert among["brightness"].unit
+
+
+def test_gaps_are_between_groups_that_have_labels_enough():
+    """Rows with affect alone say nothing of accuracy."""
+    groups = ["a"] * 40 + ["b"] * 40 + ["c"] * 40
+    rng = np.random.default_rng(0)
+    affect = [tuple(row) for row in rng.uniform(-1, 1, (120, 2))]
+    samples = [
+        Sample(
+            f"r{i}",
+            png(i),
+            LABELS.onehot("happiness") if i < 80 or i > 117 else None,
+            valence=affect[i][0],
+            arousal=affect[i][1],
+            facts={"gender": group},
+        )
+        for i, group in enumerate(groups)
+    ]
+    manifest = make_manifest(samples, Header(source="drawn", labels=LABELS.names))
+    said = np.tile([0.9, 0.1], (120, 1))
+    said[118:] = [0.1, 0.9]
+    predictions = Predictions(LABELS, manifest.ids, said, np.array(affect) * 0.9)
+    one = slice_rows(predictions, manifest, ["gender"], draws=10)[0]
+    assert [(part.name, part.labelled, part.enough) for part in one.groups] == [
+        ("a", 40, True),
+        ("b", 40, True),
+        ("c", 2, True),
+    ]
+    assert one.gap.difference == 0
+    blind = make_manifest(
+        [
+            Sample(f"r{i}", png(i), valence=affect[i][0], arousal=affect[i][1], facts={"gender": groups[i]})
+            for i in range(120)
+        ],
+        Header(source="drawn", labels=LABELS.names),
+    )
+    alone = slice_rows(predictions, blind, ["gender"], draws=10)[0]
+    assert alone.gap is None
+    assert slice_words(alone) == "No row has a label: gaps are looked for in accuracy alone."
+
+
+def test_large_numbers_become_quarters_too():
+    rows = grouped([str(1_700_000_000 + i) for i in range(40)])
+    assert [len(part) for part in rows.values()] == [10, 10, 10, 10]
+    assert next(iter(rows)) == "1700000000 to 1700000009"
 
 
 def test_numbers_become_quarters_and_words_groups():

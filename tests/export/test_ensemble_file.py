@@ -17,7 +17,9 @@ from mien.export import ensemble as module
 from mien.export.ensemble import export_ensemble
 from mien.export.onnx import export_onnx
 from mien.labels import LabelSet, affect_means
+from mien.report.card import _passes
 from mien.runtime.sessions import OnnxSession, read_spec
+from mien.runtime.store import model_file
 from mien.spec import CropSpec
 
 
@@ -129,6 +131,35 @@ def test_choosing_on_the_rows_that_judge_is_said(here):
     assert code == 0
     assert "CAUTION" not in out
     assert "gain over the best member here" in out
+
+
+def test_a_file_tells_no_figures_that_it_does_not_reach(here):
+    """Averaged views are no part of the file."""
+    words = (
+        "ensemble",
+        "m0.onnx",
+        "m1.onnx",
+        "--data",
+        "d.parquet",
+        "--split",
+        "test",
+        "--overwrite",
+        "--out",
+        "e.onnx",
+    )
+    assert here(*words)[0] == 0
+    assert len(read_spec("e.onnx").metrics) == 3
+    assert here(*words, "--tta", "flip")[0] == 0
+    assert read_spec("e.onnx").metrics == {}
+
+
+def test_a_file_is_as_coarse_as_its_coarsest_member(tmp_path):
+    members = [model_file("ferplus-nano"), model_file("ferplus-nano-int8")]
+    export_ensemble(members, [1, 1], tmp_path / "e.onnx")
+    spec = read_spec(tmp_path / "e.onnx")
+    assert spec.precision == "int8"
+    assert spec.quantized_on
+    assert _passes(spec) == "The answers of 2 members, averaged inside the graph"
 
 
 @pytest.mark.parametrize(

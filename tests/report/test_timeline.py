@@ -134,6 +134,33 @@ def test_episodes_for_other_programs(table, tmp_path):
     assert {row["code"] for row in project["behaviors_conf"].values()} == set(LABELS)
 
 
+def test_every_fiftieth_frame_covers_the_whole_time(tmp_path):
+    path = tmp_path / "t.csv"
+    with TableSink(path, LABELS, image="a.mp4", model="tiny", smoothing=0.0) as sink:
+        for i in range(30):
+            sink.write(
+                Frame(IMAGE, 50 * i, 2.0 * i), [a_face(expression=an_expression("anger", 0.7, -0.4, 0.5), track=1)]
+            )
+    found = read_timeline(path)
+    assert found.filled == found.end == found.people[0].seen == 60
+    assert found.people[0].lasted.tolist() == [2.0] * 30
+
+
+def test_pictures_have_no_gap_where_the_face_was_read():
+    """Frames of a changing rate: the long ones fill every bin that they last in, by their time."""
+    lasted = np.tile([0.033, 0.033, 0.033, 0.1], 25)
+    seconds = np.cumsum(lasted) - lasted
+    happy = np.tile([0.0, 0, 0, 1], 25)
+    person = a_person(seconds, happy)
+    person = Person(1, person.seconds, person.probabilities, person.affect, person.boxes, lasted)
+    bins = binned(person, 0.0, float(lasted.sum()), 0.033)
+    assert len(bins.there) > 140
+    assert bins.there.all()
+    assert bins.mean[:, LABELS.index("happiness")].mean() == pytest.approx(100 / 199, abs=1e-6)
+    held = Person(1, seconds[:40], person.probabilities[:40], person.affect[:40], person.boxes[:40], lasted[:40])
+    assert not binned(held, 0.0, float(lasted.sum()), 0.033).there[70:].any()
+
+
 def test_pictures_hide_no_peak():
     """An hour in 480 steps: the one frame that is happy is still in the range, and the mean is of all rows."""
     happy = np.zeros(36_000)

@@ -117,7 +117,7 @@ def test_a_wall_of_three_hundred_is_found(photo, yunet_file):
 @pytest.mark.parametrize("shape", [(10_000, 12_000), (500, 20_000), (1, 2_000_000), (48, 48)])
 def test_however_small_the_faces_asked_for_the_look_is_bounded(shape, yunet_file):
     detector = GridDetector(yunet_file, 1, min_size=1)
-    scale = detector._scale(shape)
+    scale = max(detector._scales(shape))
     assert shape[0] * shape[1] * scale**2 <= 4096 * 3072 * 1.001
     assert max(shape) * scale <= 16_384
 
@@ -143,7 +143,16 @@ def test_the_shipped_detector_on_odd_pictures(ours):
     for plain in (checkerboard, np.full((480, 640), 128, np.uint8), np.zeros((1, 1), np.uint8)):
         assert ours(np.repeat(plain[..., None], 3, axis=2)) == []
     for shape in [(10_000, 12_000), (500, 20_000), (1, 2_000_000)]:
-        assert shape[0] * shape[1] * ours._scale(shape) ** 2 <= 4096 * 3072
+        assert shape[0] * shape[1] * max(ours._scales(shape)) ** 2 <= 4096 * 3072
+
+
+@pytest.mark.parametrize("name", ["portrait_1.jpg", "portrait_2.jpg", "group_selfie.jpg"])
+def test_large_faces_stay_whole_where_small_ones_are_asked_for(ours, test_data, name):
+    image = read_image(test_data / "photos" / name)
+    close = GridDetector(fetch(ENTRIES["mien-face"]), 1, min_size=20)
+    largest, found = ours(image)[0], close(image)
+    assert found[0].box == largest.box
+    assert len(found) <= len(ours(image)) + 2
 
 
 def test_the_shipped_detector_finds_faces_of_all_sizes(ours, photo):

@@ -65,6 +65,10 @@ def test_teachers_that_know_some_rows_or_none(tmp_path):
         read_teachers([tmp_path / "one.csv"], [f"b:{i}" for i in range(6)], labels, recipe)
     with pytest.raises(ConfigError, match="says nothing of contempt"):
         read_teachers([tmp_path / "one.csv"], ids, label_set("affectnet8"), recipe)
+    (tmp_path / "affect.csv").write_text("id,valence,arousal\n" + "".join(f"{name},0.1,0.2\n" for name in ids))
+    for names in ("affectnet7", "affectnet8"):
+        with pytest.raises(ConfigError, match="answers valence and arousal alone"):
+            read_teachers([tmp_path / "affect.csv"], ids, label_set(names), recipe)
 
 
 def test_rows_that_no_teacher_knows_have_their_labels_with_full_weight():

@@ -37,7 +37,10 @@ def annotate(
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "ferplus-small",
     detector: Annotated[str, typer.Option(help="auto (mien-face), mien-face, yunet or whole.")] = "auto",
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
-    min_size: Annotated[float | None, typer.Option(min=1, help="Smallest face to look for, pixels.")] = None,
+    min_size: Annotated[
+        float | None,
+        typer.Option(min=1, help="Look for faces from this size on, pixels; slower, and finds more that are none."),
+    ] = None,
     engine: Engine = "auto",
     device: Device = "auto",
     per_second: Annotated[float, typer.Option(min=0, max=1000, help="Frames a second of videos; 0 reads each.")] = 1.0,

@@ -80,7 +80,8 @@ def ensemble(
         else:
             _show(found, split)
         if out is not None:
-            _export(files, share, out, found, _place(judging, split), overwrite)
+            said = not (tta or labels or found.optimistic)  # figures of what the file itself answers
+            _export(files, share, out, found, _place(judging, split) if said else "", overwrite)
     for path in (predictions, out):
         if path is not None and not json:
             print(f"written: {path} ({path.stat().st_size / 1e6:.2f} MB)")
@@ -195,12 +196,12 @@ def _asker(files: list[str], names: list[str], labels: str | None, tta: str | No
 
 
 def _export(files: list[str], share: np.ndarray, out: Path, found: EnsembleScores, place: str, overwrite: bool) -> None:
+    """place: of the rows that judged, for the spec's figures; empty where they are not those of the file."""
     from mien.export.ensemble import export_ensemble
 
-    metrics = {f"{place}/{name}": round(getattr(found.ensemble, name), 5) for name in ("accuracy", "macro_f1", "ece")}
-    export_ensemble(
-        files, share.tolist(), out, found.mean, found.chosen_on, {} if found.optimistic else metrics, overwrite
-    )
+    names = ("accuracy", "macro_f1", "ece") if place else ()
+    metrics = {f"{place}/{name}": round(getattr(found.ensemble, name), 5) for name in names}
+    export_ensemble(files, share.tolist(), out, found.mean, found.chosen_on, metrics, overwrite)
 
 
 def _show(found: EnsembleScores, split: str) -> None:

@@ -14,7 +14,10 @@ def page(
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "ferplus-small",
     detector: Annotated[str, typer.Option(help="auto (mien-face), mien-face, yunet or whole.")] = "auto",
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
-    min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
+    min_size: Annotated[
+        float | None,
+        typer.Option(help="Look for faces from this size on, pixels; slower, and finds more that are none."),
+    ] = None,
 ) -> None:
     """Write the page as a static site: any web server can give it out, and it needs nothing behind it.
 

@@ -29,7 +29,10 @@ def predict(
         str, typer.Option(help="auto (mien-face), mien-face, yunet, or whole (the image is a face).")
     ] = "auto",
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
-    min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
+    min_size: Annotated[
+        float | None,
+        typer.Option(help="Look for faces from this size on, pixels; slower, and finds more that are none."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
     engine: Engine = "auto",
     device: Device = "auto",

@@ -21,7 +21,10 @@ def serve(
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "ferplus-small",
     detector: Annotated[str, typer.Option(help="auto (mien-face), mien-face, yunet or whole.")] = "auto",
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
-    min_size: Annotated[float | None, typer.Option(help="Smallest face to look for, pixels.")] = None,
+    min_size: Annotated[
+        float | None,
+        typer.Option(help="Look for faces from this size on, pixels; slower, and finds more that are none."),
+    ] = None,
     max_bytes: Annotated[int, typer.Option(min=1, help="Of one request with pictures.")] = 16_000_000,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of one picture.")] = 40_000_000,
     max_video_bytes: Annotated[int, typer.Option(min=1, help="Of one clip.")] = 512_000_000,

@@ -52,7 +52,11 @@ def watch(
         float, typer.Option(min=0, max=3600, help="Average each person's answers over so many seconds; 0: as read.")
     ] = 0.3,
     min_size: Annotated[
-        float | None, typer.Option(min=1, help="Smallest face, pixels; smaller ones are left out.")
+        float | None,
+        typer.Option(
+            min=1,
+            help="Look for faces from this size on, pixels; slower, and finds more that are none. Smaller ones are left out.",
+        ),
     ] = None,
     max_faces: Annotated[int | None, typer.Option(min=1, help="Only so many faces a frame, the largest.")] = None,
     blur_faces: Annotated[

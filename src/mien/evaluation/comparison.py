@@ -45,10 +45,11 @@ class Duel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def real(self) -> bool:
-        """Whether accuracy really differs: adjusted p < 0.05 and the interval leaves out 0; without labels: both CCC intervals do."""
+        """Whether accuracy really differs: adjusted p < 0.05 and the interval leaves out 0; without labels: both CCC intervals do, on one side."""
         if "accuracy" in self.intervals:
             return self.adjusted < 0.05 and _beyond(self.intervals["accuracy"])
-        return all(_beyond(self.intervals[name]) for name in AFFECT[:2])
+        sides = [_beyond(self.intervals[name]) and self.intervals[name][0] > 0 for name in AFFECT[:2]]
+        return all(_beyond(self.intervals[name]) for name in AFFECT[:2]) and sides[0] == sides[1]
 
 
 class Comparison(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ import numpy as np
 from mien.data.audit import audit
 from mien.data.manifest import Manifest
 from mien.data.split import merge
+from mien.errors import DataError
 from mien.evaluation.agreement import per_row
 from mien.evaluation.metrics import ExpressionScores, Scores, aligned, reliability, score, truths, wilson
 from mien.evaluation.predictions import Predictions
@@ -70,7 +71,7 @@ def judge(
         calibration = reliability(rows.probabilities[known], truth[known])
         covered = coverage(rows.probabilities[known], truth[known])
     left = None if copies is None else [row for row, name in enumerate(manifest.ids) if name not in copies]
-    clean = _scored(rows.take(left), manifest.take(left), draws) if left else (None, {})
+    clean = _left(rows, manifest, left, draws)
     return Judgement(
         model=model,
         data=manifest.header.source,
@@ -84,6 +85,18 @@ def judge(
         reliability=calibration,
         coverage=covered,
     )
+
+
+def _left(
+    rows: Predictions, manifest: Manifest, left: list[int] | None, draws: int
+) -> tuple[Scores | None, dict[str, tuple[float, float]]]:
+    """The scores of the rows without a copy; None where none of them has what the model answers."""
+    if not left:
+        return None, {}
+    try:
+        return _scored(rows.take(left), manifest.take(left), draws)
+    except DataError:
+        return None, {}
 
 
 def _scored(rows: Predictions, manifest: Manifest, draws: int) -> tuple[Scores, dict[str, tuple[float, float]]]:

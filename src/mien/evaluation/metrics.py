@@ -155,7 +155,7 @@ def score_expression(predictions: Predictions, manifest: Manifest) -> Expression
     if list(predictions.labels) != list(manifest.labels):
         raise DataError(
             f"the model has the labels {', '.join(predictions.labels)}; the data {', '.join(manifest.labels)}; "
-            "choose a common set with --labels"
+            "choose a common set with --labels, or the same pictures' other labels with --source (fer2013 beside ferplus)"
         )
     targets = manifest.targets()
     known = ~np.isnan(targets).any(axis=1)

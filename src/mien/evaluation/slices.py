@@ -31,7 +31,8 @@ Interval = tuple[float, float]
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """One group of rows. Figures are NaN where there are no labels (or no affect); intervals as in a Judgement.
 
-    enough: whether it has the FEW rows from which a group takes part in gaps.
+    enough: whether FEW rows have a label, or have affect, so that a figure says something.  labelled: rows with a label,
+        of which a group needs FEW to take part in gaps.
     expected: the accuracy that its mix of labels alone would give: the mean, over its rows, of the whole set's recall of
         the row's label. A group whose accuracy is near it differs in what it shows, not in how well it is read.
     ccc: of (valence, arousal).
@@ -40,6 +41,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     rows: int
     enough: bool
+    labelled: int = 0
     accuracy: float = math.nan
     interval: Interval = (math.nan, math.nan)
     expected: float = math.nan
@@ -139,14 +141,17 @@ def _quarters(numbers: np.ndarray) -> tuple[np.ndarray, list[str]]:
     cuts = np.unique(np.quantile(known, np.linspace(0, 1, _PARTS + 1)[1:-1]))
     which = np.searchsorted(cuts, numbers, side="right")
     words = np.full(len(numbers), _UNKNOWN, object)
-    names = []
-    for part in range(len(cuts) + 1):
-        rows = np.flatnonzero((which == part) & ~np.isnan(numbers))
-        if len(rows):
-            low, high = f"{numbers[rows].min():.4g}", f"{numbers[rows].max():.4g}"
-            names.append(low if low == high else f"{low} to {high}")
-            words[rows] = names[-1]
-    return words, [*dict.fromkeys(names), _UNKNOWN]
+    groups = [np.flatnonzero((which == part) & ~np.isnan(numbers)) for part in range(len(cuts) + 1)]
+    groups = [rows for rows in groups if len(rows)]
+    edges = [(numbers[rows].min(), numbers[rows].max()) for rows in groups]
+    for digits in range(4, 18):  # as few as tell the groups apart
+        said = [tuple(f"{x:.0f}" if x == round(x) else f"{x:.{digits}g}" for x in pair) for pair in edges]
+        names = [low if low == high else f"{low} to {high}" for low, high in said]
+        if len(set(names)) == len(names):
+            break
+    for rows, name in zip(groups, names, strict=True):
+        words[rows] = name
+    return words, [*names, _UNKNOWN]
 
 
 def _slice(
@@ -173,7 +178,7 @@ def _slice(
         edges = intervals(figures, int(there.sum()), [subjects[row] for row in rows[there]], draws)
         facts |= {"ccc": affect.ccc, "ccc_intervals": (edges["valence ccc"], edges["arousal ccc"])}
     enough = max(len(labelled), 0 if affect is None else affect.rows) >= FEW
-    return Slice(name=name, rows=len(rows), enough=enough, **facts)  # type: ignore[arg-type]
+    return Slice(name=name, rows=len(rows), enough=enough, labelled=len(labelled), **facts)  # type: ignore[arg-type]
 
 
 def _expected(hits: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -203,7 +208,7 @@ def _expression(
 def _gap(
     name: str, parts: list[Slice], groups: dict[str, np.ndarray], hits: np.ndarray, manifest: Manifest
 ) -> Gap | None:
-    large = [part for part in parts if part.enough and part.name != _UNKNOWN and not math.isnan(part.accuracy)]
+    large = [part for part in parts if part.labelled >= FEW and part.name != _UNKNOWN]
     if len(large) < 2:
         return None
     best, worst = max(large, key=lambda part: part.accuracy), min(large, key=lambda part: part.accuracy)

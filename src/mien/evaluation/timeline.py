@@ -25,7 +25,7 @@ _VALUES = ("valence", "arousal", "x0", "y0", "x1", "y1")
 @dataclass(frozen=True, eq=False)
 class Person:
     """One track: seconds (n,) ascending, probabilities (n, c), affect (n, 2) as valence and arousal, boxes (n, 4), and how long each
-    row lasted (n,), in seconds: to the next frame of the video, at most one second."""
+    row lasted (n,), in seconds: to the next frame of the video, at most one second, or a usual step if that is longer."""
 
     track: int
     seconds: np.ndarray
@@ -114,7 +114,7 @@ def _timeline(
 ) -> Timeline:
     gaps = np.diff(times)
     step = float(np.median(gaps)) if len(gaps) else 0.04
-    lasts = np.append(np.clip(gaps, 0, _LONGEST_FRAME), step)
+    lasts = np.append(np.clip(gaps, 0, max(_LONGEST_FRAME, step)), step)
     people = []
     for track, rows in found.items():
         values = np.array(sorted(rows, key=lambda row: row[0]))

@@ -22,6 +22,10 @@ from mien.spec import EnsembleSpec, Mean, MemberSpec, ModelSpec
 __all__ = ["export_ensemble", "same_form"]
 
 
+#: From the finest on: a file of several members is as coarse as the coarsest.
+_COARSE = ("float32", "float16", "int8")
+
+
 def export_ensemble(
     files: Sequence[str | PathLike[str]],
     weights: Sequence[float],
@@ -94,6 +98,8 @@ def _spec(
         licence="; ".join(dict.fromkeys(spec.licence for spec in specs if spec.licence)),
         trained_on=tuple(dict.fromkeys(place for spec in specs for place in spec.trained_on)),
         metrics=metrics,
+        precision=max((spec.precision for spec in specs), key=_COARSE.index),
+        quantized_on="; ".join(dict.fromkeys(spec.quantized_on for spec in specs if spec.quantized_on)),
         made_by=f"mien {mien.__version__}, mien ensemble of {len(specs)} models",
         ensemble=EnsembleSpec(mean=mean, members=members, chosen_on=chosen_on),
     )

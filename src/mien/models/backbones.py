@@ -160,6 +160,7 @@ def _timm() -> Any:
 BACKBONES: dict[str, Callable[[int, tuple[int, int]], Backbone]] = {
     "mien-small": lambda channels, _: ResidualNet(channels, (24, 48, 96, 192), (0, 1, 1, 2)),
     "mien-wide": lambda channels, _: ResidualNet(channels, (32, 64, 128, 256), (0, 1, 2, 2)),
+    "mien-broad": lambda channels, _: ResidualNet(channels, (32, 96, 160, 320), (0, 1, 2, 1)),
     "mien-nano-wide": lambda channels, _: ResidualNet(channels, (16, 32, 64, 112), (0, 1, 1, 1)),
     "mien-nano": lambda channels, _: ResidualNet(channels, (16, 32, 48, 96), (0, 1, 1, 1)),
     "mien-pico": lambda channels, _: ResidualNet(channels, (8, 16, 32, 48), (0, 0, 1, 1)),

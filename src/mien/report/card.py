@@ -18,6 +18,8 @@ _TRAITS = {"age": {"age"}, "gender": {"gender", "sex"}, "skin tone": {"skin", "r
 
 
 def _passes(spec: ModelSpec) -> str:
+    if spec.ensemble is not None:
+        return f"The answers of {len(spec.ensemble.members)} members, averaged inside the graph"
     mirrored = bool(spec.network.get("mirror"))
     return "The chip and its mirror image are averaged inside the graph" if mirrored else "One pass, no averaging"
 
@@ -31,7 +33,7 @@ def _selection(spec: ModelSpec) -> str:
         chosen.append(f"The members' weights were chosen on: {by}." if by else "The members' weights were given.")
     if chosen:
         return " ".join(chosen)
-    return f"No weights were selected on these rows; the temperature ({spec.temperature:g}) was fitted on rows held out of Training."
+    return f"No epoch was selected on these rows; the temperature ({spec.temperature:g}) was fitted on rows held out of Training."
 
 
 def model_card(spec: ModelSpec, judged: Judgement, file: Path, command: str = "") -> str:

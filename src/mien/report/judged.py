@@ -193,9 +193,8 @@ def _slicing(one: Slicing, tables: dict[str, Table]) -> dict[str, Any]:
     low = min((edges[0] for _, edges in values if not math.isnan(edges[0])), default=0.0)
     low = max(-1.0 if i else 0.0, math.floor(10 * low - 0.5) / 10)
     total = sum(part.rows for part in one.groups)
-    middle = sum(part.rows * (part.accuracy if labelled else part.ccc[0]) for part in known) / max(
-        1, sum(p.rows for p in known)
-    )
+    there = [(part.rows, value) for part, (value, _) in zip(known, values, strict=True) if not math.isnan(value)]
+    middle = sum(count * value for count, value in there) / max(1, sum(count for count, _ in there))
     rows = []
     for part, cells in groups:
         value, edges = (part.accuracy, part.interval) if labelled else (part.ccc[0], part.ccc_intervals[0])

@@ -38,8 +38,8 @@ def binned(person: Person, begin: float, end: float, step: float, most: int = BI
     count = max(1, min(most, round((end - begin) / max(step, 1e-3))))
     edges = np.linspace(begin, end, count + 1)
     values = np.concatenate([person.probabilities, person.affect], axis=1)
-    place = np.clip(np.searchsorted(edges, person.seconds + person.lasted / 2, side="right") - 1, 0, count - 1)
-    weights = person.lasted + 1e-9
+    row, place, weights = _spread(person, edges)
+    values = values[row]
     total = np.bincount(place, weights, count)
     low, high = np.full((count, values.shape[1]), np.inf), np.full((count, values.shape[1]), -np.inf)
     np.minimum.at(low, place, values)
@@ -50,13 +50,30 @@ def binned(person: Person, begin: float, end: float, step: float, most: int = BI
     return Bins(edges, there, mean, low, high)
 
 
+def _spread(person: Person, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each row over all bins that it lasts in: row, bin and seconds there, side by side; at least the bin of its middle."""
+    count = len(edges) - 1
+    ends = person.seconds + person.lasted
+    middle = np.clip(np.searchsorted(edges, (person.seconds + ends) / 2, side="right") - 1, 0, count - 1)
+    first = np.minimum(np.searchsorted(edges, person.seconds + 1e-6, side="right") - 1, middle).clip(0)
+    last = np.maximum(np.searchsorted(edges, ends - 1e-6, side="left") - 1, middle).clip(0, count - 1)
+    many = last - first + 1
+    row = np.repeat(np.arange(len(many)), many)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many) + first[row]
+    shared = np.minimum(ends[row], edges[place + 1]) - np.maximum(person.seconds[row], edges[place])
+    there = (shared > 1e-6) | (place == middle[row])
+    return row[there], place[there], np.maximum(shared[there], 0) + 1e-9
+
+
 def clock(seconds: float, short: bool = True) -> str:
     """Seconds as m:ss or h:mm:ss.
 
     >>> clock(75), clock(3725), clock(7.25, short=False)
     ('1:15', '1:02:05', '0:07.2')
+    >>> clock(59.96, short=False)
+    '1:00.0'
     """
-    minutes, rest = divmod(seconds, 60)
+    minutes, rest = divmod(seconds if short else round(seconds, 1), 60)
     words = f"{int(rest):02d}" if short else f"{rest:04.1f}"
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{words}" if hours else f"{minutes}:{words}"

@@ -220,6 +220,8 @@ def _coverage(found: Judgement) -> Table:
 def slice_words(one: Slicing) -> str:
     """What a slicing's gap says, in a sentence."""
     gap = one.gap
+    if gap is None and not any(part.labelled for part in one.groups):
+        return "No row has a label: gaps are looked for in accuracy alone."
     if gap is None:
         return f"Fewer than two groups with {FEW} faces or more: too small to say."
     verdict = "unlikely to be chance" if gap.real else "may well be chance"
@@ -342,7 +344,7 @@ def _duels(duels: Sequence[Duel]) -> Table:
     caption = (
         "First minus second on the same rows, in points; paired bootstrap, 1,000 draws. A difference is called real if McNemar's "
         f"exact test gives p < 0.05 after Holm's correction for {len(duels)} comparison{'s' if len(duels) > 1 else ''} and the "
-        "interval of accuracy leaves out 0; where a model answers no labels, if the intervals of both CCC do."
+        "interval of accuracy leaves out 0; where a model answers no labels, if the intervals of both CCC do, on the same side."
     )
     return Table("duels", "Which differences are real", caption, (*head, "real"), rows)
 

@@ -53,8 +53,9 @@ class GridDetector:
     larger than the network sees, once more, small and with a border.
 
     long_side: in pixels; the spec's by default.
-    min_size: the smallest face to find, in pixels of the image: the first look is enlarged, at most twice, so that such
-        a face has 24 pixels. It costs time and memory by its pixels, of which it has 12.6 million at most.
+    min_size: the smallest face to find, in pixels of the image: one more look, enlarged at most twice, so that such a face
+        has 24 pixels; it answers for those that have fewer than 48 in the first look. It costs time and memory by its
+        pixels, of which it has 12.6 million at most.
     threshold: least score; the spec's by default.  device: cpu, or a card that ONNX Runtime knows (cuda, cuda:1).
     Raises ModelNotFound, and ModelError for a file that is not in YuNet's form or has a fixed size.
     """
@@ -86,22 +87,27 @@ class GridDetector:
         self.threshold, self.overlap = threshold or self.spec.threshold, self.spec.overlap
 
     def __call__(self, image: np.ndarray) -> list[Face]:
-        near = _resized(image, self._scale(image.shape))
+        plain, wanted = self._scales(image.shape)
+        near = _resized(image, plain)
         looks = [self._look(near, 0, image.shape)]
+        if wanted > plain:
+            close = self._look(_resized(image, wanted), 0, image.shape)
+            small = (close[0][:, 2:] - close[0][:, :2]).max(axis=1, initial=0) * plain < 2 * self._SURE
+            looks.append((close[0][small], close[1][small], close[2][small]))
         if max(near.shape[:2]) > self.spec.largest:
             far = _resized(near, min(1.0, self._SMALL / max(near.shape[:2])))
             looks.append(self._look(far, self._BORDER, image.shape))
         boxes, points, scores = (np.concatenate(parts) for parts in zip(*looks, strict=True))
         return _faces(boxes, points, scores, self.overlap)
 
-    def _scale(self, shape: tuple[int, ...]) -> float:
-        """The scale of the first look."""
+    def _scales(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        """The scale of the first look, and the one at which faces of `min_size` are found; the same where that is enough."""
         longest, pixels = max(shape[:2]), shape[0] * shape[1]
         side = max(self.long_side, self._PANORAMA) if longest > 3 * min(shape[:2]) else self.long_side
         scale = min(1.0, max(self.long_side / longest, side / math.sqrt(2 * pixels)))
-        if self.min_size is not None:
-            scale = max(scale, min(2.0, self._SURE / self.min_size))
-        return min(scale, self._LONGEST / longest, math.sqrt(self._PIXELS / pixels))
+        wanted = scale if self.min_size is None else max(scale, min(2.0, self._SURE / self.min_size))
+        most = min(self._LONGEST / longest, math.sqrt(self._PIXELS / pixels))
+        return min(scale, most), min(wanted, most)
 
     def _look(self, seen: np.ndarray, border: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n, 4), landmarks (n, 5, 2) and scores (n,), in pixels of the image of this shape, of which `seen` is a

@@ -179,8 +179,9 @@ def _norms_anew(network: Network, members: Sequence[Network], chips: Tensor, bor
         norm.train()
     if norms:
         with torch.no_grad():
-            for part in torch.tensor_split(chips, -(-len(chips) // _AT_ONCE)):
-                network(centre(part, border))
+            batches = -(-len(chips) // _AT_ONCE)
+            for first in range(batches):  # every nth chip: sources and classes lie side by side in a manifest
+                network(centre(chips[first::batches], border))
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
     network.eval()

@@ -75,6 +75,10 @@ def _stored(
     path: Path, stored: Predictions, ids: Sequence[str], labels: LabelSet, tell: Callable[[str], None]
 ) -> np.ndarray:
     """(n, c) probabilities in the order of the ids, NaN where the table does not know one."""
+    if np.isnan(stored.probabilities).all():
+        raise ConfigError(
+            f"--teacher {path}: answers valence and arousal alone; a teacher needs p_ columns of expressions"
+        )
     strange = [name for name in labels if name not in stored.labels]
     if strange:
         raise ConfigError(

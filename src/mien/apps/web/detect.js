@@ -5,21 +5,27 @@ import { resized } from './pixels.js';
 export const STRIDES = [8, 16, 32];
 export const OUTPUTS = STRIDES.flatMap((stride) => ['cls', 'obj', 'bbox', 'kps'].map((part) => `${part}_${stride}`));
 
-/** The scale of the first look at a picture. */
-export function firstScale(image, spec, look) {
+/** The scale of the first look at a picture, and the one at which faces of min_size are found. */
+export function scales(image, spec, look) {
   const longest = Math.max(image.width, image.height);
   const pixels = image.width * image.height;
   const panorama = longest > 3 * Math.min(image.width, image.height);
   const side = panorama ? Math.max(spec.long_side, look.panorama) : spec.long_side;
-  let scale = Math.min(1, Math.max(spec.long_side / longest, side / Math.sqrt(2 * pixels)));
-  if (look.min_size) scale = Math.max(scale, Math.min(2, look.sure / look.min_size));
-  return Math.min(scale, look.longest / longest, Math.sqrt(look.pixels / pixels));
+  const scale = Math.min(1, Math.max(spec.long_side / longest, side / Math.sqrt(2 * pixels)));
+  const wanted = look.min_size ? Math.max(scale, Math.min(2, look.sure / look.min_size)) : scale;
+  const most = Math.min(look.longest / longest, Math.sqrt(look.pixels / pixels));
+  return [Math.min(scale, most), Math.min(wanted, most)];
 }
 
 /** The faces of a picture, the largest first: [{box, score, landmarks}]. run: (Float32Array, height, width) -> twelve arrays. */
 export async function detect(image, spec, look, run) {
-  const near = resized(image, firstScale(image, spec, look));
+  const [plain, wanted] = scales(image, spec, look);
+  const near = resized(image, plain);
   const found = await lookAt(near, 0, image, spec.threshold, run);
+  if (wanted > plain) {
+    const close = await lookAt(resized(image, wanted), 0, image, spec.threshold, run);
+    found.push(...close.filter((one) => size(one.box) * plain < 2 * look.sure));
+  }
   const longest = Math.max(near.width, near.height);
   if (longest > spec.largest) {
     const far = resized(near, Math.min(1, look.small / longest));

@@ -42,7 +42,8 @@ class Trained:
 #: Few epochs of a large network: hardly any augmentation.
 PLAIN = ("augment.rotate=0", "augment.scale=0", "augment.shift=0", "augment.light=0.1")
 SCRATCH = "network.pretrained=false"
-ALONE = ("network.backbone=mien-small", "data.auxiliary=none", "schedule.sides=[]")
+BEFORE = ("augment.light=0.35", "augment.blur=0.05")
+ALONE = ("network.backbone=mien-small", "data.auxiliary=none", "schedule.sides=[]", *BEFORE)
 VOTES = (
     SCRATCH,
     "data.sources=[ferplus]",
@@ -97,7 +98,11 @@ RUNS = {
         "70.14 % (R50+ViT-B, the best of the systems)",
         init="ferplus-small",
     ),
-    "both-label-sets": Trained("fer2013-small", (), "70.14 % (R50+ViT-B, the best of the systems)"),
+    "both-label-sets": Trained(
+        "fer2013-small",
+        ("network.backbone=mien-wide", "schedule.epochs=56", *BEFORE),
+        "70.14 % (R50+ViT-B, the best of the systems)",
+    ),
     "classifier": Trained(
         "affectnet8-mobilenetv2",
         (*VOTES, "schedule.epochs=4", "schedule.name=cosine", "optimizer.lr=0.003", "loss.balance=0"),

@@ -60,7 +60,7 @@ PARAMETERS = {
     "fer2013-resnet101": 42_514_503,
     "fer2013-resnet34": 21_288_263,
     "fer2013-resnet50": 23_522_375,
-    "fer2013-small": 3_416_295,
+    "fer2013-small": 3_564_071,
     "fer2013-vgg16": 134_289_223,
     "fer2013-vgg19": 139_598_919,
     "fer2013-visformer_small": 39_455_975,

@@ -89,7 +89,7 @@ ENTRIES: dict[str, Entry] = {
         kind="expression",
         file="fer2013-nano.onnx",
         licence="Apache-2.0 (see its card)",
-        about="the same, a seventh of the work; inside the package",
+        about="the same, a ninth of the work; inside the package",
     ),
     "fer2013-nano-int8": Entry(
         name="fer2013-nano-int8",

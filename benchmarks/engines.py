@@ -19,7 +19,7 @@ from mien.runtime.bench import shipped
 from mien.runtime.sessions import read_spec
 from mien.runtime.store import model_file
 
-FORMS = {"onnx-int8": "-int8.onnx", "openvino-int8": "-int8.xml"}
+FORMS = {"onnx-int8": "-int8.onnx", "openvino-int8": "-openvino-int8.xml"}  # each keeps its spec beside it
 
 
 def mien(*words: object) -> None:

@@ -186,3 +186,18 @@ def test_drawing_marks_a_new_picture(size):
     assert (image == 90).all()
     assert (drawn != 90).any()
     assert np.array_equal(draw(image, []), image)
+
+
+@pytest.mark.parametrize("kind", [".webp", ".jpg", ".png", ".tiff", ".bmp"])
+def test_a_file_cut_anywhere_is_one_clear_error(kind):
+    """In its header as in its body: a batch goes on with the next picture."""
+    data = cv2.imencode(kind, np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))[1].tobytes()
+    for length in range(1, 60, 7):
+        with pytest.raises(ImageError, match="the bytes given"):
+            read_image(data[:length])
+
+
+def test_postscript_reaches_no_other_program(monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("Ghostscript was asked"))
+    with pytest.raises(ImageError, match="not an image of a known form"):
+        read_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-from mien.errors import ConfigError, OutputError
+from mien.errors import ConfigError, MienError, OutputError
 
 __all__ = ["check_distinct", "check_free", "whole_file"]
 
@@ -46,7 +46,7 @@ def whole_file(path: str | PathLike[str], overwrite: bool = False) -> Iterator[P
         yield part
         part.replace(path)
     except OSError as error:
-        if isinstance(error, OutputError):
+        if isinstance(error, MienError):
             raise
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:

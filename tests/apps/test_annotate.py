@@ -397,6 +397,9 @@ def test_one_job_a_folder(tmp_path, mien):
         assert code == 2
         assert f"was begun with other settings: {says}; give those of before" in err
     (tmp_path / "in" / "more.png").write_bytes(encoded(5))
+    code, _, err = mien("annotate", "imn", "--out", "out", *QUICK, "--overwrite")
+    assert (code, "imn" in err) == (2, True)
+    assert len(rows_in(tmp_path / "out")) == 2  # a mistyped input costs nothing
     assert mien(*words, "--block", 3, "--overwrite")[0] == 0
     assert len(rows_in(tmp_path / "out")) == 3
 

@@ -170,7 +170,7 @@ def build_network(section: NetworkSection, labels: LabelSet, crop: CropSpec, aux
             meta = next(network.parameters()).device
             network.eval()(torch.zeros(2, 3, crop.height, crop.width, device=meta))
         return network.train()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, IndexError) as error:
         why = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"network: {section.backbone} with pool {section.pool} does not take chips of {crop.width}x{crop.height}: {why}"

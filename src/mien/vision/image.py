@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -23,6 +24,11 @@ MAX_PIXELS = 128_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 ImageSource = str | PathLike[str] | bytes | np.ndarray | Image.Image
+
+#: What is read, and no other: Pillow would hand EPS to Ghostscript, a program of its own.
+_FORMS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+#: What Pillow raises for damaged files, in their headers and EXIF too.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError, struct.error)
 
 
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -46,12 +52,16 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as picture:
+            with Image.open(io.BytesIO(data), formats=_FORMS) as picture:
                 return _from_pil(picture, where, max_pixels)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{where}: its header claims too many pixels (limit {max_pixels:,})") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{where}: is not an image of a known form; give JPEG, PNG, WebP, BMP, GIF or TIFF") from error
+    except _DAMAGE as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{where}: is cut off or damaged ({error})") from error
 
 
 def _from_pil(picture: Image.Image, where: str, max_pixels: int) -> np.ndarray:
@@ -61,7 +71,7 @@ def _from_pil(picture: Image.Image, where: str, max_pixels: int) -> np.ndarray:
     try:
         upright = ImageOps.exif_transpose(picture)
         return _rgb(upright)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise ImageError(f"{where}: is cut off or damaged ({error})") from error
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from mien.apps.annotate.places import Place, place_errors, reason
-from mien.apps.annotate.plan import CHUNK, Asked, make_plan
+from mien.apps.annotate.plan import CHUNK, Asked, check_input, make_plan
 from mien.errors import ConfigError, OutputError
 
 __all__ = [
@@ -121,6 +121,7 @@ def start(
     Raises OutputError: other files lie there; ConfigError: it was begun with other settings; DataError: see make_plan.
     """
     if overwrite:
+        check_input(asked, out)
         _clear(out)
     found = job_of(out)
     if found is not None:

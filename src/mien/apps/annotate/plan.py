@@ -15,7 +15,7 @@ from mien.apps.annotate.places import Place, is_glob, open_place, place_errors, 
 from mien.errors import ConfigError, DataError
 from mien.vision.image import SUFFIXES
 
-__all__ = ["CHUNK", "PARQUET", "VIDEOS", "Asked", "Block", "Line", "Planned", "make_plan", "read_block"]
+__all__ = ["CHUNK", "PARQUET", "VIDEOS", "Asked", "Block", "Line", "Planned", "check_input", "make_plan", "read_block"]
 
 #: File name endings that are taken for videos and for Parquet.
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv"})  # fmt: skip
@@ -90,6 +90,13 @@ def make_plan(asked: Asked, folder: Place, out: Place, told: Callable[[int], Non
         raise DataError(f"{asked.input}: nothing to annotate: {listing.nothing()}")
     kept = pa.schema(listing.kept).serialize().to_pybytes() if listing.kept else b""
     return Planned(writer.blocks, writer.inputs, listing.column, kept)
+
+
+def check_input(asked: Asked, out: Place) -> None:
+    """Raises DataError where there is nothing to annotate: before anything that was annotated is removed."""
+    listing = _Listing(asked, out)
+    if next(iter(listing.blocks()), None) is None:
+        raise DataError(f"{asked.input}: nothing to annotate: {listing.nothing()}")
 
 
 def chunk_name(block: int) -> str:

@@ -8,7 +8,8 @@ const MOST = 50_000; // frames kept for the table
 export class Moving {
   /** source: {video, mirrored, stop}; seen: ({faces, frame, seconds, took, rate}) => void, after each read frame. */
   constructor(source, name, engine, seen, failed) {
-    Object.assign(this, { ...source, name, engine, seen, failed, frames: [], tracks: new Tracks(), running: true, rate: 0 });
+    const { video, mirrored, stop: release } = source; // under another name, or it would hide our stop
+    Object.assign(this, { video, mirrored, release, name, engine, seen, failed, frames: [], tracks: new Tracks(), running: true, rate: 0 });
     const scale = Math.min(1, SIDE / Math.max(this.video.videoWidth, this.video.videoHeight));
     this.scale = scale;
     this.frame = document.createElement('canvas');
@@ -61,9 +62,6 @@ export class Moving {
   stop() {
     if (!this.running) return;
     this.running = false;
-    this.stopSource = this.video.srcObject || this.video.src;
-    for (const track of this.video.srcObject?.getTracks() ?? []) track.stop();
-    this.video.pause();
-    if (this.video.src) URL.revokeObjectURL(this.video.src);
+    this.release();
   }
 }

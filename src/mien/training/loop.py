@@ -39,6 +39,17 @@ __all__ = ["Freezer", "Learner", "open_run", "quiet", "read_metrics", "run_loop"
 _TOLD = ("loss", "accuracy", "macro_f1", "auxiliary_accuracy", "ccc", "rmse")
 
 
+def _average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential average that follows faster at first, (1 + n) / (10 + n) up to `decay` after n updates: else a run of
+    few steps would keep its first weights."""
+
+    def update(kept: Any, current: Any, updates: Any) -> None:
+        n = float(updates)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(kept, current, updates)
+
+    return update
+
+
 class Learner(lightning.LightningModule):
     """A network that is trained by a recipe; `kept` is the averaged one where the recipe asks for an average."""
 
@@ -49,7 +60,7 @@ class Learner(lightning.LightningModule):
         self._slow: tuple[list[float], float] = [], 0.0  # a plateau's rates and the steps of its warm-up
         decay = recipe.trainer.ema
         self.averaged = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).requires_grad_(False)
+            AveragedModel(network, multi_avg_fn=_average(decay), use_buffers=True).requires_grad_(False)
             if decay
             else None
         )

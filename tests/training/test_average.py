@@ -1,6 +1,5 @@
 """The average of the weights, where a run is short and where it is long."""
 
-import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 

@@ -1,5 +1,6 @@
 """The page as a person meets it, in a headless Chromium: dropped pictures, a clip, a camera that is fed from a clip."""
 
+import base64
 import csv
 import functools
 import itertools
@@ -179,6 +180,28 @@ def test_the_camera_at_an_interactive_rate_by_keyboard_alone(page):
     page.press("Escape")
     assert text(page, "camera") == "Camera"
     assert page.js("document.getElementById('save-table').disabled") is False
+
+
+def test_the_camera_starts_again_and_a_picture_after_it_is_not_mirrored(page, folder, example):
+    """Its frames stand still once it is off; an unreadable file then leaves what was read to be saved."""
+    for _ in range(2):
+        page.js("document.getElementById('label').textContent = ''")
+        page.js("document.getElementById('camera').click()")
+        assert read(page).startswith("happiness")
+        page.until("document.getElementById('camera').textContent === 'Stop the camera'")
+        page.js("document.getElementById('camera').click()")
+        assert text(page, "camera") == "Camera"
+    none = folder / "none.png"
+    none.write_text("not a picture")
+    page.give(none)
+    page.until("document.getElementById('notice-text').textContent.includes('none.png')")
+    assert {row["image"] for row in csv.DictReader(saved(page, folder, "save-table").open())} == {"camera"}
+    give(page, EXAMPLE)
+    page.until("document.getElementById('view').getAttribute('aria-label').startsWith('eileen')")
+    shown = base64.b64decode(page.js("document.getElementById('view').toDataURL('image/png')").split(",")[1])
+    view = cv2.resize(read_image(shown), (32, 32), interpolation=cv2.INTER_AREA).astype(float)
+    small = cv2.resize(example, (32, 32), interpolation=cv2.INTER_AREA).astype(float)
+    assert np.abs(view - small).mean() < np.abs(view - small[:, ::-1]).mean() / 2
 
 
 def test_a_clip_plays_and_is_read(page, folder, example):

@@ -182,4 +182,4 @@ def test_a_card_names_the_rows_that_calibrated(mien):
     assert mien("evaluate", "c.onnx", *WORDS, "--card", "c.md")[0] == 0
     card = Path("c.md").read_text()
     assert "chosen on: synthetic, train, 120 rows: temperature." in card
-    assert "No epoch was selected" not in card
+    assert "that the run held out" not in card

@@ -113,31 +113,27 @@ def test_a_model_does_not_differ_from_itself(three):
     assert (duel.differences["accuracy"], duel.intervals["accuracy"], duel.p, duel.real) == (0, (0, 0), 1, False)
 
 
-def test_affect_alone_is_compared_by_ccc(three):
-    drawn = three[0]
+def compared_by_affect(drawn, noise):
+    """Models without expressions, by name; noise: how far valence and arousal lie from the truth."""
     silent = np.full((len(drawn), 8), np.nan)
     rng = np.random.default_rng(0)
     told = [
         Predictions(drawn.labels, drawn.ids, silent, np.clip(drawn.affect() + rng.normal(0, by, (200, 2)), -1, 1))
-        for by in (0.6, 0.1)
+        for by in noise.values()
     ]
-    judged = [judge(name, one, drawn, draws=20) for name, one in zip(("far", "near"), told, strict=True)]
-    found = compare_models(judged, told, [drawn] * 2, count=50)
+    judged = [judge(name, one, drawn, draws=20) for name, one in zip(noise, told, strict=True)]
+    return compare_models(judged, told, [drawn] * 2, count=50)
+
+
+def test_affect_alone_is_compared_by_ccc(three):
+    found = compared_by_affect(three[0], {"far": 0.6, "near": 0.1})
     assert [one.model for one in found.judgements] == ["near", "far"]
     assert found.duels[0].real
     assert check_page(comparison_page(found, "mien compare")).text.count("CCC valence") >= 2
 
 
 def test_better_valence_and_worse_arousal_is_no_real_difference(three):
-    drawn = three[0]
-    silent = np.full((len(drawn), 8), np.nan)
-    rng = np.random.default_rng(0)
-    told = [
-        Predictions(drawn.labels, drawn.ids, silent, np.clip(drawn.affect() + rng.normal(0, by, (200, 2)), -1, 1))
-        for by in ((0.1, 0.8), (0.8, 0.05))
-    ]
-    judged = [judge(name, one, drawn, draws=20) for name, one in zip("ab", told, strict=True)]
-    duel = compare_models(judged, told, [drawn] * 2, count=50).duels[0]
+    duel = compared_by_affect(three[0], {"a": (0.1, 0.8), "b": (0.8, 0.05)}).duels[0]
     (low, high), (least, most) = (duel.intervals[name] for name in ("valence ccc", "arousal ccc"))
     assert (low > 0 and most < 0) or (high < 0 and least > 0)
     assert not duel.real

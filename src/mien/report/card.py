@@ -33,7 +33,10 @@ def _selection(spec: ModelSpec) -> str:
         chosen.append(f"The members' weights were chosen on: {by}." if by else "The members' weights were given.")
     if chosen:
         return " ".join(chosen)
-    return f"No epoch was selected on these rows; the temperature ({spec.temperature:g}) was fitted on rows held out of Training."
+    held = "the rows that the run held out"
+    if spec.temperature == 1:
+        return f"If an epoch was selected, {held} selected it; the temperature is 1, as without fitting."
+    return f"The temperature ({spec.temperature:g}) was fitted on {held}; if an epoch was selected, they selected it."
 
 
 def model_card(spec: ModelSpec, judged: Judgement, file: Path, command: str = "") -> str:

@@ -87,7 +87,7 @@ def make_plan(asked: Asked, folder: Place, out: Place, told: Callable[[int], Non
         writer.add(lines)
     writer.flush()
     if not writer.inputs:
-        raise DataError(f"{asked.input}: nothing to annotate: {listing.nothing()}")
+        raise listing.empty()
     kept = pa.schema(listing.kept).serialize().to_pybytes() if listing.kept else b""
     return Planned(writer.blocks, writer.inputs, listing.column, kept)
 
@@ -95,8 +95,8 @@ def make_plan(asked: Asked, folder: Place, out: Place, told: Callable[[int], Non
 def check_input(asked: Asked, out: Place) -> None:
     """Raises DataError where there is nothing to annotate: before anything that was annotated is removed."""
     listing = _Listing(asked, out)
-    if next(iter(listing.blocks()), None) is None:
-        raise DataError(f"{asked.input}: nothing to annotate: {listing.nothing()}")
+    if next(listing.blocks(), None) is None:
+        raise listing.empty()
 
 
 def chunk_name(block: int) -> str:
@@ -230,13 +230,15 @@ class _Listing:
         column = _column(place, schema, self.asked.column)
         return groups, column, [_kept(place, schema, name) for name in self.asked.keep], column == "video"
 
-    def nothing(self) -> str:
-        """Why there is nothing."""
+    def empty(self) -> DataError:
+        """Why there is nothing to annotate."""
         if self.column:
-            return "its Parquet files have no rows"
-        if self.seen:
-            return f"none of its {self.seen} files is a picture, a video or Parquet by its ending"
-        return "no file lies there"
+            why = "its Parquet files have no rows"
+        elif self.seen:
+            why = f"none of its {self.seen} files is a picture, a video or Parquet by its ending"
+        else:
+            why = "no file lies there"
+        return DataError(f"{self.asked.input}: nothing to annotate: {why}")
 
 
 def _kind(path: str) -> str:

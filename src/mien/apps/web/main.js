@@ -85,18 +85,19 @@ class Page {
     const clip = files.find((file) => file.type.startsWith('video/'));
     if (clip) return this.start(() => clipOf(clip), clip.name, 'play');
     this.halt();
-    this.pictures = [];
-    this.at = 0;
     const mine = ++this.work;
-    const problems = [];
+    const [read, problems] = [[], []];
     seen('busy', true);
     for (const file of files) {
       try {
         const { canvas, scale } = await pictureOf(file);
         const { faces, detect, classify } = await this.engine.read(canvas);
         if (mine !== this.work) return undefined;
-        this.pictures.push({ name: file.name, canvas, scale, faces, took: detect + classify });
-        if (this.pictures.length === 1) this.showPicture();
+        read.push({ name: file.name, canvas, scale, faces, took: detect + classify });
+        if (read.length === 1) {
+          Object.assign(this, { pictures: read, at: 0 }); // what was on the screen stays until there is something else
+          this.showPicture();
+        }
         this.pageNumbers();
       } catch (error) {
         problems.push(error.message);
@@ -131,6 +132,7 @@ class Page {
   async start(open, name, button) {
     this.halt();
     this.work++;
+    seen('busy', false); // pictures that are still being read are given up
     try {
       const source = await open();
       this.pictures = [];
@@ -165,7 +167,7 @@ class Page {
     this.now = { faces, frame, chosen, speed, name };
     const view = find('view');
     if (view.width !== frame.width || view.height !== frame.height) Object.assign(view, { width: frame.width, height: frame.height });
-    show(view, frame, faces, this.site.palette, { mirrored: Boolean(this.moving?.mirrored), chosen });
+    show(view, frame, faces, this.site.palette, { mirrored: !this.pictures.length && Boolean(this.moving?.mirrored), chosen });
     view.setAttribute('aria-label', `${name}: ${faces.length} ${faces.length === 1 ? 'face' : 'faces'}`);
     this.panel.update(faces, chosen, frame);
     this.plane.update(faces, chosen);

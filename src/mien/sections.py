@@ -293,8 +293,8 @@ class ScheduleSection(Section, frozen=True):
 
 class TrainerSection(Section, frozen=True):
     """batch: chips a step and device.  precision, devices, nodes, strategy: Lightning's words ('auto', 'ddp', 'fsdp').
-    accumulate: steps whose gradients are summed.  ema: decay of the averaged weights (0 none), which are then the
-        ones kept; the average follows faster in the first steps.
+    accumulate: batches whose gradients are summed into one step.  ema: decay of the averaged weights at each step (0
+        none), which are then the ones kept; the average follows faster in the first steps.
     clip: largest gradient norm (0 none).
     keep: 'last' keeps the weights of the last epoch, 'best' those of the epoch with the best `schedule.monitor`.
     compile: torch.compile.  deterministic: refuse operations whose result may vary from run to run.

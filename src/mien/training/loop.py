@@ -85,9 +85,15 @@ class Learner(lightning.LightningModule):
             for group, rate in zip(self.trainer.optimizers[0].param_groups, rates, strict=True):
                 group["lr"] = rate * share
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """The average follows the optimizer's steps, of which `trainer.accumulate` batches make one."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         self.after_step(batch_idx)
 
     def place(self) -> tuple[int, int]:

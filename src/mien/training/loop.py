@@ -34,7 +34,7 @@ from mien.training.memory import keep_memory
 from mien.training.optimizers import build_optimizer, rate_at
 from mien.training.stop import Order, Stopper, save_last
 
-__all__ = ["Freezer", "Learner", "open_run", "quiet", "read_metrics", "run_loop", "write_environment"]
+__all__ = ["Freezer", "Learner", "monitored", "open_run", "quiet", "read_metrics", "run_loop", "write_environment"]
 
 _TOLD = ("loss", "accuracy", "macro_f1", "auxiliary_accuracy", "ccc", "rmse")
 
@@ -291,6 +291,19 @@ class _Early(EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
 
+def monitored(trainer: lightning.Trainer, name: str) -> float:
+    """The latest figure of that name of the held-out rows. Raises ConfigError where these do not give it."""
+    figures = {
+        key.removeprefix("val/"): float(value)
+        for key, value in trainer.callback_metrics.items()
+        if key.startswith("val/")
+    }
+    if not math.isfinite(figures.get(name, math.nan)):
+        there = ", ".join(key for key, value in figures.items() if math.isfinite(value))
+        raise ConfigError(f"schedule.monitor: the held-out rows give no {name}; they give {there}")
+    return figures[name]
+
+
 class _Monitor(Callback):
     """Raises ConfigError where the held-out rows do not give the figure on which the recipe's training depends."""
 
@@ -298,14 +311,7 @@ class _Monitor(Callback):
         self.name = name
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
-        figures = {
-            name.removeprefix("val/"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
-        if not math.isfinite(figures.get(self.name, math.nan)):
-            there = ", ".join(name for name, value in figures.items() if math.isfinite(value))
-            raise ConfigError(f"schedule.monitor: the held-out rows give no {self.name}; they give {there}")
+        monitored(trainer, self.name)
 
 
 class _Teller(Callback):

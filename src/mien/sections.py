@@ -92,7 +92,9 @@ class NetworkSection(Section, frozen=True):
         a learned power; Radenovic et al. 2018, arXiv:1711.02512), 'flatten', or 'own' (as the timm model does it).
     hidden: sizes of linear layers before the heads.  activation: after each.
     dropout: before the heads.
-    freeze: stages of the backbone that keep their weights, from the first one on; -1 all.
+    freeze: stages of the backbone that keep their weights, from the first one on; -1 all. A stage is a convolution and its
+        residual blocks in our residual networks, a convolution in cnn and fcn, and a child of a timm model or a part of
+        one that lists them (a stage of ConvNeXt, a block of ViT); norms and activations belong to the stage before.
     unfreeze: epochs after which one more frozen stage, from the last one on, begins to learn; 0 never.
     expression: whether there is a head for the labels.
     affect: 'trained' (a head for valence and arousal), 'circumplex' or 'none'; see ModelSpec.
@@ -293,8 +295,8 @@ class ScheduleSection(Section, frozen=True):
 
 class TrainerSection(Section, frozen=True):
     """batch: chips a step and device.  precision, devices, nodes, strategy: Lightning's words ('auto', 'ddp', 'fsdp').
-    accumulate: steps whose gradients are summed.  ema: decay of the averaged weights (0 none), which are then the
-        ones kept; the average follows faster in the first steps.
+    accumulate: batches whose gradients are summed into one step.  ema: decay of the averaged weights at each step (0
+        none), which are then the ones kept; the average follows faster in the first steps.
     clip: largest gradient norm (0 none).
     keep: 'last' keeps the weights of the last epoch, 'best' those of the epoch with the best `schedule.monitor`.
     compile: torch.compile.  deterministic: refuse operations whose result may vary from run to run.

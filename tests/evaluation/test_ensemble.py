@@ -1,8 +1,10 @@
 """Ensembles and test-time averaging, against hand-worked cases and brute force."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from mien.data.manifest import Manifest
 from mien.data.prepare import prepare
 from mien.data.synthetic import FRAMING, synthetic
 from mien.errors import ConfigError, DataError
@@ -155,6 +157,23 @@ def test_no_row_judges_weights_that_it_helped_to_choose():
     assert np.allclose(
         share @ np.stack([t.probabilities[0] for t in (*told[:2], other)]), again.probabilities[0], atol=1e-6
     )
+
+
+def of_subjects(manifest, names):
+    at = manifest.table.schema.get_field_index("subject")
+    return Manifest(manifest.header, manifest.table.set_column(at, "subject", pa.array(names, pa.string())))
+
+
+def test_one_subject_cannot_both_choose_and_judge():
+    manifest = synthetic(40)
+    told = [Predictions(manifest.labels, manifest.ids, p, manifest.affect()) for p in answers(2, 40, 8)[0]]
+    with pytest.raises(
+        DataError, match=r"all labelled rows are of one subject, .*another split \(mien ensemble --select\)"
+    ):
+        cross_weighted("fitted", told, of_subjects(manifest, ["one"] * 40), ["a", "b"], False)
+    two = of_subjects(manifest, ["one"] * 20 + ["two"] * 20)
+    found = cross_weighted("fitted", told, two, ["a", "b"], False)
+    assert np.allclose(found.probabilities.sum(axis=1), 1)
 
 
 def _solved(mean: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:

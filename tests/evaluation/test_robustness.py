@@ -46,6 +46,19 @@ def test_chance_depends_on_row_and_seed_and_nothing_else():
     assert not np.array_equal(first, corrupted(a_chip(), BORDER, "noise", 3, "row 1", seed=1))
 
 
+@pytest.mark.parametrize("grey", [False, True])
+def test_jpeg_is_that_of_a_picture_whose_red_is_red(grey):
+    """At 96 pixels a side nothing is resized: what OpenCV, which wants blue first, makes of the chip."""
+    border = border_for(96)
+    side = 96 + 2 * border
+    chip = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    chip = np.repeat(chip[..., :1], 3, axis=2) if grey else chip
+    data = cv2.imencode(".jpg", chip[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])[1]
+    wanted = cv2.imdecode(data, cv2.IMREAD_COLOR)[border:-border, border:-border, ::-1]
+    assert np.array_equal(corrupted(chip, border, "jpeg", 1, "row"), wanted)
+    assert not grey or np.array_equal(wanted, np.repeat(wanted[..., :1], 3, axis=2))
+
+
 def test_lengths_are_shares_of_the_face():
     """A move of 0.2 of the side is 9.6 pixels at 48 and 19.2 at 96: the same part of the face."""
     for side in (48, 96):

@@ -62,6 +62,13 @@ def test_rows_of_one_confidence_are_certain_together():
     assert threshold_for(p, truth, 0.5, least=1).value == 0.6
 
 
+def test_a_rounded_threshold_lets_no_more_rows_in():
+    """The wrong row is a third of a millionth less sure than the last one that counts."""
+    sure = np.array([0.9, 0.8, 0.6000005, 0.6000002])
+    found = threshold_for(np.stack([sure, 1 - sure], axis=1), np.array([0, 0, 0, 1]), 1.0, least=1)
+    assert (found.value, found.precision, found.coverage, found.rows) == (0.6000005, 1.0, 0.75, 3)
+
+
 def test_too_few_rows_say_too_little():
     manifest = synthetic(40)
     said = Predictions(manifest.labels, manifest.ids, np.full((40, 8), 1 / 8), manifest.affect())

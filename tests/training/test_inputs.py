@@ -19,7 +19,7 @@ from mien.sections import DistilSection, LossSection
 from mien.training import loop
 from mien.training.chips import two_sides
 from mien.training.losses import Loss
-from mien.training.origins import learned_rows
+from mien.training.origins import Learned, learned_rows
 from mien.training.teachers import read_teachers
 from mien.training.transforms import as_batches
 
@@ -293,13 +293,32 @@ def test_an_init_that_has_learned_from_the_held_out_rows_is_told_of(drawn, tmp_p
 def test_of_a_run_that_cannot_be_read_any_more_no_rows_are_known(drawn, one_epoch, tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(one_epoch, mine)
-    assert len(learned_rows(mine)) == len(learned_rows(mine / "weights.safetensors")) > 0
-    assert learned_rows(drawn) == learned_rows(tmp_path / "nothing") == set()
+    assert learned_rows(mine) == learned_rows(mine / "weights.safetensors")
+    assert len(learned_rows(mine).rows) > 0
+    assert learned_rows(mine).doubt == ""
+    nothing = tmp_path / "nothing"
+    assert learned_rows(drawn, mine, nothing).unknown == tuple(f"{p} (no run with its chips)" for p in (drawn, nothing))
+    assert learned_rows(drawn, mine, nothing).rows == learned_rows(mine).rows
     text = (mine / "recipe.yaml").read_text()
     (mine / "recipe.yaml").write_text(text.replace("validation: 0.0", "validation: 0.2"))
-    assert learned_rows(mine) == set()  # other rows than its weights name
+    unknown = Learned(frozenset(), (f"{mine} (its chips are not those of its recipe)",))
+    assert learned_rows(mine) == unknown  # other rows than its weights name
     (mine / "recipe.yaml").write_text("of: another time")
-    assert learned_rows(mine) == set()
+    assert learned_rows(mine) == unknown
+
+
+def test_an_ancestor_of_which_nobody_knows_the_rows_is_told_of(drawn, one_epoch, tmp_path):
+    """A weights file of its own, and a run that began with it."""
+    apart = shutil.copy(one_epoch / "weights.safetensors", tmp_path / "apart.safetensors")
+    said: list[str] = []
+    trained(drawn_recipe(ONE), drawn, tmp_path / "first", init=one_epoch, tell=said.append)
+    assert not any("nobody knows" in line for line in said)
+    for name, start in (("on", apart), ("further", tmp_path / "on")):
+        trained(drawn_recipe(ONE), drawn, tmp_path / name, init=start, tell=said.append)
+        [line] = [line for line in said if "nobody knows" in line]
+        assert line.startswith(f"--init {start}: nobody knows which rows {apart} (no run with its chips) learned from")
+        assert line.endswith("judge on rows that were never trained on")
+        said.clear()
 
 
 def test_a_run_whose_seed_chose_the_held_out_rows_is_not_resumed(drawn, tmp_path):

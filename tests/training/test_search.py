@@ -3,9 +3,11 @@
 import pytest
 from drawing import drawn_recipe
 
-from mien.errors import ConfigError, OutputError
+from mien.data.manifest import Manifest
+from mien.data.split import merge
+from mien.errors import ConfigError, OutputError, TrainingError
 from mien.recipe import load_recipe
-from mien.training.tune import read_search, tune
+from mien.training.tune import _checked, _Watch, read_search, tune
 
 pytest.importorskip("optuna", reason="optuna (extra tune) is not installed")
 SEARCH = ["optimizer.lr=1e-4..1e-2", "augment.mixup=0,0.2", "schedule.every=1..5"]
@@ -50,6 +52,61 @@ def test_a_search_that_cannot_be_read(word):
         read_search(["optimizer.lr=2..1"])
 
 
-def test_a_search_of_what_is_no_setting(drawn, tmp_path):
-    with pytest.raises(ConfigError, match=r"optimizer\.lrr: unknown key; did you mean 'lr'"):
-        tune(drawn_recipe(), [drawn], tmp_path / "t", 1, ["optimizer.lrr=1..2"], threads=1)
+@pytest.mark.parametrize(
+    ("word", "match"),
+    [
+        ("optimizer.lrr=1..2", r"optimizer\.lrr: unknown key; did you mean 'lr'"),
+        ("network.dropout=0..2", r"dropout: expected a number from 0 to 0\.95, got 2"),
+        ("augment.mixup=0,-1", "mixup: expected a number from 0 to 10, got -1"),
+        ("schedule.every=0.5..3", r"schedule\.every: .*`int`"),
+        ("network.channels=1..3", "takes certain values, no range; name them: network.channels=a,b"),
+        ("crop.margin=0..1", "all trials share the same chips"),
+    ],
+)
+def test_a_search_that_cannot_be_is_told_before_anything_is_made(word, match, drawn, tmp_path):
+    with pytest.raises(ConfigError, match=match):
+        tune(drawn_recipe(), [drawn], tmp_path / "t", 1, ["optimizer.lr=1e-4..1e-2", word], threads=1)
+    assert not (tmp_path / "t").exists()
+
+
+class Asked:
+    """A trial that remembers how it was asked."""
+
+    def suggest_int(self, _name, low, high):
+        return "int", low, high
+
+    def suggest_float(self, _name, low, high, log):
+        return "float", low, high, log
+
+
+@pytest.mark.parametrize(
+    ("word", "asked"),
+    [
+        ("augment.flip=0..1", ("float", 0.0, 1.0, False)),
+        ("optimizer.lr=1..10", ("float", 1.0, 10.0, True)),
+        ("schedule.every=1..5", ("int", 1, 5)),
+    ],
+)
+def test_a_setting_says_whether_its_numbers_are_whole(word, asked):
+    [(name, one)] = _checked(drawn_recipe(), [word]).items()
+    assert one.suggest(Asked(), name) == asked
+
+
+def test_a_search_for_what_the_held_out_rows_do_not_give(drawn, tmp_path):
+    """The drawn faces that are held out here have one expression: no AUROC."""
+    manifest = Manifest.read(drawn)
+    one = manifest.split("validation")
+    rows = [i for i, sample in enumerate(one) if sample.target.argmax() == 0]
+    merge([manifest.split("train"), one.take(rows)]).write(tmp_path / "one.parquet")
+    recipe = drawn_recipe("schedule.epochs=1", "schedule.monitor=auroc")
+    with pytest.raises(ConfigError, match="schedule.monitor: the held-out rows give no auroc; they give .*accuracy"):
+        tune(recipe, [tmp_path / "one.parquet"], tmp_path / "t", 1, SEARCH, threads=1)
+
+
+def test_a_trial_that_diverged_ends_alone():
+    class Trainer:
+        current_epoch = 3
+        callback_metrics = {"val/loss": float("nan")}
+
+    with pytest.raises(TrainingError, match="epoch 3: the held-out rows' loss is nan"):
+        _Watch(None, "accuracy").on_validation_end(Trainer(), None)

@@ -131,9 +131,18 @@ def test_other_networks_and_runs_without_their_chips_are_told(pair, tmp_path):
     (other / "chips.parquet").unlink()
     said: list[str] = []
     soup([pair[0], other], tmp_path / "s.safetensors", threads=1, tell=said.append)  # the first one's are enough
-    assert [f"{other}: its chips are gone" in line for line in said] == [True]
+    assert [f"nobody knows which rows {other} (no run with its chips) learned from" in line for line in said] == [True]
     with pytest.raises(DataError, match="its chips.parquet is gone"):
         soup([other, pair[0]], tmp_path / "t.safetensors", threads=1)
+
+
+def test_a_run_that_began_with_what_nobody_knows_is_told_of(pair, drawn, tmp_path):
+    apart = shutil.copy(pair[0] / "weights.safetensors", tmp_path / "apart.safetensors")
+    trained(drawn_recipe("schedule.epochs=1"), drawn, tmp_path / "on", init=apart)
+    said: list[str] = []
+    soup([pair[0], tmp_path / "on"], tmp_path / "s.safetensors", threads=1, tell=said.append)
+    [line] = said
+    assert line.startswith(f"nobody knows which rows {apart} (no run with its chips) learned from: where the held-out")
 
 
 def test_held_out_rows_that_taught_a_run_are_told_of(drawn, tmp_path):

@@ -98,7 +98,9 @@ def threshold_for(probabilities: np.ndarray, truth: np.ndarray, precision: float
             f"in {right[min(least, len(truth)) - 1] / min(least, len(truth)):.1%})"
         )
     at = int(fits[-1])
-    value = max(0.0, float(np.floor(sorted_confidence[at] * 1e6) / 1e6))
+    edge, below = float(sorted_confidence[at]), sorted_confidence[at + 1 :].max(initial=-1.0)
+    value = float(np.floor(edge * 1e6) / 1e6)  # rounded down, for a file that answers in single precision
+    value = value if value > below else edge
     chosen = confidence >= value
     hits, rows = int(hit[chosen].sum()), int(chosen.sum())
     return Threshold(value, hits / rows, wilson(hits, rows), rows / len(truth), rows)

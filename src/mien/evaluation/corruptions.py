@@ -65,9 +65,10 @@ def _dark(chip: np.ndarray, side: int, strength: float, rng: Rng) -> np.ndarray:
 
 def _jpeg(chip: np.ndarray, side: int, strength: float, _: Rng) -> np.ndarray:
     size = (round(chip.shape[1] * _JPEG / side), round(chip.shape[0] * _JPEG / side))
-    large = _resized(chip, size)
+    large = cv2.cvtColor(_resized(chip, size), cv2.COLOR_RGB2BGR)  # the codec weighs red and blue unlike
     data = cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, int(strength)])[1]
-    return _resized(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), (chip.shape[1], chip.shape[0]))
+    decoded = cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
+    return _resized(decoded, (chip.shape[1], chip.shape[0]))
 
 
 def _occlusion(chip: np.ndarray, side: int, strength: float, rng: Rng) -> np.ndarray:

@@ -183,13 +183,18 @@ def cross_weighted(
     """The ensemble's answers where each half of the rows is answered with weights chosen on the other half.
 
     So that one split both chooses and judges, honestly. Halves are drawn by subject where subjects are known; the labelled
-    rows of each choose. Raises DataError: see choose_weights.
+    rows of each choose. Raises DataError: see choose_weights; the labelled rows are all of one subject.
     """
     subjects = [name or row for row, name in enumerate(manifest.table["subject"].to_pylist())]
-    groups = sorted(set(subjects), key=str)
+    groups = sorted({name for name, known in zip(subjects, _truth(manifest)[1], strict=True) if known}, key=str)
+    if len(groups) < 2:
+        raise DataError(
+            f"{manifest.header.source}: all labelled rows are of one subject, which no half can judge apart from the other; "
+            "choose weights on another split (mien ensemble --select)"
+        )
     first = set(np.random.default_rng(seed).permutation(len(groups))[: len(groups) // 2].tolist())
     place = {name: number in first for number, name in enumerate(groups)}
-    side = np.array([place[name] for name in subjects])
+    side = np.array([place.get(name, False) for name in subjects])
     answers = averaged(told, None, logits, names)
     probabilities, affect = np.array(answers.probabilities), np.array(answers.affect)
     for half in (True, False):

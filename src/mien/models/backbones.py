@@ -1,12 +1,12 @@
 """Backbones: pictures in, a map of features (n, features, h, w) out; or a vector (n, features), where a network pools itself.
 
-A backbone has `features`, `stages` (its parts from the first on, for freezing) and `mean`, `std`: what its input is scaled
-with, in units of 0..255.
+A backbone has `features`, `stages` (its parts from the first on, for freezing and for rates) and `mean`, `std`: what its
+input is scaled with, in units of 0..255.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from mien.errors import ConfigError, MissingExtra, near_miss
 __all__ = ["BACKBONES", "Backbone", "Layers", "ResidualNet", "TimmBackbone", "build_backbone"]
 
 _MEAN, _STD = (128.0,), (64.0,)
+#: What timm's models call a list of parts that follow each other; each part is a stage.
+_LISTS = frozenset({"stages", "blocks", "layers", "features"})
 
 
 class Backbone(nn.Module):
@@ -27,9 +29,30 @@ class Backbone(nn.Module):
     std: tuple[float, ...] = _STD
 
     @property
-    def stages(self) -> list[nn.Module]:
-        """Its parts, from the input on."""
+    def stages(self) -> list[nn.ModuleList]:
+        """Its parts, from the input on; each has parameters, and every parameter is in one of them."""
         raise NotImplementedError
+
+
+def _has_kernels(part: nn.Module) -> bool:
+    return any(p.ndim > 1 for p in part.parameters())
+
+
+def _stages(
+    parts: Iterable[nn.Module], begins: Callable[[nn.Module], bool] = _has_kernels, own: Iterable[nn.Parameter] = ()
+) -> list[nn.ModuleList]:
+    """Parts that follow each other as stages; none where no part begins one.
+
+    begins: whether a part begins a stage; the others (norms, activations, pooling, dropout) belong to the one before, ahead
+        of all to the first.  own: parameters beside the parts, of the first stage too.
+    """
+    stages, begun = [nn.ModuleList([nn.ParameterList(own)])], False
+    for part in parts:
+        if begins(part):
+            stages += [nn.ModuleList()] if begun else []
+            begun = True
+        stages[-1].append(part)
+    return stages if begun else []
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -65,8 +88,9 @@ class ResidualNet(Backbone):
         self.features = before
 
     @property
-    def stages(self) -> list[nn.Module]:
-        return list(self.layers)
+    def stages(self) -> list[nn.ModuleList]:
+        """Each a convolution to another number of channels, and its residual blocks."""
+        return _stages(self.layers, lambda part: isinstance(part, nn.Sequential))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -80,8 +104,8 @@ class Layers(Backbone):
         self.layers, self.features = nn.Sequential(*layers), features
 
     @property
-    def stages(self) -> list[nn.Module]:
-        return list(self.layers)
+    def stages(self) -> list[nn.ModuleList]:
+        return _stages(self.layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -137,8 +161,13 @@ class TimmBackbone(Backbone):
         self.features = int(self.model.head_hidden_size if own_pool else self.model.num_features)
 
     @property
-    def stages(self) -> list[nn.Module]:
-        return [child for child in self.model.children() if any(True for _ in child.parameters())]
+    def stages(self) -> list[nn.ModuleList]:
+        """Each a child of timm's model, or a part of a child that is a list of parts (a stage of ConvNeXt, a block of ViT)."""
+        parts: list[nn.Module] = []
+        for name, child in self.model.named_children():
+            listed = name in _LISTS and isinstance(child, nn.Sequential | nn.ModuleList)
+            parts += child if listed else [child]
+        return _stages(parts, own=self.model.parameters(recurse=False))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.model.forward_features(x)

@@ -30,11 +30,12 @@ def _place(kind: str) -> int:
 
 
 def write_curves(metrics: str | PathLike[str], out: str | PathLike[str], title: str) -> None:
-    """A PNG with a panel for each kind of figure (loss, accuracy, macro F1, AUROC, CCC, learning rate) over the epochs."""
-    import matplotlib
+    """A PNG with a panel for each kind of figure (loss, accuracy, macro F1, AUROC, CCC, learning rate) over the epochs.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    Without pyplot, whose backend and open figures are those of the notebook or program that trains.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     with Path(metrics).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -42,7 +43,9 @@ def write_curves(metrics: str | PathLike[str], out: str | PathLike[str], title: 
     kinds = sorted({name.rpartition("/")[2] for name in names}, key=lambda kind: (_place(kind), kind))
     across = min(4, max(1, len(kinds)))
     down = -(-max(1, len(kinds)) // across)
-    figure, panels = plt.subplots(down, across, figsize=(3.4 * across, 2.8 * down), squeeze=False)
+    figure = Figure(figsize=(3.4 * across, 2.8 * down))
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(down, across, squeeze=False)
     for panel in panels.flat[len(kinds) :]:
         panel.set_visible(False)
     for panel, kind in zip(panels.flat, kinds, strict=False):
@@ -59,4 +62,3 @@ def write_curves(metrics: str | PathLike[str], out: str | PathLike[str], title: 
     figure.tight_layout()
     with whole_file(out, overwrite=True) as part:
         figure.savefig(part, dpi=110)
-    plt.close(figure)

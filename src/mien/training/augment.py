@@ -69,14 +69,14 @@ def _equalised(x: Tensor) -> Tensor:
 
 
 def _jpeg(x: Tensor) -> Tensor:
-    plain = np.ascontiguousarray(x.clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy())
+    plain = np.ascontiguousarray(x.flip(1).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy())  # BGR, or grey
     quality = torch.randint(20, 81, (len(x),)).tolist()
     flag = cv2.IMREAD_GRAYSCALE if x.shape[1] == 1 else cv2.IMREAD_COLOR
     made = [
         np.asarray(cv2.imdecode(cv2.imencode(".jpg", chip, [cv2.IMWRITE_JPEG_QUALITY, q])[1], flag))
         for chip, q in zip(plain, quality, strict=True)
     ]
-    return torch.from_numpy(np.stack(made)).reshape(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack(made)).reshape(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2).flip(1)
 
 
 def _randaugment(x: Tensor, operations: int) -> Tensor:

@@ -198,7 +198,10 @@ def _begin(
     tell(f"--init {init}: begins afresh: {', '.join(fresh[:6]) or 'nothing'}{more}")
     if widened:
         tell(f"--init {init}: is narrower: {widened} tensors were put into the first channels of wider ones")
-    known = len(learned_rows(init) & set(held))
+    learned = learned_rows(init)
+    known = len(learned.rows & set(held))
+    if learned.doubt:
+        tell(f"--init {init}: {learned.doubt}")
     if known:
         tell(
             f"--init {init}: has learned from {known:,} of the {len(held):,} held-out rows: figures on them flatter and the "

@@ -34,7 +34,7 @@ from mien.training.memory import keep_memory
 from mien.training.optimizers import build_optimizer, rate_at
 from mien.training.stop import Order, Stopper, save_last
 
-__all__ = ["Freezer", "Learner", "open_run", "quiet", "read_metrics", "run_loop", "write_environment"]
+__all__ = ["Freezer", "Learner", "monitored", "open_run", "quiet", "read_metrics", "run_loop", "write_environment"]
 
 _TOLD = ("loss", "accuracy", "macro_f1", "auxiliary_accuracy", "ccc", "rmse")
 
@@ -85,9 +85,15 @@ class Learner(lightning.LightningModule):
             for group, rate in zip(self.trainer.optimizers[0].param_groups, rates, strict=True):
                 group["lr"] = rate * share
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """The average follows the optimizer's steps, of which `trainer.accumulate` batches make one."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         self.after_step(batch_idx)
 
     def place(self) -> tuple[int, int]:
@@ -285,6 +291,19 @@ class _Early(EarlyStopping):
         trainer.should_stop = self.wait_count >= self.patience
 
 
+def monitored(trainer: lightning.Trainer, name: str) -> float:
+    """The latest figure of that name of the held-out rows. Raises ConfigError where these do not give it."""
+    figures = {
+        key.removeprefix("val/"): float(value)
+        for key, value in trainer.callback_metrics.items()
+        if key.startswith("val/")
+    }
+    if not math.isfinite(figures.get(name, math.nan)):
+        there = ", ".join(key for key, value in figures.items() if math.isfinite(value))
+        raise ConfigError(f"schedule.monitor: the held-out rows give no {name}; they give {there}")
+    return figures[name]
+
+
 class _Monitor(Callback):
     """Raises ConfigError where the held-out rows do not give the figure on which the recipe's training depends."""
 
@@ -292,14 +311,7 @@ class _Monitor(Callback):
         self.name = name
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
-        figures = {
-            name.removeprefix("val/"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
-        if not math.isfinite(figures.get(self.name, math.nan)):
-            there = ", ".join(name for name, value in figures.items() if math.isfinite(value))
-            raise ConfigError(f"schedule.monitor: the held-out rows give no {self.name}; they give {there}")
+        monitored(trainer, self.name)
 
 
 class _Teller(Callback):

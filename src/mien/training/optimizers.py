@@ -51,10 +51,7 @@ def _rates(network: Any, section: OptimizerSection) -> dict[int, float]:
     backbone = getattr(network, "backbone", None)
     if backbone is None:
         return rates
-    stages = [stage for stage in backbone.stages if any(True for _ in stage.parameters())]
-    for p in backbone.parameters():
-        rates[id(p)] = section.backbone
-    for below, stage in enumerate(reversed(stages)):
+    for below, stage in enumerate(reversed(backbone.stages)):
         for p in stage.parameters():
             rates[id(p)] = section.backbone * section.layers**below
     return rates

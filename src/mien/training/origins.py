@@ -17,7 +17,7 @@ from mien.models.weights import weights_file, weights_spec
 from mien.recipe import Recipe, load_recipe
 from mien.training.chips import two_sides
 
-__all__ = ["Origins", "forget", "is_table", "learned_rows", "lineage", "origin", "origins", "remembered"]
+__all__ = ["Learned", "Origins", "forget", "is_table", "learned_rows", "lineage", "origin", "origins", "remembered"]
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,55 @@ def lineage(facts: dict[str, Any]) -> list[str]:
     return [f"{verb} {Path(fact['path']).name}, sha256 {fact['sha256'][:16]}" for verb, fact in said]
 
 
-def learned_rows(start: Path) -> set[str]:
-    """The ids of the rows that a finished run, and the runs that it began with, learned from.
+@dataclass(frozen=True)
+class Learned:
+    """rows: ids that are known to have taught a start or what it began with.  unknown: those among these of which nobody can say."""
 
-    Empty where nobody can say: a model file, a run without its chips, or one whose rows are not those that its recipe gives
-    today.
+    rows: frozenset[str]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def doubt(self) -> str:
+        """What the unknown ones mean for held-out rows; empty where there are none."""
+        if not self.unknown:
+            return ""
+        return (
+            f"nobody knows which rows {', '.join(self.unknown)} learned from: where the held-out ones are among them, figures on "
+            "these flatter and the temperature comes out too low; judge on rows that were never trained on"
+        )
+
+
+def learned_rows(*starts: Path) -> Learned:
+    """What finished runs, and those that they began with, learned from.
+
+    Nobody can say of a model file, of a run without its chips, or of one whose rows are not those that its recipe gives today.
     """
+    found = [_learned(start) for start in starts]
+    unknown = dict.fromkeys(name for one in found for name in one.unknown)
+    return Learned(frozenset().union(*(one.rows for one in found)), tuple(unknown))
+
+
+def _learned(start: Path) -> Learned:
     file = start / "weights.safetensors" if start.is_dir() else start
     beside = [file.with_name(name) for name in ("chips.parquet", "recipe.yaml", "environment.json")]
     if file.name not in {"weights.safetensors", "auxiliary.safetensors"} or not all(p.is_file() for p in beside):
-        return set()
+        return Learned(frozenset(), (f"{start} (no run with its chips)",))
     first = msgspec.json.decode(beside[2].read_bytes()).get("init")
-    before = learned_rows(Path(first["path"])) if first else set()
+    before = _learned(Path(first["path"])) if first else Learned(frozenset())
+    rows = _own_rows(file, beside[0], beside[1])
+    if rows is None:
+        return Learned(before.rows, (f"{start} (its chips are not those of its recipe)", *before.unknown))
+    return Learned(before.rows | rows, before.unknown)
+
+
+def _own_rows(weights: Path, chips: Path, recipe: Path) -> frozenset[str] | None:
+    """The ids that a run's recipe gives today, if these are the rows that its weights name."""
     try:
-        recipe = load_recipe(beside[1])
-        if not isinstance(recipe, Recipe):
-            return before
-        rows = two_sides(Manifest.read(beside[0]), recipe)[0]
+        told = load_recipe(recipe)
+        if not isinstance(told, Recipe):
+            return None
+        rows = two_sides(Manifest.read(chips), told)[0]
     except (ConfigError, DataError):
-        return before
-    known = any(rows.fingerprint()[:16] in line for line in weights_spec(file).trained_on)
-    return before | set(rows.ids) if known else before
+        return None
+    known = any(rows.fingerprint()[:16] in line for line in weights_spec(weights).trained_on)
+    return frozenset(rows.ids) if known else None

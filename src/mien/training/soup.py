@@ -100,13 +100,10 @@ def soup(
 
 def _tell_known(folders: Sequence[Path], rows: Manifest, tell: Callable[[str], None]) -> None:
     """Which held-out rows taught a run, as far as can be known."""
-    learned = [learned_rows(folder) for folder in folders]
-    for folder, ids in zip(folders, learned, strict=True):
-        if not ids:
-            tell(
-                f"{folder}: its chips are gone or not those of its recipe: nobody knows whether the held-out rows taught it"
-            )
-    known = len(set(rows.ids) & set().union(*learned))
+    learned = learned_rows(*folders)
+    known = len(learned.rows & set(rows.ids))
+    if learned.doubt:
+        tell(learned.doubt)
     if known:
         tell(
             f"{known:,} of the {len(rows):,} held-out rows have taught one of the runs: figures on them flatter, the "

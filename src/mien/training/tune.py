@@ -35,7 +35,7 @@ from mien.spec import strict
 from mien.training.auxiliary import second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import ChipDataset, EpochSampler, loader
-from mien.training.loop import Freezer, open_run, quiet, run_loop
+from mien.training.loop import Freezer, monitored, open_run, quiet, run_loop
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule, check_sides
 from mien.training.stop import Stopped
@@ -49,7 +49,8 @@ _SWEEP = 100
 
 @dataclass(frozen=True)
 class Range:
-    """What a setting may be: any of `choices`, or a number from low to high, on a log scale where that spans decades."""
+    """What a setting may be: any of `choices`, or a number from low to high, on a log scale where that spans decades; a whole
+    one where both ends are int."""
 
     low: float = 0.0
     high: float = 0.0
@@ -98,6 +99,31 @@ def _range(word: str) -> tuple[str, Range]:
     return address, Range(low, high)
 
 
+def _checked(recipe: Recipe, words: Iterable[str]) -> dict[str, Range]:
+    """Ranges as read_search gives them, the ends of the type that the setting has. Raises ConfigError also for what is no setting
+    of a trial, and for values that it cannot have."""
+    found = read_search(words)
+    for name, one in found.items():
+        if name.startswith(("data.", "crop.")):
+            raise ConfigError(f"--search {name}: all trials share the same chips and labels; search other settings")
+        for value in one.choices or (one.low, one.high):
+            _changed(recipe, {name: value})
+        kind = _kind(name)
+        if kind is float and not one.choices:
+            found[name] = Range(float(one.low), float(one.high))
+        elif kind is not int and not one.choices:
+            raise ConfigError(f"--search {name}: takes certain values, no range; name them: {name}=a,b")
+    return found
+
+
+def _kind(name: str) -> Any:
+    """The type of a setting that a recipe has."""
+    kind: Any = Recipe
+    for part in name.split("."):
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == part)
+    return kind
+
+
 def tune(
     recipe: Recipe,
     data: Sequence[str | os.PathLike[str]],
@@ -115,6 +141,8 @@ def tune(
         suggests, decay, dropout and smoothing.
     Raises OutputError, DataError, ConfigError, TrainingError (stopped: go on with resume), MissingExtra.
     """
+    _optuna()
+    wanted = _checked(recipe, search)  # before anything is made or prepared
     places = [Path(place) for place in data]
     places, beside = check_sources(recipe, places, (Path(out) / "auxiliary.parquet").is_file())
     folder = open_run(Path(out), recipe, resume)
@@ -125,11 +153,7 @@ def tune(
     sides = [ChipDataset(side, auxiliary=second.targets(side.ids) if second else None) for side in (learn, held)]
     bench = _Bench(folder, chips.labels, *sides)
     study = _study(recipe, folder)
-    space = _space(recipe, search, study, bench, tell)
-    for name in space:
-        if name.startswith(("data.", "crop.")):
-            raise ConfigError(f"--search {name}: all trials share the same chips and labels; search other settings")
-        _changed(recipe, {name: space[name].choices[0] if space[name].choices else space[name].low})
+    space = wanted or _usual(recipe, study, bench, tell)
     left = trials - sum(one.state in {"complete", "pruned"} for one in _listed(study))
     study.optimize(lambda trial: bench.objective(recipe, trial, space, tell), n_trials=max(0, left))
     done = _listed(study)
@@ -149,11 +173,16 @@ def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return strict(with_settings(msgspec.to_builtins(recipe), words), Recipe)
 
 
-def _study(recipe: Recipe, folder: Path) -> Any:
+def _optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
         raise MissingExtra.of("Searching settings needs optuna", "tune") from error
+    return optuna
+
+
+def _study(recipe: Recipe, folder: Path) -> Any:
+    optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{folder / 'study.db'}",
@@ -175,17 +204,14 @@ def _listed(study: Any) -> list[Trial]:
     ]
 
 
-def _space(
-    recipe: Recipe, search: Sequence[str], study: Any, bench: _Bench, tell: Callable[[str], None]
-) -> dict[str, Range]:
-    if search:
-        return read_search(search)
+def _usual(recipe: Recipe, study: Any, bench: _Bench, tell: Callable[[str], None]) -> dict[str, Range]:
+    """What is searched where nobody says what."""
     if "rate" not in study.user_attrs:
         study.set_user_attr("rate", bench.rate(recipe))
     rate = study.user_attrs["rate"]
     tell(f"learning rate: the sweep suggests {rate:.2g} (the recipe has {recipe.optimizer.lr:.2g})")
     both = rate, recipe.optimizer.lr
-    return {"optimizer.lr": Range(min(both) / 3, max(both) * 3), **read_search(_USUAL)}
+    return {"optimizer.lr": Range(min(both) / 3, max(both) * 3), **_checked(recipe, _USUAL)}
 
 
 @dataclass(frozen=True)
@@ -269,7 +295,10 @@ class _Watch(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
         import optuna
 
-        value = float(trainer.callback_metrics[f"val/{self.monitor}"])
+        loss = float(trainer.callback_metrics["val/loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(f"epoch {trainer.current_epoch}: the held-out rows' loss is {loss}")
+        value = monitored(trainer, self.monitor)
         self.best = min(self.best, value) if self.monitor in LEAST else max(self.best, value)
         self.trial.report(value, trainer.current_epoch)
         if self.trial.should_prune():

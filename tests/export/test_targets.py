@@ -12,6 +12,8 @@ import torch
 from builders import a_run
 from mien.errors import ConfigError, ExportError, ModelError, OutputError
 from mien.export import targets
+from mien.export.calibrate import export_calibrated
+from mien.export.ensemble import export_ensemble
 from mien.export.graphs import open_graph
 from mien.export.onnx import export_onnx
 from mien.export.quantize import LEAST, answers, folded, heads_and_stem, layers, quantized
@@ -21,6 +23,7 @@ from mien.export.verify import Allowed
 from mien.models.network import ExportGraph
 from mien.runtime.sessions import OnnxSession, open_session, read_spec
 from mien.runtime.store import model_file
+from mien.spec import decode_spec
 
 SMALL = model_file("ferplus-small")
 NANO = model_file("ferplus-nano")
@@ -128,8 +131,6 @@ def test_a_file_that_changes_more_than_its_target_allows_is_not_written(rows, tm
 
 
 def test_ensembles_keep_every_members_stem_and_heads(tmp_path):
-    from mien.export.ensemble import export_ensemble
-
     export_ensemble([NANO, SMALL], [1, 1], tmp_path / "e.onnx")
     graph = folded(open_graph(tmp_path / "e.onnx")[0]).graph
     assert len(layers(graph)) == sum(len(layers(folded(open_graph(file)[0]).graph)) for file in (NANO, SMALL))
@@ -237,6 +238,33 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="m.onnx: cannot be written .No space left"):
         publish(made, tmp_path / "m.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda run, out: export_onnx(run / "weights.safetensors", out, overwrite=True),
+        lambda _, out: export_calibrated(NANO, out, 2.0, overwrite=True),
+        lambda _, out: export_ensemble([NANO, SMALL], [1, 1], out, overwrite=True),
+    ],
+    ids=["export", "calibrate", "ensemble"],
+)
+def test_a_new_graph_never_stands_beside_an_old_spec(write, tmp_path, monkeypatch):
+    run, folder = a_run(tmp_path / "run"), tmp_path / "models"
+    folder.mkdir()
+    for name in ("m.onnx", "m.json"):
+        (folder / name).write_text("old")
+
+    def full(path, data):  # noqa: ARG001
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):
+        patch.setattr(Path, "write_bytes", full)
+        write(run, folder / "m.onnx")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"m.onnx": "old", "m.json": "old"}
+    write(run, folder / "m.onnx")
+    assert decode_spec((folder / "m.json").read_text(), "m.json") == read_spec(folder / "m.onnx")
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_run_is_judged_before_and_after_and_the_figures_are_in_the_file(mien, tmp_path):

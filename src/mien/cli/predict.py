@@ -119,14 +119,21 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
             part = [item for item in sorted(path.iterdir()) if item.suffix.lower() in SUFFIXES and item.is_file()]
             problem = f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})"
         elif any(letter in text for letter in "*?[") and not path.exists():
-            base = Path(path.anchor) if path.anchor else Path()
-            part = sorted(item for item in base.glob(str(path.relative_to(base))) if item.is_file())
-            problem = f"{text}: no file matches"
+            part, problem = _matching(path)
         else:
             part, problem = [path], ""
         found += part
         problems += [] if part else [problem]
     return list(dict.fromkeys(found)), problems
+
+
+def _matching(pattern: Path) -> tuple[list[Path], str]:
+    """The files of a glob in order, and what to say if there are none."""
+    if any("**" in part and part != "**" for part in pattern.parts):
+        return [], f"{pattern}: ** stands for folders, alone between slashes (pics/**/*.jpg); within a name write *"
+    base = Path(pattern.anchor) if pattern.anchor else Path()
+    found = sorted(item for item in base.glob(str(pattern.relative_to(base))) if item.is_file())
+    return found, f"{pattern}: no file matches"
 
 
 def _shown(path: Path) -> str:

@@ -70,6 +70,15 @@ def test_an_argument_without_images_does_not_stop_the_rest(predict, tmp_path):
     assert "none*.png: no file matches" in err
 
 
+def test_who_looks_for_a_table_is_led_to_what_there_is(predict):
+    code, out, err = predict("a.png", "--table", "t.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert all(
+        words in err for words in ("--table:", "mien predict ... --json > faces.jsonl", "mien annotate PICTURES")
+    )
+    assert "--table" not in CliRunner().invoke(command_line(["predict"]), ["predict", "--help"]).output
+
+
 def test_two_stars_within_a_name_are_told(predict, tmp_path):
     picture(tmp_path / "f" / "a.png")
     code, out, err = predict("f/**.png")

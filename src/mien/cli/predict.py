@@ -40,11 +40,17 @@ def predict(
     features: Annotated[
         Path | None, typer.Option(help="A table (.csv, .parquet) of faces with the vector before the model's heads.")
     ] = None,
+    table: Annotated[str | None, typer.Option(hidden=True, help="Of mien watch; asked for here too.")] = None,
 ) -> None:
     """Read the faces of images: expression, valence and arousal.
 
     Exit code 1 if something could not be read (the rest is), 2 if nothing could.
     """
+    if table is not None:
+        raise ConfigError(
+            "--table: is for the frames of `mien watch`; of pictures write lines with `mien predict ... --json > faces.jsonl`, or "
+            "Parquet with `mien annotate PICTURES --out FOLDER`"
+        )
     if explain and save is None:
         raise ConfigError("--explain: draws into the annotated pictures; name their folder with --save")
     paths, problems = _paths(images)
@@ -57,12 +63,12 @@ def predict(
     from mien.vision.draw import draw, draw_heat
     from mien.vision.image import read_image, write_image
 
-    table = _features(features, overwrite)
-    reader = load(model, detector, threads, detector_file, min_size, explain, table is not None, engine, device)
+    vectors = _features(features, overwrite)
+    reader = load(model, detector, threads, detector_file, min_size, explain, vectors is not None, engine, device)
     tell_choice(reader)
     rows: list[tuple[Path, Sequence[Face]]] = []
     read = failed = 0
-    with table or nullcontext():
+    with vectors or nullcontext():
         for number, path in enumerate(_progress(paths)):
             try:
                 image = read_image(path)
@@ -76,8 +82,8 @@ def predict(
                 _line(path, faces)
             else:
                 rows.append((path, faces))
-            if table is not None:
-                table.write(_shown(path), faces)
+            if vectors is not None:
+                vectors.write(_shown(path), faces)
             if places:
                 under = draw_heat(image, faces, reader.classifier.spec.crop) if explain else image
                 write_image(places[number], draw(under, faces), overwrite)

@@ -1,6 +1,7 @@
 """The ground floor: errors, labels, faces, specs, recipes, files."""
 
 import math
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -10,7 +11,7 @@ from builders import a_face, an_expression
 from mien import errors
 from mien.errors import ConfigError, ModelError, OutputError
 from mien.faces import FaceRecord, face_record
-from mien.files import whole_file
+from mien.files import whole_file, whole_files
 from mien.labels import CODES, LabelSet, affect_means, label_set
 from mien.recipe import Recipe, load_recipe, recipe_names, recipe_text
 from mien.spec import CropSpec, ModelSpec, decode_spec, encode, strict
@@ -106,6 +107,29 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     with pytest.raises(OutputError, match="exists already"), whole_file(tmp_path / "a.txt"):
         pass
     assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_files_that_belong_together_get_their_names_together(tmp_path):
+    names = [tmp_path / "a.bin", tmp_path / "a.txt"]
+    with whole_files(names) as parts:
+        for part in parts:
+            part.write_text("old")
+    with pytest.raises(OutputError, match="a.bin: cannot be written .No space left"), whole_files(names, True) as parts:
+        parts[0].write_text("new")
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OutputError, match="a.bin: exists already"), whole_files([tmp_path / "b", *names]):
+        pass
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.bin": "old", "a.txt": "old"}
+
+
+def test_of_files_that_belong_together_the_described_one_is_last(tmp_path, monkeypatch):
+    renamed = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda part, to: (renamed.append(to.name), replace(part, to)))
+    with whole_files([tmp_path / "a.bin", tmp_path / "a.txt"]) as parts:
+        for part in parts:
+            part.touch()
+    assert renamed == ["a.txt", "a.bin"]
 
 
 def test_a_full_disk_is_an_output_error(tmp_path):

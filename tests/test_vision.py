@@ -43,6 +43,53 @@ def test_sixteen_bits_keep_their_light():
     assert np.array_equal(image, read_image(grey))
 
 
+def test_sixteen_bits_are_read_alike_however_dark_the_picture():
+    dark = np.array([[0, 200], [250, 255]], np.uint16)
+    light = np.array([[0, 200], [250, 65535]], np.uint16)
+    for form in ("PNG", "TIFF"):
+        assert not read_image(encoded(Image.fromarray(dark), form)).any()
+        assert read_image(encoded(Image.fromarray(light), form))[..., 0].tolist() == [[0, 0], [0, 255]]
+
+
+def test_a_tiff_of_twelve_bits_has_its_own_white():
+    values = [0, 2048, 4095, 16]
+    packed = b"".join(((a << 12) | b).to_bytes(3, "big") for a, b in (values[:2], values[2:]))
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = b"II*\0" + struct.pack("<I", 14) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+    assert read_image(data)[0, :, 0].tolist() == [0, 127, 255, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        ([0, 0.5, 1], [0, 128, 255]),
+        ([0, 0.2, 0.4], [0, 51, 102]),
+        ([-0.1, 0.5, 1.2], [0, 128, 255]),  # what sharpening overshoots
+        ([0, 100.4, 255], [0, 100, 255]),
+        ([-3, 100.6, 300], [0, 101, 255]),
+    ],
+)
+def test_floats_run_to_one_or_to_255(values, read):
+    picture = Image.fromarray(np.array([values], np.float32))
+    assert read_image(encoded(picture, "TIFF"))[0, :, 0].tolist() == read_image(picture)[0, :, 0].tolist() == read
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, np.nan]], np.float32), "numbers that are not finite"),
+        (np.array([[0, np.inf]], np.float32), "numbers that are not finite"),
+        (np.array([[0, 65535]], np.float32), "floats up to 65535; scale them to 0..1 or 0..255"),
+        (np.array([[0, 255]], np.int32), "whose white is not known; save them as 8 or 16 bits"),
+    ],
+)
+def test_numbers_of_unknown_range_are_refused(values, message, tmp_path):
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    with pytest.raises(ImageError, match=rf"^\S+x\.tif: .*{message}"):
+        read_image(tmp_path / "x.tif")
+
+
 def test_exif_turns_the_picture():
     picture = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
     exif = picture.getexif()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mien.errors import ConfigError, MienError, OutputError
 
-__all__ = ["check_distinct", "check_free", "whole_file"]
+__all__ = ["check_distinct", "check_free", "whole_file", "whole_files"]
 
 
 def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:
@@ -40,14 +40,27 @@ def whole_file(path: str | PathLike[str], overwrite: bool = False) -> Iterator[P
     The temporary name keeps the suffix. Raises OutputError: the output exists, the disk is full, the place cannot be
     written.
     """
-    path = check_free(path, overwrite)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    with whole_files([path], overwrite) as parts:
+        yield parts[0]
+
+
+@contextmanager
+def whole_files(paths: Sequence[str | PathLike[str]], overwrite: bool = False) -> Iterator[list[Path]]:
+    """As whole_file, for files that belong together: none gets its name before all are written, then one right after another.
+
+    paths: the first, which the others describe, gets its name last, so that it is never there without them.
+    """
+    places = [check_free(path, overwrite) for path in paths]
+    parts = [path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}") for path in places]
+    at = places[0]
     try:
-        yield part
-        part.replace(path)
+        yield parts
+        for at, part in zip(reversed(places), reversed(parts), strict=True):
+            part.replace(at)
     except OSError as error:
         if isinstance(error, MienError):
             raise
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(f"{at}: cannot be written ({error.strerror or error})") from error
     finally:
-        part.unlink(missing_ok=True)
+        for part in parts:
+            part.unlink(missing_ok=True)

@@ -1,13 +1,14 @@
 """Annotating where something is wrong: names that no file has, buckets without their package, jobs that are given up."""
 
 import os
+import zipfile
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from apps.test_annotate import FILES, QUICK, a_job, here, paths_file, pictures  # noqa: F401 - a fixture
+from apps.test_annotate import FILES, QUICK, a_job, here, paths_file, pictures, rows_in  # noqa: F401 - a fixture
 from mien.apps.annotate.block import Source, _row
 from mien.apps.annotate.job import FOLDER, locked, part_place
 from mien.apps.annotate.places import open_place
@@ -27,6 +28,24 @@ def test_names_that_no_file_has_cost_their_rows(tmp_path, mien):
     assert rows[0]["error"] is None
     assert [row["error"] for row in rows[1:3]] == ["cannot be read (no file is called so)"] * 2
     assert rows[3]["error"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no colons in names on this system")
+@pytest.mark.usefixtures("here")
+def test_a_name_with_two_colons_is_a_file_and_an_archive_an_archive(tmp_path, mien):
+    pictures(tmp_path / "in::side", 2)
+    (tmp_path / "in::side" / "001.png").rename(tmp_path / "in::side" / "a::b.png")
+    (tmp_path / "in::side" / "a").write_bytes(b"another file")
+    for what in ("in::side", "in::side/a::*.png", "in::side/a::b.png"):
+        assert mien("annotate", what, "--out", "new::out", "--overwrite", *QUICK)[0] == 0
+        assert rows_in(tmp_path / "new::out")[-1]["image"].endswith("/in::side/a::b.png")
+    place = open_place(f"file://{tmp_path}/in::side/a::b.png")
+    assert (place.local, place.path) == (True, str(tmp_path / "in::side" / "a::b.png"))
+    with zipfile.ZipFile("b.zip", "w") as archive:
+        archive.writestr("a.png", b"inside")
+    assert open_place("zip://a.png::b.zip").read() == b"inside"
+    (tmp_path / "zip::b.zip").write_bytes(b"beside")
+    assert open_place("zip::b.zip").read() == b"beside"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")

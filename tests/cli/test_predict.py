@@ -70,6 +70,35 @@ def test_an_argument_without_images_does_not_stop_the_rest(predict, tmp_path):
     assert "none*.png: no file matches" in err
 
 
+def test_who_looks_for_a_table_is_led_to_what_there_is(predict):
+    code, out, err = predict("a.png", "--table", "t.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert all(
+        words in err for words in ("--table:", "mien predict ... --json > faces.jsonl", "mien annotate PICTURES")
+    )
+    assert "--table" not in CliRunner().invoke(command_line(["predict"]), ["predict", "--help"]).output
+
+
+def test_two_stars_within_a_name_are_told(predict, tmp_path):
+    picture(tmp_path / "f" / "a.png")
+    code, out, err = predict("f/**.png")
+    assert (code, out) == (2, "")
+    assert (
+        err
+        == "mien: error: f/**.png: ** stands for folders, alone between slashes (pics/**/*.jpg); within a name write *\n"
+    )
+    assert images(predict("f/**/*.png", "--json")[1]) == ["f/a.png"]
+
+
+@pytest.mark.parametrize(
+    "words", [["predict", "{}.png"], ["predict", "f/{}*"], ["watch", "{}.mp4", "--table", "t.csv"]]
+)
+def test_a_name_too_long_for_any_file_is_one_line(words, mien):
+    code, out, err = mien(*(word.format("a" * 5000) for word in words))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "aaa...: is too long for a file's name or path; give a shorter one" in err
+
+
 def test_nothing_to_read_is_two(predict, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("I am text")

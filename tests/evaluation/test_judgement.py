@@ -6,19 +6,26 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from builders import a_run
 from mien.data.manifest import Header, Manifest, Sample, make_manifest
 from mien.data.split import project
 from mien.data.synthetic import synthetic
-from mien.evaluation.judgement import copies_in_training, coverage, judge
+from mien.evaluation.judgement import Judgement, copies_in_training, coverage, judge
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.slices import slice_rows
 from mien.export.onnx import export_onnx
 from mien.labels import LabelSet
+from mien.recipe import load_recipe
+from mien.report.card import model_card
 from mien.report.judged import judgement_page, judgement_text
-from pages import check_page
+from mien.report.run import run_page
+from mien.report.tables import span
+from mien.runtime.sessions import read_spec
+from mien.runtime.store import model_file
+from pages import Reader, check_page
 
 
 def answers(manifest: Manifest, right: float, seed: int = 0) -> Predictions:
@@ -117,7 +124,7 @@ def test_what_is_odd_is_said(drawn):
     assert any("macro means are over the 1 classes" in note for note in found.notes)
     constant = Predictions(drawn.labels, drawn.ids, np.tile(np.eye(8)[0], (len(drawn), 1)), drawn.affect())
     found = judge("m", constant, drawn, draws=20)
-    assert any("the answer is neutral on every row" in note for note in found.notes)
+    assert "the answer is neutral on every row: precision of the others counts as 0, and kappa is 0" in found.notes
     assert found.scores.expression.kappa == 0
     check_page(judgement_page(found, constant, drawn, "mien"))
     affect_only = Predictions(drawn.labels, drawn.ids, np.full((len(drawn), 8), np.nan), drawn.affect())
@@ -127,6 +134,47 @@ def test_what_is_odd_is_said(drawn):
         "affect",
         "how",
     }
+
+
+@pytest.mark.parametrize("right", [1.0, 0.5])
+def test_what_one_class_does_not_define_is_said_in_words(drawn, right, tmp_path):
+    one = drawn.take(np.flatnonzero(drawn.targets().argmax(1) == 0))
+    found = judge("m", answers(one, right), one, draws=20)
+    scores = found.scores.expression
+    assert np.isnan(scores.auroc)
+    assert np.isnan(scores.kappa) == (right == 1)
+    words = "every label is neutral: AUROC and AUCPR are not defined"
+    words += "; nor are kappa and alpha, since every answer is that too" if right == 1 else ""
+    assert words in found.notes
+    assert not any("the answer is" in note for note in found.notes)
+    (tmp_path / "m.onnx").touch()
+    card = model_card(read_spec(model_file("ferplus-small")), found, tmp_path / "m.onnx")
+    assert "| AUROC, one against the rest | not defined |" in card
+    assert ("| Cohen's kappa | not defined |" in card) == (right == 1)
+    assert f"Note: {words}." in card
+    page = Reader(a_run_page(tmp_path, found))
+    assert page.text.count("not defined") >= 3
+    assert words in page.text
+    assert not {"nan", "()"} & set(card.split()) | {"nan"} & set(page.text.split())
+
+
+def test_a_run_has_the_interval_of_its_judgement(drawn, tmp_path):
+    """Rows of one subject are drawn together, which Wilson's interval does not know."""
+    subjects = pa.array([f"s{number // 12}" for number in range(len(drawn))])
+    at = drawn.table.schema.get_field_index("subject")
+    tied = Manifest(drawn.header, drawn.table.set_column(at, "subject", subjects), drawn.root)
+    found = judge("m", answers(drawn, 0.7), tied, draws=200)
+    assert found.intervals["accuracy"] != found.scores.expression.interval
+    assert f"accuracy ({span(found.intervals['accuracy'])})" in a_run_page(tmp_path, found)
+
+
+def a_run_page(folder: Path, found: Judgement) -> str:
+    (folder / "metrics.csv").write_text("epoch,lr\n0,0.1\n")
+    (folder / "curves.png").touch()
+    (folder / "environment.json").write_text(
+        '{"machine": "m", "cores": 1, "gpus": [], "python": "3", "versions": {}, "packages": {}}'
+    )
+    return run_page(folder, load_recipe("ferplus-small"), read_spec(model_file("ferplus-small")), found)
 
 
 def test_rivals_are_judged_and_compared(mien, drawn):

@@ -25,10 +25,12 @@ from mien.apps.records import JobRecord
 from mien.apps.settings import Settings
 from mien.errors import MienError, VideoError
 
-__all__ = ["FORMS", "Jobs", "Opening", "clip_kind", "read_clip"]
+__all__ = ["FORMS", "Jobs", "Opening", "check_form", "clip_kind", "read_clip"]
 
 #: The forms of a job's table, and how each is called on the web.
 FORMS = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
+#: FFmpeg's names of the forms of `clip_kind`.
+_FORMS_READ = "matroska,webm,mov,mp4,avi,gif,ogg,flv,mpeg"
 _EVERY = 0.25  # seconds between reports of a job's process
 _NAME = "clip"
 _SMOOTH = 0.3  # seconds; as mien watch does
@@ -48,18 +50,31 @@ def clip_kind(head: bytes) -> str:
 
     Play lists are not among them: they would make the decoder open other files and addresses.
     """
-    known = {
-        b"\x1aE\xdf\xa3": "matroska",
-        b"GIF8": "gif",
-        b"OggS": "ogg",
-        b"FLV\x01": "flv",
-        b"\x00\x00\x01\xba": "mpeg",
-    }
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return "mp4"
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "avi"
-    return known.get(head[:4], "")
+    if head[:4] == b"FLV\x01" and head[5:9] == b"\0\0\0\x09":
+        return "flv"
+    known = {
+        b"\x1aE\xdf\xa3": "matroska",
+        b"GIF87a": "gif",
+        b"GIF89a": "gif",
+        b"OggS\0": "ogg",
+        b"\0\0\x01\xba": "mpeg",
+    }
+    return next((form for magic, form in known.items() if head.startswith(magic)), "")
+
+
+def check_form(clip: Path) -> None:
+    """Raises VideoError: the decoder, which looks at more than the head, takes a clip for none of the forms of `clip_kind`."""
+    import av
+
+    try:
+        av.open(str(clip), options={"format_whitelist": _FORMS_READ}).close()
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise VideoError(f"{clip}: cannot be read as a video of a known form ({words})") from error
 
 
 @dataclass
@@ -237,6 +252,7 @@ def read_clip(folder: Path, every: int, opening: Opening, settings: Settings, te
     from mien.vision.video import video_info
 
     clip = folder / "clip.bin"
+    check_form(clip)
     info = video_info(clip)
     if info.width * info.height > settings.max_pixels:
         raise VideoError(f"{clip}: {info.width}x{info.height} pixels; the limit is {settings.max_pixels:,}")

@@ -192,15 +192,17 @@ async def watch(
 
 
 async def _save(request: Request[Any, Any, Any], place: Path, settings: Settings) -> None:
-    """Write a clip as it arrives; each part must come in time."""
+    """Write a clip as it arrives; each part must come in time, and so must the whole."""
     parts = aiter(request.stream())
+    until = time.monotonic() + settings.upload_seconds
     with place.open("wb") as file:
         while True:
+            left = until - time.monotonic()
             try:
-                async with asyncio.timeout(settings.seconds):
+                async with asyncio.timeout(min(left, settings.seconds)):
                     part = await anext(parts, None)
             except TimeoutError as error:
-                raise HTTPException(status_code=408, detail=f"nothing came for {settings.seconds:g} s") from error
+                raise HTTPException(status_code=408, detail=_late(left, settings)) from error
             if part is None:
                 break
             await asyncio.to_thread(file.write, part)
@@ -209,6 +211,13 @@ async def _save(request: Request[Any, Any, Any], place: Path, settings: Settings
             raise HTTPException(
                 status_code=400, detail="not a video of a known form; send MP4, WebM, MKV, MOV, AVI, Ogg or GIF"
             )
+
+
+def _late(left: float, settings: Settings) -> str:
+    """Why a clip is waited for no longer. left: seconds that the whole still had when its next part was asked for."""
+    if left > settings.seconds:
+        return f"nothing came for {settings.seconds:g} s"
+    return f"the clip did not arrive within {settings.upload_seconds:g} s; cut it, make it smaller, or send it faster"
 
 
 def _job(serving: Serving, name: str) -> JobRecord:

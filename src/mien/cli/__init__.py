@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import sys
 from collections.abc import Sequence
@@ -70,10 +71,20 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
 
 
 def main() -> None:
-    """The entry point: a MienError is one line and exit code 2; a bug keeps its traceback."""
+    """The entry point: a MienError is one line and exit code 2, and so is a name that no file can have; a bug keeps its
+    traceback."""
     atexit.register(gc.freeze)  # else the interpreter looks for cycles in all there is once more: 80 ms
     try:
         command_line(sys.argv[1:])()
     except MienError as error:
         print(f"mien: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # pathlib's questions raise it, wherever a name is looked at first
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = str(error.filename)
+        print(
+            f"mien: error: {name[:80]}{'...' * (len(name) > 80)}: is too long for a file's name or path; give a shorter one",
+            file=sys.stderr,
+        )
         sys.exit(2)

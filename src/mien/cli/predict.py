@@ -40,11 +40,17 @@ def predict(
     features: Annotated[
         Path | None, typer.Option(help="A table (.csv, .parquet) of faces with the vector before the model's heads.")
     ] = None,
+    table: Annotated[str | None, typer.Option(hidden=True, help="Of mien watch; asked for here too.")] = None,
 ) -> None:
     """Read the faces of images: expression, valence and arousal.
 
     Exit code 1 if something could not be read (the rest is), 2 if nothing could.
     """
+    if table is not None:
+        raise ConfigError(
+            "--table: is for the frames of `mien watch`; of pictures write lines with `mien predict ... --json > faces.jsonl`, or "
+            "Parquet with `mien annotate PICTURES --out FOLDER`"
+        )
     if explain and save is None:
         raise ConfigError("--explain: draws into the annotated pictures; name their folder with --save")
     paths, problems = _paths(images)
@@ -57,12 +63,12 @@ def predict(
     from mien.vision.draw import draw, draw_heat
     from mien.vision.image import read_image, write_image
 
-    table = _features(features, overwrite)
-    reader = load(model, detector, threads, detector_file, min_size, explain, table is not None, engine, device)
+    vectors = _features(features, overwrite)
+    reader = load(model, detector, threads, detector_file, min_size, explain, vectors is not None, engine, device)
     tell_choice(reader)
     rows: list[tuple[Path, Sequence[Face]]] = []
     read = failed = 0
-    with table or nullcontext():
+    with vectors or nullcontext():
         for number, path in enumerate(_progress(paths)):
             try:
                 image = read_image(path)
@@ -76,8 +82,8 @@ def predict(
                 _line(path, faces)
             else:
                 rows.append((path, faces))
-            if table is not None:
-                table.write(_shown(path), faces)
+            if vectors is not None:
+                vectors.write(_shown(path), faces)
             if places:
                 under = draw_heat(image, faces, reader.classifier.spec.crop) if explain else image
                 write_image(places[number], draw(under, faces), overwrite)
@@ -119,14 +125,21 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
             part = [item for item in sorted(path.iterdir()) if item.suffix.lower() in SUFFIXES and item.is_file()]
             problem = f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})"
         elif any(letter in text for letter in "*?[") and not path.exists():
-            base = Path(path.anchor) if path.anchor else Path()
-            part = sorted(item for item in base.glob(str(path.relative_to(base))) if item.is_file())
-            problem = f"{text}: no file matches"
+            part, problem = _matching(path)
         else:
             part, problem = [path], ""
         found += part
         problems += [] if part else [problem]
     return list(dict.fromkeys(found)), problems
+
+
+def _matching(pattern: Path) -> tuple[list[Path], str]:
+    """The files of a glob in order, and what to say if there are none."""
+    if any("**" in part and part != "**" for part in pattern.parts):
+        return [], f"{pattern}: ** stands for folders, alone between slashes (pics/**/*.jpg); within a name write *"
+    base = Path(pattern.anchor) if pattern.anchor else Path()
+    found = sorted(item for item in base.glob(str(pattern.relative_to(base))) if item.is_file())
+    return found, f"{pattern}: no file matches"
 
 
 def _shown(path: Path) -> str:

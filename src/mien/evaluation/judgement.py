@@ -175,10 +175,17 @@ def _notes(rows: Predictions, manifest: Manifest) -> Iterator[str]:
         yield f"{int((~known).sum()):,} rows without a label are left out of expressions"
     if len(rows.ids) < FEW:
         yield f"only {len(rows.ids)} row{'s' if len(rows.ids) > 1 else ''}: too few to say much; look at the intervals"
-    silent = np.isnan(rows.probabilities).any()
-    if not silent and len(rows.ids) > 1 and len(set(rows.probabilities.argmax(axis=1))) == 1:
-        name = rows.labels.names[int(rows.probabilities[0].argmax())]
-        yield f"the answer is {name} on every row: precision of the others counts as 0, kappa as 0 (not defined on one class)"
+    if known.any() and not np.isnan(rows.probabilities).any():
+        yield from _of_one_class(truth[known], rows.probabilities.argmax(axis=1)[known], rows.labels.names)
+
+
+def _of_one_class(truth: np.ndarray, said: np.ndarray, names: Sequence[str]) -> Iterator[str]:
+    """What is not defined, or only by convention, where all labels or all answers are of one class."""
+    if len(set(truth)) == 1:
+        also = "; nor are kappa and alpha, since every answer is that too" if set(said) == set(truth) else ""
+        yield f"every label is {names[truth[0]]}: AUROC and AUCPR are not defined{also}"
+    elif len(set(said)) == 1:
+        yield f"the answer is {names[said[0]]} on every row: precision of the others counts as 0, and kappa is 0"
 
 
 def coverage(probabilities: np.ndarray, truth: np.ndarray) -> list[tuple[float, float, float]]:

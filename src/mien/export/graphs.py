@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -13,11 +14,21 @@ import onnx.numpy_helper
 from google.protobuf.message import DecodeError
 
 from mien.errors import ExportError, ModelError
-from mien.files import check_free, whole_file
+from mien.files import whole_files
 from mien.runtime.forms import no_spec
 from mien.spec import CropSpec, DetectorSpec, ModelSpec, decode_spec, encode
 
-__all__ = ["HALF_TOLERANCE", "TOLERANCE", "agree", "halve", "open_graph", "store", "trial_chips", "write_model"]
+__all__ = [
+    "HALF_TOLERANCE",
+    "TOLERANCE",
+    "agree",
+    "halve",
+    "model_files",
+    "open_graph",
+    "store",
+    "trial_chips",
+    "write_model",
+]
 
 #: Largest difference of a probability between what a file should answer and what it does.
 TOLERANCE = 1e-4
@@ -61,14 +72,21 @@ def write_model(
 
     Raises OutputError, ExportError.
     """
-    out = Path(out)
-    beside = check_free(out.with_suffix(".json"), overwrite)
-    with whole_file(out, overwrite) as part:
+    with model_files(out, spec, overwrite) as part:
         store(model, spec, part)
-        figure = check(part)
-    with whole_file(beside, overwrite=True) as part:
-        part.write_bytes(encode(spec) + b"\n")
-    return figure
+        return check(part)
+
+
+@contextmanager
+def model_files(out: str | PathLike[str], spec: ModelSpec | DetectorSpec, overwrite: bool = False) -> Iterator[Path]:
+    """The place to write the graph of `out` (.onnx) to; it and its spec (.json) get their names together, or neither does.
+
+    Raises OutputError.
+    """
+    out = Path(out)
+    with whole_files([out, out.with_suffix(".json")], overwrite) as (graph, beside):
+        yield graph
+        beside.write_bytes(encode(spec) + b"\n")
 
 
 def trial_chips(crop: CropSpec, count: int = 64, seed: int = 0) -> Iterator[np.ndarray]:

@@ -13,14 +13,13 @@ import onnx
 import torch
 
 from mien.errors import ExportError
-from mien.export.graphs import TOLERANCE, store, trial_chips
+from mien.export.graphs import TOLERANCE, model_files, store, trial_chips
 from mien.export.verify import Allowed, compare, refuse
-from mien.files import check_free, whole_file
 from mien.models.face import OUTPUTS, FaceGraph, FaceNetwork
 from mien.models.network import ExportGraph
 from mien.models.weights import TorchSession, load_detector, load_weights
 from mien.runtime.sessions import OnnxSession, open_onnx
-from mien.spec import DetectorSpec, ModelSpec, Output, encode
+from mien.spec import DetectorSpec, ModelSpec, Output
 
 __all__ = ["TOLERANCE", "export_detector", "export_onnx", "verify", "verify_detector"]
 
@@ -42,15 +41,9 @@ def export_onnx(
     """
     network, spec = load_weights(weights)
     spec = msgspec.structs.replace(spec, metrics=metrics or spec.metrics, outputs=tuple(outputs))
-    out = Path(out)
-    beside = out.with_suffix(".json")
-    check_free(beside, overwrite)
-    with whole_file(out, overwrite) as part:
+    with model_files(out, spec, overwrite) as part:
         _write(ExportGraph(network, spec).eval(), spec, part)
-        difference = verify(TorchSession(network, spec), OnnxSession(part, 1))
-    with whole_file(beside, overwrite=True) as part:
-        part.write_bytes(encode(spec) + b"\n")
-    return difference
+        return verify(TorchSession(network, spec), OnnxSession(part, 1))
 
 
 def export_detector(
@@ -62,17 +55,11 @@ def export_detector(
     """Write a face detector as `out` (.onnx), for pictures of any size, and its spec beside it; otherwise as export_onnx."""
     network, spec = load_detector(weights)
     spec = msgspec.structs.replace(spec, metrics=metrics or spec.metrics)
-    out = Path(out)
-    beside = out.with_suffix(".json")
-    check_free(beside, overwrite)
     graph = FaceGraph(network).eval()
     axes = {"input": {0: "n", 2: "height", 3: "width"}} | {name: {0: "n", 1: "cells"} for name in OUTPUTS}
-    with whole_file(out, overwrite) as part:
+    with model_files(out, spec, overwrite) as part:
         _trace(graph, torch.zeros(2, 3, 96, 64), ["input"], OUTPUTS, axes, spec, part)
-        difference = verify_detector(network, part)
-    with whole_file(beside, overwrite=True) as part:
-        part.write_bytes(encode(spec) + b"\n")
-    return difference
+        return verify_detector(network, part)
 
 
 def verify_detector(network: FaceNetwork, file: Path, seed: int = 0) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfile
@@ -13,13 +12,13 @@ import msgspec
 import numpy as np
 import onnx
 
-from mien.errors import ConfigError, OutputError, near_miss
+from mien.errors import ConfigError, near_miss
 from mien.export.graphs import HALF_TOLERANCE, TOLERANCE, halve, open_graph, store, trial_chips
 from mien.export.openvino import write_openvino
 from mien.export.quantize import LEAST, answers, float_weights, folded, layers, quantized, ranked
 from mien.export.tensorrt import build_line, for_tensorrt, with_batch
 from mien.export.verify import Allowed, Difference, compare, refuse
-from mien.files import whole_file
+from mien.files import whole_files
 from mien.runtime.sessions import open_session
 from mien.spec import ModelSpec, Precision, encode
 
@@ -182,13 +181,9 @@ def publish(
     """
     texts = {".json": lambda: encode(made.spec).decode() + "\n", **(more or {})}
     places = [*(out.with_suffix(file.suffix) for file in made.files), *(out.with_suffix(suffix) for suffix in texts)]
-    with ExitStack() as stack:
-        parts = [stack.enter_context(whole_file(place, overwrite)) for place in places]
-        try:
-            for file, part in zip(made.files, parts, strict=False):
-                copyfile(file, part)
-            for text, part in zip(texts.values(), parts[len(made.files) :], strict=True):
-                part.write_text(text(), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{out}: cannot be written ({error.strerror or error})") from error
+    with whole_files(places, overwrite) as parts:
+        for file, part in zip(made.files, parts, strict=False):
+            copyfile(file, part)
+        for text, part in zip(texts.values(), parts[len(made.files) :], strict=True):
+            part.write_text(text(), encoding="utf-8")
     return places

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mien.errors import ConfigError
 from mien.evaluation.judgement import Judgement
-from mien.report.tables import percent, slice_words, span
+from mien.report.tables import number, percent, slice_words, span
 from mien.spec import DetectorSpec, ModelSpec
 
 __all__ = ["detector_card", "model_card"]
@@ -128,13 +128,13 @@ def _figures(judged: Judgement) -> Iterator[tuple[str, str]]:
         "ece": "expected calibration error",
     }
     for name, words in shares.items():
-        yield words, f"{percent(getattr(scores, name), 2)} ({span(edges.get(name), digits=2)})"
+        yield words, _told(percent(getattr(scores, name), 2), span(edges.get(name), digits=2))
     for name, words in {
         "kappa": "Cohen's kappa",
         "auroc": "AUROC, one against the rest",
         "nll": "negative log-likelihood, nats",
     }.items():
-        yield words, f"{getattr(scores, name):.3f} ({span(edges.get(name), False)})"
+        yield words, _told(number(getattr(scores, name)), span(edges.get(name), False))
     people = judged.scores.agreement
     if people is not None:
         yield (
@@ -158,12 +158,17 @@ def _figures(judged: Judgement) -> Iterator[tuple[str, str]]:
         )
 
 
+def _told(value: str, edges: str) -> str:
+    """A figure with its interval; alone where there is none, as for what these rows do not define (the notes say why)."""
+    return f"{value} ({edges})" if edges else value
+
+
 def _affect(spec: ModelSpec, judged: Judgement) -> str:
     head = "## Valence and arousal\n\n"
     affect = judged.scores.affect
     if affect is not None:
         values = [
-            f"{what} {affect.ccc[i]:.3f} ({span(judged.intervals.get(f'{what} ccc'), False)})"
+            f"{what} {_told(number(affect.ccc[i]), span(judged.intervals.get(f'{what} ccc'), False))}"
             for i, what in enumerate(("valence", "arousal"))
         ]
         head += f"CCC on {affect.rows:,} annotated faces: {', '.join(values)}.\n\n"

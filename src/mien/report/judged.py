@@ -17,7 +17,7 @@ from mien.evaluation.slices import Slicing
 from mien.report.charts import Line, chart, interval_bar
 from mien.report.figures import plane
 from mien.report.page import Album, page
-from mien.report.tables import Table, judgement_tables, markdown, percent, slice_words, span
+from mien.report.tables import Table, judgement_tables, markdown, number, percent, slice_words, span
 
 __all__ = ["confusion_rows", "judgement_page", "judgement_text", "robust_charts", "shares"]
 
@@ -90,7 +90,7 @@ def _headline(found: Judgement) -> list[dict[str, str]]:
     if affect is not None:
         for i, what in enumerate(("valence", "arousal")):
             facts.append(
-                _fact(_short(affect.ccc[i]), f"CCC of {what}", span(found.intervals.get(f"{what} ccc"), False))
+                _fact(number(affect.ccc[i], 2), f"CCC of {what}", span(found.intervals.get(f"{what} ccc"), False))
             )
     clean = found.without_copies
     if clean is not None and clean.expression is not None:
@@ -105,10 +105,6 @@ def _headline(found: Judgement) -> list[dict[str, str]]:
 
 def _fact(number: str, words: str, edges: str) -> dict[str, str]:
     return {"number": number, "words": words, "edges": edges}
-
-
-def _short(value: float) -> str:
-    return "not defined" if math.isnan(value) else f"{value:.2f}"
 
 
 def confusion_rows(scores: ExpressionScores) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from mien.evaluation.judgement import Judgement
 from mien.recipe import Recipe, recipe_text
 from mien.report.judged import confusion_rows
 from mien.report.page import page
-from mien.report.tables import judgement_tables, percent
+from mien.report.tables import judgement_tables, number, percent, span
 from mien.spec import ModelSpec
 
 __all__ = ["run_page"]
@@ -32,6 +32,7 @@ def run_page(folder: Path, recipe: Recipe, spec: ModelSpec, found: Judgement | N
         "text": recipe_text(recipe),
         "spec": spec,
         "headline": _headline(epochs, found),
+        "notes": () if found is None else found.notes,
         "curves": base64.b64encode((folder / "curves.png").read_bytes()).decode(),
         "epochs": epochs,
         "names": list(epochs[0]) if epochs else [],
@@ -47,15 +48,14 @@ def _headline(epochs: list[dict[str, str]], found: Judgement | None) -> list[tup
     facts = [(f"{len(epochs)}", "epochs")]
     if found is not None and found.scores.expression is not None:
         scores = found.scores.expression
-        low, high = scores.interval
         facts += [
             (f"{scores.rows:,}", "held-out faces"),
-            (percent(scores.accuracy), f"accuracy ({percent(low)} to {percent(high)})"),
+            (percent(scores.accuracy), f"accuracy ({span(found.intervals.get('accuracy'))})"),
             (percent(scores.macro_f1), "macro F1"),
-            (f"{scores.auroc:.3f}", "AUROC"),
+            (number(scores.auroc), "AUROC"),
             (percent(scores.ece), "calibration error"),
         ]
     if found is not None and found.scores.affect is not None:
         ccc = found.scores.affect.ccc
-        facts += [(f"{ccc[0]:.2f}", "CCC of valence"), (f"{ccc[1]:.2f}", "CCC of arousal")]
+        facts += [(number(ccc[0], 2), "CCC of valence"), (number(ccc[1], 2), "CCC of arousal")]
     return facts

@@ -20,6 +20,7 @@ __all__ = [
     "comparison_tables",
     "judgement_tables",
     "markdown",
+    "number",
     "percent",
     "slice_words",
     "span",
@@ -68,8 +69,9 @@ def percent(value: float, digits: int = 1) -> str:
     return "not defined" if math.isnan(value) else f"{value:.{digits}%}".replace("%", " %")
 
 
-def _number(value: float) -> str:
-    return "not defined" if math.isnan(value) else f"{value:.3f}"
+def number(value: float, digits: int = 3) -> str:
+    """A figure that is no share; 'not defined' for NaN."""
+    return "not defined" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def chance(p: float) -> str:
@@ -122,7 +124,7 @@ def _expression_rows(scores: Scores, intervals: dict[str, Interval]) -> Iterator
     yield "faces with a label", f"{expression.rows:,}", ""
     for name, words in NAMES.items():
         value, share = getattr(expression, name), name in _PERCENT
-        yield words, percent(value, 2) if share else _number(value), span(intervals.get(name), share, 2)
+        yield words, percent(value, 2) if share else number(value), span(intervals.get(name), share, 2)
 
 
 def _classes(found: Judgement) -> Table:
@@ -145,7 +147,7 @@ def _people(found: Judgement) -> Table:
         (words, percent(getattr(people, name)), span(found.intervals.get(f"agreement {name}")))
         for name, words in _PEOPLE.items()
     ]
-    rows.append(("Krippendorff's alpha of the raters", _number(people.alpha), ""))
+    rows.append(("Krippendorff's alpha of the raters", number(people.alpha), ""))
     caption = (
         f"How often two say the same, on {people.rows:,} faces with {people.raters:.1f} votes each on average. Votes for anything "
         "else than these labels are left out, as are faces that the rule of the labels leaves out."
@@ -163,7 +165,7 @@ def _affect(found: Judgement) -> Table:
         for i, what in enumerate(("valence", "arousal")):
             share = name == "sagr"
             value = getattr(affect, name)[i]
-            cells += [percent(value) if share else _number(value), span(found.intervals.get(f"{what} {name}"), share)]
+            cells += [percent(value) if share else number(value), span(found.intervals.get(f"{what} {name}"), share)]
         rows.append(tuple(cells))
     quadrant = (percent(affect.quadrant), span(found.intervals.get("quadrant")))
     rows.append(("right quadrant (both signs)", *quadrant, "", ""))
@@ -177,10 +179,8 @@ def _affect(found: Judgement) -> Table:
 def _affect_by(found: Judgement) -> Table:
     rows = []
     for name, one in found.scores.affect_by.items():
-        pairs = [f"{getattr(one, key)[i]:.3f}" for key in ("rmse", "ccc") for i in (0, 1)]
-        rows.append(
-            (name, f"{one.rows:,}", *(pair.replace("nan", "not defined") for pair in pairs), percent(one.quadrant))
-        )
+        pairs = [number(getattr(one, key)[i]) for key in ("rmse", "ccc") for i in (0, 1)]
+        rows.append((name, f"{one.rows:,}", *pairs, percent(one.quadrant)))
     caption = "Within a class valence and arousal vary little, so CCC is low there even for good answers; RMSE is the figure to read."
     head = ("label", "faces", "RMSE valence", "RMSE arousal", "CCC valence", "CCC arousal", "right quadrant")
     return Table("affect-by", "Valence and arousal of each class", caption, head, tuple(rows))
@@ -196,7 +196,7 @@ def _clean(found: Judgement) -> Table:
     rows = [row for row in _expression_rows(left, found.without_intervals) if row[0] in wanted]
     if left.affect is not None:
         rows += [
-            (f"{what} CCC", _number(left.affect.ccc[i]), span(found.without_intervals.get(f"{what} ccc"), False))
+            (f"{what} CCC", number(left.affect.ccc[i]), span(found.without_intervals.get(f"{what} ccc"), False))
             for i, what in enumerate(("valence", "arousal"))
         ]
     caption = f"{found.copies or 0:,} judged rows have an identical or near copy (mirror images too) in training; here they are left out."
@@ -246,7 +246,7 @@ def _group(part: Slice, labels: bool, affect: bool) -> tuple[str, ...]:
         cells += [percent(part.macro_recall), span(part.macro_interval)]
     if affect:
         for value, edges in zip(part.ccc, part.ccc_intervals, strict=True):
-            cells += [_number(value), span(edges, False)]
+            cells += [number(value), span(edges, False)]
     return (*cells, "" if part.enough else "too small to say")
 
 
@@ -317,11 +317,11 @@ def _leaderboard(found: Comparison) -> Table:
             for name in ("accuracy", "macro_recall", "macro_f1"):
                 cells += [percent(getattr(one.scores.expression, name)), span(one.intervals.get(name))]
             assert one.scores.expression is not None
-            cells += [percent(one.scores.expression.ece), _number(one.scores.expression.nll)]
+            cells += [percent(one.scores.expression.ece), number(one.scores.expression.nll)]
         if affective:
             assert one.scores.affect is not None
             for i, what in enumerate(("valence", "arousal")):
-                cells += [_number(one.scores.affect.ccc[i]), span(one.intervals.get(f"{what} ccc"), False)]
+                cells += [number(one.scores.affect.ccc[i]), span(one.intervals.get(f"{what} ccc"), False)]
         duel = found.against_best(one.model)
         cells.append("" if duel is None else "yes" if duel.real else "no")
         rows.append(tuple(cells))

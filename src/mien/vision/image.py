@@ -27,6 +27,8 @@ ImageSource = str | PathLike[str] | bytes | np.ndarray | Image.Image
 
 #: What is read, and no other: Pillow would hand EPS to Ghostscript, a program of its own.
 _FORMS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+#: TIFF's tag BitsPerSample.
+_BITS = 258
 #: What Pillow raises for damaged files, in their headers and EXIF too.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError, struct.error)
 
@@ -36,7 +38,11 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     source: a path, encoded bytes, an array or a PIL image. Arrays are uint8 or uint16 (scaled to 8 bits) of shape
     (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA. Transparency is laid over white; of an animation the first
-    picture counts. Raises ImageError: not an image, cut off, or more than max_pixels (encoded ones judged by the header).
+    picture counts. Of 16 bits 65535 is white, as PNG and TIFF say, however dark the picture: what a camera of 10 or 12 bits
+    left unscaled is to be scaled first (a TIFF that states 12 bits is, by its own white). Floats run from 0 to 1, or, where one
+    is above 2, from 0 to 255; what overshoots that range is clipped.
+    Raises ImageError: not an image, cut off, more than max_pixels (encoded ones judged by the header), or numbers of
+    unknown range: floats above 510, NaN or infinite, whole ones of 32 bits or with a sign.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -69,20 +75,38 @@ def _from_pil(picture: Image.Image, where: str, max_pixels: int) -> np.ndarray:
     if width * height > max_pixels:
         raise ImageError(f"{where}: {width}x{height} pixels; the limit is {max_pixels:,}; make it smaller first")
     try:
-        upright = ImageOps.exif_transpose(picture)
-        return _rgb(upright)
+        white = 4095 if getattr(picture, "tag_v2", {}).get(_BITS) == (12,) else 65535
+        return _rgb(ImageOps.exif_transpose(picture), where, white)
     except _DAMAGE as error:
+        if isinstance(error, ImageError):
+            raise
         raise ImageError(f"{where}: is cut off or damaged ({error})") from error
 
 
-def _rgb(picture: Image.Image) -> np.ndarray:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture, np.float64)
-        scale = 257.0 if values.max(initial=0) > 255 else 1.0
-        return _from_array(np.clip(values / scale, 0, 255).astype(np.uint8))
+def _rgb(picture: Image.Image, where: str, white: int) -> np.ndarray:
+    """white: of 16 bits."""
+    if picture.mode == "F":
+        return _from_array(_eight_bits(np.asarray(picture), where))
+    if picture.mode.startswith("I;16"):
+        return _from_array((np.asarray(picture).astype(np.uint32) * 255 // white).astype(np.uint8))
+    if picture.mode == "I":
+        raise ImageError(
+            f"{where}: whole numbers of 32 bits or with a sign, whose white is not known; save them as 8 or 16 bits"
+        )
     if "A" in picture.mode or "transparency" in picture.info:
         return _from_array(np.asarray(picture.convert("RGBA")))
     return np.array(picture.convert("RGB"), np.uint8)
+
+
+def _eight_bits(values: np.ndarray, where: str) -> np.ndarray:
+    """Floats as uint8; see read_image. Raises ImageError."""
+    if not np.isfinite(values).all():
+        raise ImageError(f"{where}: holds numbers that are not finite (NaN or infinity); replace them first")
+    most = float(values.max())
+    if most > 2 * 255:
+        raise ImageError(f"{where}: floats up to {most:g}; scale them to 0..1 or 0..255 first")
+    scale = 255.0 if most <= 2 else 1.0
+    return np.rint(np.minimum(values.clip(0) * scale, 255)).astype(np.uint8)
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:

@@ -217,9 +217,13 @@ class Place:
 def open_place(text: str | os.PathLike[str] | bytes) -> Place:
     """The place that a path or an address (s3://, gs://, memory://, file://, ...) names.
 
+    A path may hold `::`, which joins addresses (zip://a.jpg::b.zip): what is there is a path.
     Raises ConfigError (no such kind of address, or what it needs is not installed).
     """
     name = os.fsdecode(text)
+    bare = name.removeprefix("file://")
+    if "::" in bare and _is_here(bare):
+        return Place(fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(bare)), True)
     try:
         fs, path = fsspec.core.url_to_fs(name)
     except ImportError as error:
@@ -230,3 +234,9 @@ def open_place(text: str | os.PathLike[str] | bytes) -> Place:
     except place_errors() as error:
         raise DataError(f"{name}: cannot be reached ({reason(error)})") from error
     return Place(fs, path, "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)))
+
+
+def _is_here(name: str) -> bool:
+    """Whether a name with `::` is one of this machine: it is there, or no address of a chain begins so."""
+    known = "://" in name or name.partition("::")[0] in fsspec.available_protocols()
+    return not known or os.path.exists(os.path.expanduser(name))

@@ -1,8 +1,10 @@
 """mien predict and mien models, in this process, with a tiny model: what goes where, and what is left alone."""
 
+import errno
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import cv2
 import msgspec
@@ -97,6 +99,20 @@ def test_a_name_too_long_for_any_file_is_one_line(words, mien):
     code, out, err = mien(*(word.format("a" * 5000) for word in words))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "aaa...: is too long for a file's name or path; give a shorter one" in err
+
+
+def test_a_place_that_may_not_be_looked_into_is_one_line(monkeypatch, capsys):
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", denied)
+    monkeypatch.setattr(sys, "argv", ["mien", "predict", "locked/pics"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert (stop.value.code, capsys.readouterr().err) == (
+        2,
+        "mien: error: locked/pics: may not be looked into (permission denied); ask its owner, or choose another place\n",
+    )
 
 
 def test_nothing_to_read_is_two(predict, tmp_path):

@@ -41,6 +41,12 @@ VERBS = {
     "bench": "bench",
 }
 
+#: What an OSError says of a name that is looked at before anything is read.
+_PLACES = {
+    errno.ENAMETOOLONG: "is too long for a file's name or path; give a shorter one",
+    errno.EACCES: "may not be looked into (permission denied); ask its owner, or choose another place",
+}
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -71,8 +77,8 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
 
 
 def main() -> None:
-    """The entry point: a MienError is one line and exit code 2, and so is a name that no file can have; a bug keeps its
-    traceback."""
+    """The entry point: a MienError is one line and exit code 2, and so is a name that no file can have, or a place that may
+    not be looked into; a bug keeps its traceback."""
     atexit.register(gc.freeze)  # else the interpreter looks for cycles in all there is once more: 80 ms
     try:
         command_line(sys.argv[1:])()
@@ -80,11 +86,11 @@ def main() -> None:
         print(f"mien: error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # pathlib's questions raise it, wherever a name is looked at first
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in _PLACES:
             raise
         name = str(error.filename)
         print(
-            f"mien: error: {name[:80]}{'...' * (len(name) > 80)}: is too long for a file's name or path; give a shorter one",
+            f"mien: error: {name[:80]}{'...' * (len(name) > 80)}: {_PLACES[error.errno]}",
             file=sys.stderr,
         )
         sys.exit(2)

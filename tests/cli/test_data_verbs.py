@@ -95,6 +95,43 @@ def test_the_competitions_rows_get_their_submission(mien, tmp_path):
     assert len((tmp_path / "s.csv").read_text().split()) == 5
 
 
+def test_train_rows_are_no_part_of_a_submission(mien, tmp_path):
+    def line(seed: int) -> str:
+        return " ".join(map(str, cv2.cvtColor(drawn_face(48, seed=seed), cv2.COLOR_RGB2GRAY).ravel()))
+
+    (tmp_path / "fer").mkdir()
+    (tmp_path / "fer" / "train.csv").write_text("emotion,pixels\n" + "".join(f"{i},{line(i)}\n" for i in range(3)))
+    (tmp_path / "fer" / "test.csv").write_text("pixels\n" + "".join(f"{line(i)}\n" for i in (7, 8)))
+    assert mien("data", "read", "fer2013", "fer", "--out", "all.parquet")[0] == 0
+    code, out, _ = mien("data", "submit", "ferplus-small", "all.parquet", "--out", "s.csv")
+    assert (code, "(2 rows of test)" in out) == (0, True)
+    assert len((tmp_path / "s.csv").read_text().split()) == 2
+    code, out, _ = mien("data", "submit", "ferplus-small", "all.parquet", "--out", "t.csv", "--split", "train")
+    assert (code, "(3 rows of train)" in out) == (0, True)
+    code, _, err = mien("data", "submit", "ferplus-small", "all.parquet", "--out", "v.csv", "--split", "validation")
+    assert (code, "has no row of validation; it has train, test" in err) == (2, True)
+
+
+def test_labels_that_no_row_has_are_refused(mien, drawn):
+    code, _, err = mien("data", "select", drawn, "--labels", "happiness,sadnes", "--out", "x.parquet")
+    assert (code, "--labels: synthetic has no 'sadnes'; did you mean 'sadness'" in err) == (2, True)
+    code, _, err = mien("data", "merge", drawn, "--labels", "happy,joyful", "--out", "x.parquet")
+    assert (code, "has no 'joyful'" in err) == (2, True)
+    assert mien("data", "select", drawn, "--labels", "happy,sad", "--out", "two.parquet")[0] == 0
+    assert Manifest.read("two.parquet").counts() == {"happiness": 10, "sadness": 10}
+
+
+def test_cleaning_everything_away_writes_nothing(mien, tmp_path):
+    faces = tmp_path / "faces"
+    for name in ("happy", "sad"):
+        (faces / name).mkdir(parents=True)
+        (faces / name / "a.png").write_bytes(b"no picture")
+    assert mien("data", "read", "folders", faces, "--out", "f.parquet")[0] == 0
+    code, _, err = mien("data", "clean", "f.parquet", "--rules", "undecodable", "--out", "c.parquet")
+    assert (code, "undecodable drops all 2 rows; nothing is written" in err) == (2, True)
+    assert not (tmp_path / "c.parquet").exists()
+
+
 def test_recipes_show_what_they_ask_for(mien):
     code, out, _ = mien("show", "fer2013-cnn")
     assert code == 0

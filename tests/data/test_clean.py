@@ -81,6 +81,16 @@ def test_identical_pictures_get_their_majority():
     assert len(done.manifest) == 17
 
 
+def test_unlabelled_rows_get_no_label_from_their_likes():
+    one = texture(1)
+    rows = table(
+        *(row(f"train{i}", one, label) for i, label in enumerate(("fear", "fear", "anger"))),
+        row("silent", one, None),
+        *(row(f"test{i}", one, None, split="test") for i in range(2)),
+    )
+    assert [(line.id, line.label) for line in clean(rows, ["majority-label"]).log] == [("train2", "fear")]
+
+
 def test_the_order_of_the_names_does_not_matter():
     rules = ["duplicates", "leaks", "conflicts", "blank"]
     one, two = clean(planted(), rules), clean(planted(), rules[::-1])
@@ -113,7 +123,7 @@ def test_likely_label_errors_need_predictions():
     done = clean(manifest, ["label-errors"], audit(manifest, answers))
     assert [line.id for line in done.log] == ["2", "5"]
     assert done.log[0].reason == "x, likely y (the model gives x 0.10)"
-    with pytest.raises(DataError, match="without predictions"):
+    with pytest.raises(DataError, match="pass --model"):
         clean(manifest, ["label-errors"])
 
 

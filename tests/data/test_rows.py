@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -123,6 +124,14 @@ def test_merged_rows_share_labels_and_keep_their_pictures(tmp_path):
     assert last.image.read_bytes() == png(99)
     with pytest.raises(DataError, match="cropped in different ways"):
         merge([rows(6), synthetic(4)])
+
+
+def test_merging_sums_what_two_parts_of_one_source_left_out():
+    one, two = (
+        Manifest(msgspec.structs.replace(part.header, left_out={"uncertain": 2, "no face": i}), part.table, None)
+        for i, part in enumerate((rows(4), rows(5)))
+    )
+    assert merge([one, two]).header.left_out == {"drawn: uncertain": 4, "drawn: no face": 1}
 
 
 def test_a_manifest_elsewhere_finds_its_pictures(tmp_path):

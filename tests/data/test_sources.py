@@ -1,6 +1,7 @@
 """Every dataset form, read from a look-alike; every bad input, refused with file and row; FER2013's forms agree."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -299,6 +300,7 @@ BAD = [
     ("affectnet without header", swap("training.csv", ",0,0.0,", ",11,0.0,"), "row 0: expression '11'"),
     # AffectNet, 2021
     ("affectnet 2021", gone("train_set/annotations/3_aro.npy"), r"3_aro\.npy: no such annotation"),
+    ("affectnet 2021", put("train_set/annotations/3_exp.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '''<U1"), r"3_exp\.npy: not a readable \.npy file"),
     ("affectnet 2021", gone("train_set/images/3.jpg"), "train_set: 12 annotations for 11 images"),
     ("affectnet 2021", save("train_set/annotations/3_lnd.npy", np.array(["1"] * 135)), r"3_lnd\.npy: landmarks: 135 numbers"),
     ("affectnet 2021", save("train_set/annotations/3_exp.npy", np.array("12")), r"3_exp\.npy: expression '12'"),
@@ -346,6 +348,9 @@ BAD = [
     ("abaw expr", put("EXPR/Train_Set/v9.txt"), r"v9\.txt: its first line is empty; expected Neutral,Anger"),
     ("abaw expr", put("EXPR/Train_Set/v9.txt", like.EXPR.encode() + b"\n0\n"), r"v9\.txt: no folder v9 with its frames"),
     ("abaw expr", put(EXPR, like.EXPR.encode()), r"v1_left\.txt: no rows"),
+    ("abaw expr", put(EXPR, like.EXPR.encode() + b"\n\n"), r"v1_left\.txt: no rows"),
+    ("abaw expr", swap(EXPR, "\n-1", "\n\n-1"), r"v1_left\.txt, line 3: is blank, and lines follow"),
+    ("abaw expr", lambda root: [path.rename(path.with_suffix(".png")) for path in root.rglob("*.jpg")], r"no row is left of abaw-expr \(5: a frame without a picture"),
     ("abaw va", swap(VA, "0.5,-0.25", "0.5"), r"v1_right\.txt, line 2: 1 values; expected valence,arousal"),
     ("abaw va", swap(VA, "0.5,-0.25", "0.5,1.25"), "line 2: arousal: 1.25 is not between -1 and 1"),
     ("abaw va", swap(VA, "0.5,-0.25", "0.5,"), "line 2: arousal: '' is not a number"),
@@ -398,6 +403,49 @@ def test_bad_input_names_file_and_row(form, spoil, message, tmp_path):
     spoil(tmp_path)
     with pytest.raises(DataError, match=message):
         read_source(source, tmp_path)
+
+
+def test_a_table_whose_labels_have_another_name_is_not_read_as_unlabelled(tmp_path):
+    like.picture(tmp_path / "a.png")
+    for name in ("label", "Emotion"):
+        (tmp_path / "faces.csv").write_text(f"path,{name}\na.png,happy\n")
+        with pytest.raises(DataError, match=f"no column expression, but '{name}'; rename it to expression"):
+            read_source("table", tmp_path / "faces.csv")
+
+
+def test_names_that_are_not_utf8_are_told(tmp_path):
+    like.picture(tmp_path / "happy" / "a.png")
+    shutil.copy(tmp_path / "happy" / "a.png", os.fsencode(tmp_path / "happy") + b"/\xff.png")
+    with pytest.raises(DataError, match=r"xff\.png'.*not UTF-8.*rename it"):
+        read_source("folders", tmp_path)
+
+
+def test_a_folder_of_another_source_is_named(tmp_path):
+    like.affectnet2021(tmp_path)
+    with pytest.raises(DatasetNotFound, match="it looks like affectnet2021: read it as that"):
+        read_source("affectnet", tmp_path)
+
+
+def test_parquet_files_without_row_numbers_are_one_file(tmp_path):
+    like.fer2013_parquet(tmp_path)
+    found = sorted(tmp_path.rglob("*.parquet"))
+    for path in found:
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["row"]), path)
+    with pytest.raises(DataError, match="no column row"):
+        read_source("fer2013", tmp_path)
+
+
+def test_votes_that_no_row_takes_are_told(tmp_path):
+    source, write = like.FORMS["ferplus csv"]
+    write(tmp_path)
+    path = tmp_path / "fer2013.csv"
+    assert read_source(source, tmp_path).header.warnings == ()
+    head, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text(head + "".join(rest[:-1]))
+    assert (
+        "votes after a row that was taken out belong to other faces" in read_source(source, tmp_path).header.warnings[0]
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,6 +149,8 @@ def clean(
     rows = Manifest.read(manifest)
     told = _answers(model, rows) if model else None
     done = work(rows, chosen, look(rows, told, progress=_track("auditing")))
+    if not len(done.manifest):
+        raise DataError(f"{manifest}: {rules} drops all {len(rows):,} rows; nothing is written")
     done.manifest.write(out, overwrite)
     done.write_log(log, overwrite)
     _show(done.manifest)
@@ -203,7 +205,7 @@ def select(
 
     chosen = Manifest.read(manifest)
     if labels is not None:
-        chosen = rows.project(chosen, _labels(labels))
+        chosen = rows.project(chosen, wanted_labels(labels, [chosen]))
     if cap is not None:
         chosen = rows.cap(chosen, cap, seed)
     chosen.write(out, overwrite)
@@ -227,10 +229,28 @@ def merge(
     from mien.data.manifest import Manifest
     from mien.data.split import merge as join
 
-    done = join([Manifest.read(path) for path in manifests], None if labels is None else label_words(labels))
+    read = [Manifest.read(path) for path in manifests]
+    done = join(read, None if labels is None else wanted_labels(labels, read))
     done.write(out, overwrite)
     _show(done)
     print(f"manifest: {out}")
+
+
+def wanted_labels(text: str, manifests: Sequence[Manifest]) -> tuple[str, ...]:
+    """The names of a known set, which may have more than the manifests; or the names given with commas, which may be words for
+    them ('happy'). Raises ConfigError: a name that no manifest has."""
+    from mien.data.sources.folders import expression
+    from mien.errors import near_miss
+
+    if "," not in text:
+        return label_words(text)
+    there = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.labels))
+    names = tuple(name if name in there else expression(name) or name for name in _labels(text))
+    for name in names:
+        if name not in there:
+            sources = " + ".join(manifest.header.source for manifest in manifests)
+            raise ConfigError(f"--labels: {sources} has no {name!r}; {near_miss(name, there)}")
+    return names
 
 
 def label_words(text: str) -> tuple[str, ...]:
@@ -300,19 +320,39 @@ def submit(
     model: Annotated[str, typer.Argument(help="A model's name or file, or a run.")],
     manifest: _Manifest,
     out: Annotated[Path, typer.Option(help="The competition's file (.csv).")],
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test; by default all rows that are not train.")
+    ] = None,
     overwrite: _Overwrite = False,
 ) -> None:
-    """Write FER2013's submission: one label a row, as its code, in the manifest's order."""
+    """Write FER2013's submission: one label a row, as its code, in the manifest's order; train rows are no part of it."""
     _need()
     from mien.data.manifest import Manifest
     from mien.evaluation.submission import write_submission
 
-    rows = Manifest.read(manifest)
+    rows = _asked(Manifest.read(manifest), split)
     told = _answers(model, rows)
     if list(told.ids) != rows.ids:
         raise DataError(f"{manifest}: {len(rows) - len(told.ids)} rows gave no chip; a submission needs every row")
     write_submission(told, out, overwrite=overwrite)
-    print(f"submission: {out} ({len(rows):,} rows)")
+    print(f"submission: {out} ({len(rows):,} rows of {', '.join(dict.fromkeys(rows.splits()))})")
+
+
+def _asked(rows: Manifest, split: str | None) -> Manifest:
+    """The rows that a submission answers. Raises ConfigError, DataError: there are none."""
+    from mien.data.manifest import SPLITS
+    from mien.errors import near_miss
+
+    if split is not None and split not in SPLITS:
+        raise ConfigError(f"--split {split}: unknown split; {near_miss(split, SPLITS)}")
+    there = rows.splits()
+    chosen = [row for row, name in enumerate(there) if (name == split if split else name != "train")]
+    if not chosen:
+        what = f"of {split}" if split else "but train"
+        raise DataError(
+            f"{rows.header.source}: has no row {what}; it has {', '.join(dict.fromkeys(there))}: see --split"
+        )
+    return rows.take(chosen)
 
 
 def _need() -> None:

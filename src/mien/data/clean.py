@@ -87,7 +87,9 @@ def no_majority(found: Audit) -> Iterator[Verdict]:
 def label_errors(found: Audit) -> Iterator[Verdict]:
     """Drop rows that confident learning takes for mislabelled; needs an audit with predictions."""
     if found.label_errors is None:
-        raise DataError("label-errors: the audit was made without predictions; give them to audit() first")
+        raise DataError(
+            "label-errors: needs what a model says of these rows: pass --model (in Python, audit(manifest, predictions))"
+        )
     for row in found.label_errors:
         yield row.id, f"{row.given}, likely {row.likely} (the model gives {row.given} {row.confidence:.2f})", None
 
@@ -95,11 +97,14 @@ def label_errors(found: Audit) -> Iterator[Verdict]:
 def majority_label(found: Audit) -> Iterator[Verdict]:
     """Relabel identical pictures of one split to the label that more than half of them have."""
     for part in _parts(found.conflicts):
-        label, votes = Counter(row.label for row in part.rows if row.label).most_common(1)[0]
-        if len(part.labels) > 1 and votes > len(part.rows) / 2:
-            for row in part.rows:
+        said = [row for row in part.rows if row.label]
+        if len(part.labels) < 2:
+            continue
+        label, votes = Counter(row.label for row in said).most_common(1)[0]
+        if votes > len(said) / 2:
+            for row in said:
                 if row.label != label:
-                    yield row.id, f"{row.label}; {votes} of {len(part.rows)} identical pictures are {label}", label
+                    yield row.id, f"{row.label}; {votes} of {len(said)} identical pictures are {label}", label
 
 
 def conflicts(found: Audit) -> Iterator[Verdict]:

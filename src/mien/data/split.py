@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -202,10 +203,18 @@ def merge(manifests: Sequence[Manifest], labels: str | Sequence[str] | None = No
         rule=" + ".join(dict.fromkeys(part.header.rule for part in parts if part.header.rule)),
         framing=first.framing if len(framings) == 1 else None,
         licence="; ".join(dict.fromkeys(part.header.licence for part in parts if part.header.licence)),
-        left_out={f"{p.header.source}: {why}": n for p in parts for why, n in p.header.left_out.items()},
+        left_out=dict(_left_out(parts)),
         warnings=tuple(word for part in parts for word in part.header.warnings),
     )
     return Manifest(header, pa.concat_tables(tables, promote_options="default"), None)
+
+
+def _left_out(parts: Sequence[Manifest]) -> Counter[str]:
+    """Rows that are not there by source and reason, summed where two parts are of one source."""
+    found: Counter[str] = Counter()
+    for part in parts:
+        found.update({f"{part.header.source}: {why}": rows for why, rows in part.header.left_out.items()})
+    return found
 
 
 def _all_labels(manifests: Sequence[Manifest]) -> LabelSet:

@@ -79,4 +79,14 @@ def read_source(name: str, root: str | PathLike[str], rule: str = "majority") ->
         raise DatasetNotFound(
             f"{path}: no such folder or file; {name} expects {found.card.layout}; {found.card.obtain}"
         )
-    return found.read(path, rule)
+    try:
+        manifest = found.read(path, rule)
+    except DatasetNotFound as error:
+        other = next((one for one, source in SOURCES.items() if one != name and source.matches(path)), None)
+        raise DatasetNotFound(f"{error}; it looks like {other}: read it as that" if other else str(error)) from error
+    if not len(manifest):
+        reasons = ", ".join(f"{count:,}: {why}" for why, count in manifest.header.left_out.items())
+        raise DataError(
+            f"{path}: no row is left of {name} ({reasons or 'it lists none'}); it expects {found.card.layout}"
+        )
+    return manifest

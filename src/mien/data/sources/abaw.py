@@ -138,11 +138,18 @@ def _video(
     there = {entry.name for entry in os.scandir(root / frames)}
     subject = re.sub(r"_(left|right)$", "", path.stem)
     split = next((_SPLITS[word] for word in reversed(path.parts) if word in _SPLITS), "train")
-    rows = ((where, line) for where, line in lines(path) if line)
+    rows = lines(path)
     next(rows)
-    i = 0
+    some, blank = False, ""
     for i, (where, line) in enumerate(rows, 1):
-        answer = parse(line, where)
+        if not line:
+            blank = blank or where
+            continue
+        if blank:
+            raise DataError(
+                f"{blank}: is blank, and lines follow; line i is frame i, so a line that says nothing hides which"
+            )
+        some, answer = True, parse(line, where)
         if answer is None:
             notes.leave("not annotated")
         elif f"{i:05}.jpg" not in there:
@@ -151,7 +158,7 @@ def _video(
             image = frames / f"{i:05}.jpg"
             name = f"{card.name}:{path.stem}/{i:05}"
             yield Sample(name, image, answer.target, split, valence=answer.valence, arousal=answer.arousal, subject=subject)  # fmt: skip
-    if not i:
+    if not some:
         raise DataError(f"{path}: no rows; is the file cut off?")
 
 

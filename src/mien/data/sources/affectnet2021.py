@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -113,7 +114,7 @@ def _strings(path: Path) -> list[str]:
         values = np.frombuffer(data, kind, count, 10 + length)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such annotation; is the copy complete?") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, TokenError) as error:
         raise DataError(f"{path}: not a readable .npy file ({error})") from error
     return [value.decode("ascii", "replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
 

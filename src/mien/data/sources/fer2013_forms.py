@@ -155,6 +155,12 @@ def _from_competition(path: Path) -> Iterator[Row]:
 
 def _from_parquets(paths: list[Path]) -> Iterator[Row]:
     """Files one after another where their row numbers ascend; else sorted, which needs all rows at once."""
+    bare = [path for path in paths if "row" not in parquet.columns(path)]
+    if bare and len(paths) > 1:
+        raise DataError(
+            f"{bare[0]}: no column row with each row's number in fer2013.csv, and there is another file: which comes first is "
+            "not known; add the column, or put the rows into one file in that order"
+        )
     firsts = {path: _numbers(path) for path in paths}
     paths = sorted(paths, key=lambda path: firsts[path][:1])
     every = [number for path in paths for number in firsts[path]]

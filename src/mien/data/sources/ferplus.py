@@ -6,6 +6,7 @@ Crowd-Sourced Label Distribution", ICMI 2016, arXiv:1608.01041.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -90,6 +91,8 @@ def _samples(root: Path, rule: str, notes: Notes) -> Iterator[Sample]:
                 yield Sample(f"fer2013:{row.key}", row.image, target, CARD.splits[row.usage], votes=said)
             else:
                 notes.leave(f"the votes give no target by the rule {rule!r}")
+    for text in beside.warnings():
+        notes.warn(text)
 
 
 def targets(votes: np.ndarray, rule: str) -> tuple[np.ndarray, np.ndarray]:
@@ -129,6 +132,7 @@ class _Beside:
         self.root = root
         self._path = _find(root)
         self._votes: list[tuple[str, tuple[int, ...]]] | None = None
+        self._asked: Counter[str] = Counter()
 
     def __call__(self, row: fer2013.Row) -> tuple[int, ...]:
         """The ten votes of a row. Raises DatasetNotFound without the file, DataError if it does not fit."""
@@ -144,7 +148,18 @@ class _Beside:
         if usage != row.usage:
             where = f"{self._path}, row {row.number}"
             raise DataError(f"{where}: usage {usage!r}, FER2013 says {row.usage!r}; rows match by order")
+        self._asked[usage] += 1
         return votes
+
+    def warnings(self) -> Iterator[str]:
+        """What to say once all rows were asked for: votes that no row took may have shifted those of the others."""
+        there = Counter(usage for usage, _ in self._votes or ())
+        for usage, rows in self._asked.items():
+            if rows < there[usage]:
+                yield (
+                    f"{self._path}: {there[usage]:,} rows of votes of {usage}, FER2013 has {rows:,} here; rows match by order, so votes "
+                    "after a row that was taken out belong to other faces: read the whole FER2013, clean afterwards"
+                )
 
 
 def _from_csv(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -71,9 +71,18 @@ def onehot(labels: tuple[str, ...], name: str) -> np.ndarray:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
-            return sorted((e for e in found if not e.name.startswith((".", "__"))), key=lambda entry: entry.name)
+            there = sorted((e for e in found if not e.name.startswith((".", "__"))), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+    odd = next((entry.path for entry in there if not entry.name.isprintable() and _unwritable(entry.name)), None)
+    if odd is not None:
+        raise DataError(f"{os.fsencode(odd)!r}: a name that is not UTF-8, which no manifest can hold; rename it")
+    return there
+
+
+def _unwritable(name: str) -> bool:
+    """Whether a name has bytes that are no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace") != name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

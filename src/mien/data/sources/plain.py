@@ -33,6 +33,10 @@ _WORDS = {"train": "train", "validation": "validation", "test": "test"}
 _COLUMNS = ("id", "path", "image", "expression", "valence", "arousal", "split", "subject", "box", "landmarks")
 
 
+#: What others call the column of expressions.
+_LIKELY = ("label", "labels", "emotion", "emotions", "class", "category", "target")
+
+
 def _card(name: str, title: str, layout: str) -> Card:
     return Card(
         name=name,
@@ -188,6 +192,12 @@ def _known_columns(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not {"path", "image"} & set(there):
         raise DataError(
             f"{path}: no column path; it has: {', '.join(there) or 'nothing'}; expected {CARD_TABLE.layout}"
+        )
+    likely = next((name for name in there if name.lower() in _LIKELY), None)
+    if likely is not None and "expression" not in there:
+        raise DataError(
+            f"{path}: no column expression, but {likely!r}; rename it to expression (names such as happy; codes need their "
+            "dataset's own source), or to another word if it says nothing of expressions"
         )
     for name in there:
         if name not in _COLUMNS and get_close_matches(name.lower(), _COLUMNS, 1, 0.8):

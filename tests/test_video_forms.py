@@ -13,6 +13,7 @@ import pytest
 
 from builders import a_video
 from mien.errors import VideoError
+from mien.vision.clock import Clock
 from mien.vision.image import write_image
 from mien.vision.video import frames, video_info
 
@@ -93,6 +94,37 @@ def test_a_part_has_the_numbers_and_times_of_the_whole(tmp_path):
         list(frames(tmp_path / "a.mp4", begin=99))
 
 
+#: H.264 whose pictures are decoded in another order than they are shown.
+MIXED = {"x264-params": "b-adapt=0:bframes=3:keyint=20:scenecut=0:log-level=none"}
+
+
+@pytest.fixture(params=["mixed.avi", "joined.ts"])
+def disordered(request, tmp_path):
+    """A film of 100 frames, 25 a second, that gives its times in another order or begins anew after 60 frames."""
+    if request.param == "mixed.avi":
+        return film(tmp_path / "mixed.avi", "libx264", count=100, **MIXED)
+    parts = [film(tmp_path / f"{count}.ts", "libx264", count=count).read_bytes() for count in (60, 40)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    return tmp_path / "joined.ts"
+
+
+def test_time_never_goes_back(disordered):
+    whole = list(frames(disordered))
+    assert [frame.index for frame in whole] == list(range(100))
+    assert np.allclose([frame.seconds for frame in whole], np.arange(100) / 25, atol=1e-3)
+    part = list(frames(disordered, begin=3.0))
+    assert [(frame.index, frame.seconds) for frame in part] == [(f.index, f.seconds) for f in whole[75:]]
+    assert all((a.image == b.image).all() for a, b in zip(part, whole[75:], strict=True))
+
+
+def test_a_clock_goes_on_after_a_leap_and_tells_two_frames_of_one_time_apart():
+    clock = Clock(25.0)
+    seconds = [clock(time) for time in (100.0, 100.04, 100.5, 0.0, 0.3, 0.3, 0.34)]
+    assert np.allclose(seconds, [0, 0.04, 0.5, 0.54, 0.84, 0.841, 0.88])
+    from_the_middle = Clock(25.0, zero=90.0)
+    assert np.allclose([from_the_middle(time) for time in (100.0, 100.04)], [10, 10.04])
+
+
 def test_a_gif_can_be_read_from_its_middle(tmp_path):
     path = film(tmp_path / "a.gif", "gif", "rgb8", count=20, rate=10)
     assert [frame.index for frame in frames(path, begin=1.0)] == list(range(10, 20))
@@ -133,10 +165,11 @@ def test_a_film_without_pictures_and_a_busy_camera_say_so(tmp_path, monkeypatch)
 
 @pytest.fixture
 def streamed(tmp_path):
-    """A server of one MPEG-TS film that breaks off: each connection gets the next of `parts` bytes (None: refused)."""
+    """A server of one MPEG-TS film that breaks off: each connection gets the next of `parts`, so many bytes or bytes of its
+    own (None: refused)."""
     film(tmp_path / "a.ts", "libx264", count=50, g="5")
     data = (tmp_path / "a.ts").read_bytes()
-    parts: list[int | None] = []
+    parts: list[int | bytes | None] = []
 
     class Server(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -147,7 +180,7 @@ def streamed(tmp_path):
             self.send_response(200)
             self.send_header("Content-Type", "video/mp2t")
             self.end_headers()
-            self.wfile.write(data[:size])
+            self.wfile.write(size if isinstance(size, bytes) else data[:size])
 
         def log_message(self, *_):
             pass
@@ -172,6 +205,16 @@ def test_a_stream_that_dies_is_read_on_when_it_comes_back(streamed):
     assert got[-1][1] < 30
     assert "trying again for 1 s" in told[0]
     assert len(told) == 2
+
+
+def test_a_stream_whose_clock_begins_anew_is_read_on(streamed, tmp_path):
+    address, parts, _ = streamed
+    parts.append(b"".join(film(tmp_path / f"{count}.ts", "libx264", count=count).read_bytes() for count in (60, 40)))
+    got = []
+    with pytest.raises(VideoError, match="the stream died after"):
+        got.extend(frame.seconds for frame in frames(address, patience=0.5))
+    assert len(got) > 90, "all but those that the decoder still held when the stream died"
+    assert np.allclose(got, np.arange(len(got)) / 25, atol=1e-3)
 
 
 def test_an_address_that_never_answers_is_one_error(streamed):

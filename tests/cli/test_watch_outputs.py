@@ -23,6 +23,7 @@ from mien.vision.draw import blur
 from mien.vision.video import frames
 from mien.vision.writer import VideoWriter
 from test_runtime import a_model
+from test_video_forms import MIXED, film
 
 OPTIONS = ["--model", "tiny.onnx", "--detector", "whole", "--threads", "1"]
 
@@ -227,21 +228,47 @@ def test_a_killed_run_goes_on_and_its_rows_are_those_of_one_go(look, watch, tmp_
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_another_command_begins_anew(watch, tmp_path, monkeypatch):
+@pytest.fixture
+def killed(monkeypatch):
+    """Let a run die at a frame, as if it were killed, unless told otherwise: the next one runs on."""
     from mien.cli.watch import _Run
 
-    a_video(tmp_path / "long.mp4", count=600)
     plain = _Run._write
 
-    def dies(self, sinks, frame, faces):
-        if frame.index == 500:
-            raise ZeroDivisionError
-        plain(self, sinks, frame, faces)
+    def at(index, error=ZeroDivisionError):
+        def dies(self, sinks, frame, faces):
+            if frame.index == index:
+                monkeypatch.setattr(_Run, "_write", plain)
+                raise error
+            plain(self, sinks, frame, faces)
 
-    monkeypatch.setattr(_Run, "_write", dies)
+        monkeypatch.setattr(_Run, "_write", dies)
+
+    return at
+
+
+@pytest.mark.parametrize("name", ["mixed.avi", "joined.ts"])
+def test_a_run_goes_on_in_a_film_whose_times_go_back(name, watch, killed, tmp_path):
+    if name == "mixed.avi":
+        film(tmp_path / name, "libx264", count=450, **MIXED)
+    else:
+        film(tmp_path / "part.ts", "libx264", count=225)
+        (tmp_path / name).write_bytes((tmp_path / "part.ts").read_bytes() * 2)
+    assert watch(name, "--table", "whole.csv")[0] == 0
+    killed(300)
+    with pytest.raises(ZeroDivisionError):
+        watch(name, "--table", "t.csv", "--save", "o.mp4")
+    code, _, err = watch(name, "--table", "t.csv", "--save", "o.mp4")
+    assert (code, "going on at 10.0 s" in err) == (0, True)
+    assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert np.allclose([f.seconds for f in frames("o.mp4")], np.arange(450) / 25, atol=2e-3)
+
+
+def test_another_command_begins_anew(watch, killed, tmp_path):
+    a_video(tmp_path / "long.mp4", count=600)
+    killed(500)
     with pytest.raises(ZeroDivisionError):
         watch("long.mp4", "--table", "t.csv")
-    monkeypatch.setattr(_Run, "_write", plain)
     assert (tmp_path / ".t.csv.bookmark").exists()
     code, _, err = watch("long.mp4", "--table", "t.csv", "--smooth", 1)
     assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)

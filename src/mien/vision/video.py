@@ -7,6 +7,7 @@ import re
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 from mien.errors import ImageError, VideoError
 from mien.faces import Frame
 from mien.vision.cameras import opened_by
+from mien.vision.clock import Clock
 from mien.vision.image import SUFFIXES, read_image
 from mien.vision.writer import VideoWriter
 
@@ -96,7 +98,7 @@ def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
         return VideoInfo(width, height, len(paths), len(paths) / rate, rate)
     with _open(source) as container:
         stream = container.streams.video[0]
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        rate = _rate(stream)
         seconds = float(stream.duration * stream.time_base) if stream.duration else None
         if seconds is None and container.duration:
             seconds = container.duration / 1e6
@@ -176,26 +178,41 @@ def _file(source: str | PathLike[str], every: int, begin: float, end: float | No
 def _decoded(container: Any, stream: Any, source: Any, begin: float, rate: float) -> Iterator[tuple[int, float, Any]]:
     """(number, seconds, picture) of every frame from `begin` on."""
     first, known = None, None
-    if begin > 0:
+    if begin > 0 and not _unordered(container, stream):
         first, known = _sought(container, stream, source, begin)
+    told, clock = _times(container, stream), Clock(rate, first)
     for count, picture in enumerate(container.decode(stream)):
-        clock = picture.time if picture.time is not None else count / rate
-        first = clock if first is None else first
-        seconds = clock - first
+        now = told(picture)
+        seconds = clock(now)
         if seconds >= begin - 1e-6:
-            yield (count if known is None else bisect_left(known, clock - 1e-6)), seconds, picture
+            yield (count if known is None or now is None else bisect_left(known, now - 1e-6)), seconds, picture
+
+
+def _rate(stream: Any) -> float:
+    """Frames a second."""
+    return float(stream.average_rate or stream.guessed_rate or 25)
+
+
+def _unordered(container: Any, stream: Any) -> bool:
+    """Whether only the order of decoding has times: AVI knows no other, and a codec may show its pictures in another order."""
+    return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+
+
+def _times(container: Any, stream: Any) -> Callable[[Any], float | None]:
+    """What gives a decoded picture's time, in seconds of the file; None where it says none."""
+    if not _unordered(container, stream):
+        return lambda picture: picture.time
+    return lambda picture: None if picture.dts is None else float(picture.dts * picture.time_base)
 
 
 def _sought(container: Any, stream: Any, source: Any, begin: float) -> tuple[float | None, list[float] | None]:
     """Go to the last key frame before `begin`: the container's time of its first frame, and the times of all frames, read from
-    the packets without decoding, so that a frame's number is known. (None, None) where a form cannot be searched: then it is
-    decoded from its start."""
+    the packets without decoding, so that a frame's number is known. (None, None) where a form cannot be searched, or its times
+    go back: then it is decoded from its start."""
     with _open(source) as other:
         track = other.streams.video[0]
         first = next((picture.time for picture in other.decode(track)), None)
-    with _open(source) as other:
-        track = other.streams.video[0]
-        known = sorted(float(packet.pts * packet.time_base) for packet in other.demux(track) if packet.pts is not None)
+    known = _known(source)
     if first is None or not known:
         return None, None
     known = known[bisect_left(known, first - 1e-6) :]
@@ -209,6 +226,19 @@ def _sought(container: Any, stream: Any, source: Any, begin: float) -> tuple[flo
     except av.error.FFmpegError:
         container.seek(0, stream=stream, backward=True)
     return first, known
+
+
+def _known(source: Any) -> list[float]:
+    """The times of all frames that are shown, in order, from the packets; none if they go back or are given twice."""
+    with _open(source) as other:
+        track = other.streams.video[0]
+        packets = [(packet.pts, packet.dts) for packet in other.demux(track) if not packet.is_discard]
+        base = track.time_base
+    orders = [dts for _, dts in packets if dts is not None]
+    shown = sorted(pts for pts, _ in packets if pts is not None)
+    if any(b < a for a, b in pairwise(orders)) or any(a == b for a, b in pairwise(shown)):
+        return []
+    return [float(pts * base) for pts in shown]
 
 
 def _folder(folder: Path, every: int, rate: float) -> Iterator[Frame]:
@@ -227,14 +257,13 @@ def _folder(folder: Path, every: int, rate: float) -> Iterator[Frame]:
 
 
 def _camera(number: int, every: int) -> Iterator[Frame]:
-    count, first, seconds = 0, None, 0.0
+    count, seconds = 0, 0.0
     with _open(number) as container:
         try:
             stream = container.streams.video[0]
+            clock = Clock(_rate(stream))
             for picture in container.decode(stream):
-                clock = picture.time if picture.time is not None else time.monotonic()
-                first = clock if first is None else first
-                seconds = clock - first
+                seconds = clock(picture.time if picture.time is not None else time.monotonic())
                 if count % every == 0:
                     yield Frame(_upright(picture, stream), count, seconds)
                 count += 1
@@ -285,16 +314,21 @@ class _Line:
         """The frames of one connection; those seen before are left out."""
         stream = container.streams.video[0]
         length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
-        again, first = self.count > 0, None
+        again, clock, told = self.count > 0, None, _times(container, stream)
+        seen, timed = self.seconds if again else -1.0, False
         for picture in container.decode(stream):
             now = time.monotonic()
             self._start = now if self._start is None else self._start
-            clock = picture.time if picture.time is not None else now - self._start
-            if first is None:
-                first = clock if length or not again else clock - max(now - self._start, self.seconds + 1e-3)
-            if self.count and clock - first <= self.seconds:
+            shown = told(picture)
+            timed = timed or shown is not None
+            shown = shown if timed else now - self._start
+            if clock is None:
+                begun = 0.0 if length or not again else max(now - self._start, self.seconds + 1e-3)
+                clock = Clock(_rate(stream), (shown or 0.0) - begun)
+            seconds = clock(shown)
+            if seconds <= seen:
                 continue
-            self.seconds = clock - first
+            self.seconds = seconds
             if self.count % every == 0:
                 yield Frame(_upright(picture, stream), self.count, self.seconds)
             self.count += 1

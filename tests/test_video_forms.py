@@ -25,8 +25,8 @@ def picture(i: int, width: int = 96, height: int = 64) -> np.ndarray:
     return image
 
 
-def film(path, codec, pix_fmt="yuv420p", count=8, rate=25, square=None, **options):
-    with av.open(str(path), "w") as target:
+def film(path, codec, pix_fmt="yuv420p", count=8, rate=25, square=None, muxer=None, **options):
+    with av.open(str(path), "w", options=muxer or {}) as target:
         stream = target.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
         if square:
@@ -92,6 +92,60 @@ def test_a_part_has_the_numbers_and_times_of_the_whole(tmp_path):
         assert told(frames(tmp_path / "a.mp4", every, begin, end)) == wanted
     with pytest.raises(VideoError, match=r"a\.mp4: no frame could be decoded from 99 s on"):
         list(frames(tmp_path / "a.mp4", begin=99))
+
+
+def hiding(path, begin, length):
+    """The film, made to be shown from `begin` on for `length` seconds only, as trimming without encoding does."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12  # version, flags, one entry: its length in milliseconds, where it begins in the track
+    start = struct.unpack_from(">i", data, at + 4)[0]
+    struct.pack_into(">Ii", data, at, round(1000 * length), start + round(begin * 12800))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("begin", "length"), [(1.0, 1.0), (0.0, 1.0), (0.48, 0.6)])
+def test_a_film_that_hides_frames_is_whole(begin, length, tmp_path):
+    path = hiding(film(tmp_path / "a.mp4", "libx264", count=50), begin, length)
+    got = list(frames(path))
+    assert np.allclose([frame.seconds for frame in got], np.arange(round(25 * length)) / 25)
+    assert abs(got[0].image[20:40, 60:90].mean() - (40 + 15 * (round(25 * begin) % 10))) < 20
+    assert video_info(path)[2:4] == (len(got), length)
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("a.mp4", {"movflags": "+faststart"}), ("a.mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    ("a.mkv", {}), ("a.flv", {}), ("a.avi", {}),
+])  # fmt: skip
+def test_a_film_cut_off_is_told_in_every_form_that_says_its_length(name, options, tmp_path):
+    path = film(tmp_path / name, "libx264", count=100, muxer=options, g="10")
+    assert len(list(frames(path))) == len(list(frames(path, begin=1.0))) + 25 == 100
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    for begin in (0.0, 1.0):
+        with pytest.raises(VideoError, match=r"cut off: \d+ frames \(.* of .* s\) could be decoded|damaged after"):
+            list(frames(path, begin=begin))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_film_whose_sound_goes_on_or_whose_last_picture_stays_is_whole(name, tmp_path):
+    times = [0.0, 0.5, 0.54, 2.5]
+    with av.open(str(tmp_path / name), "w") as target:
+        stream, sound = target.add_stream("libx264", rate=25), target.add_stream("aac", rate=8000)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i, seconds in enumerate(times):
+            shown = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
+            shown.pts, shown.time_base = round(25 * seconds), Fraction(1, 25)
+            target.mux(stream.encode(shown))
+        target.mux(stream.encode())
+        for start in range(0, 48_000, 1024):
+            block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            block.rate, block.pts = 8000, start
+            target.mux(sound.encode(block))
+        target.mux(sound.encode(None))
+    assert np.allclose([frame.seconds for frame in frames(tmp_path / name)], times, atol=0.021)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data.replace(b"DURATION", b"DURATIOM"))  # only the length of everything is left
+    assert len(list(frames(tmp_path / name))) == 4
 
 
 #: H.264 whose pictures are decoded in another order than they are shown.

@@ -99,11 +99,18 @@ def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
     with _open(source) as container:
         stream = container.streams.video[0]
         rate = _rate(stream)
-        seconds = float(stream.duration * stream.time_base) if stream.duration else None
-        if seconds is None and container.duration:
-            seconds = container.duration / 1e6
-        count = stream.frames or (round(seconds * rate) if seconds else None)
+        known = (_own_length(stream), (container.duration or 0) / 1e6)
+        seconds = min((length for length in known if length), default=None)
+        count = round(seconds * rate) if seconds else stream.frames or None
         return VideoInfo(stream.width, stream.height, count, seconds, rate, bool(container.streams.audio))
+
+
+def _own_length(stream: Any) -> float | None:
+    """How long the header says the pictures last, in seconds (Matroska says it in a tag); None: it tells of all streams only."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3]) if tag else None
 
 
 def frames(
@@ -147,13 +154,14 @@ def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterato
 
 
 def _file(source: str | PathLike[str], every: int, begin: float, end: float | None, gap: float) -> Iterator[Frame]:
-    index, seconds, given, stretch = -1, 0.0, 0, -1
+    index, given, stretch, came = -1, 0, -1, _Came()
     info = video_info(source)
     with _open(source) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         try:
             for index, seconds, picture in _decoded(container, stream, source, begin, info.rate):
+                came.see(seconds, picture)
                 if end is not None and seconds >= end:
                     break
                 given += 1
@@ -162,17 +170,56 @@ def _file(source: str | PathLike[str], every: int, begin: float, end: float | No
                     stretch = now
                     yield Frame(_upright(picture, stream), index, seconds)
         except av.error.FFmpegError as error:
-            raise VideoError(f"{source}: damaged after {index + 1} frames ({seconds:.2f} s): {error}") from error
+            raise VideoError(f"{source}: damaged after {index + 1} frames ({came.seconds:.2f} s): {error}") from error
         if index < 0:
             where = f"from {begin:g} s on" if begin else "at all"
             where += f"; it lasts {info.seconds:.1f} s" if info.seconds and info.seconds <= begin else ""
             raise VideoError(f"{source}: no frame could be decoded {where}")
         if not given:
             raise VideoError(f"{source}: no frame between {begin:g} and {end:g} s")
-        if end is None and stream.frames and index + 1 < stream.frames - 2:
-            raise VideoError(
-                f"{source}: cut off: {index + 1} of {stream.frames} frames ({seconds:.2f} s) could be decoded"
-            )
+        promised = _promised(container, stream, info) if end is None else None
+        if promised and _missing(source, stream, promised, came, info.rate):
+            told = f"{index + 1} frames ({came.end:.2f} of {promised:.2f} s) could be decoded"
+            raise VideoError(f"{source}: cut off: {told}")
+
+
+class _Came:
+    """How far the frames of a file came: seconds of the last one, when it ends, and the longest time between two."""
+
+    def __init__(self) -> None:
+        self.seconds = self.end = self.longest = 0.0
+        self._first = True
+
+    def see(self, seconds: float, picture: Any) -> None:
+        """One more frame."""
+        self.longest = 0.0 if self._first else max(self.longest, seconds - self.seconds)
+        self._first = False
+        self.seconds, self.end = seconds, seconds + float((picture.duration or 0) * picture.time_base)
+
+
+def _promised(container: Any, stream: Any, info: VideoInfo) -> float | None:
+    """Seconds that the header says the pictures last; None where it does not, so that nobody knows what is missing.
+
+    Not the number of frames: an edit list may hide some, as trimming without encoding does. AVI has none, and its seconds
+    are those of what is there.
+    """
+    form = container.format.name.split(",")[0]
+    if form == "avi":
+        return stream.frames / info.rate
+    return info.seconds if form in ("mov", "matroska", "flv") else None
+
+
+def _missing(source: Any, stream: Any, promised: float, came: _Came, rate: float) -> bool:
+    """Whether more than two frames are missing at the end, and no sound goes on longer than the pictures."""
+    enough = promised - 2 * max(came.longest, 1 / rate) - 1e-3
+    if came.end >= enough:
+        return False
+    if _own_length(stream):
+        return True
+    with _open(source) as other:
+        ends = [float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                for packet in other.demux() if packet.pts is not None]  # fmt: skip
+    return max(ends, default=0.0) < enough
 
 
 def _decoded(container: Any, stream: Any, source: Any, begin: float, rate: float) -> Iterator[tuple[int, float, Any]]:

@@ -1,6 +1,7 @@
 """mien watch: every output, and going on after a kill."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import a_video, drawn_face
-from mien.errors import DataError
+from mien.errors import DataError, VideoError
 from mien.runtime.detect import WholeImage
 from mien.runtime.subtitles import Line, cues, write_subtitles
 from mien.runtime.table import TABLE_VERSION, read_rows, table_columns
@@ -262,6 +263,65 @@ def test_a_run_goes_on_in_a_film_whose_times_go_back(name, watch, killed, tmp_pa
     assert (code, "going on at 10.0 s" in err) == (0, True)
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert np.allclose([f.seconds for f in frames("o.mp4")], np.arange(450) / 25, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("problem", "after", "code", "message"),
+    [
+        (KeyboardInterrupt, 0, 0, "interrupted before anything new was read; the same command goes on at 10.0 s"),
+        (KeyboardInterrupt, 1, 0, "interrupted before anything new was read; the same command goes on at 10.0 s"),
+        (VideoError("gone"), 0, 2, "gone; what the earlier run finished is kept (--fresh begins anew)"),
+        (None, 0, 2, "is not as it was when an earlier run stopped; what the earlier run finished is kept"),
+    ],
+)
+def test_what_was_finished_stays_when_a_run_ends_before_it_goes_on(
+    problem, after, code, message, watch, killed, tmp_path, monkeypatch
+):
+    def broken(*given):
+        yield from itertools.islice(frames(*given), after)
+        if problem is not None:
+            raise problem
+
+    a_video(tmp_path / "long.mp4", count=600)
+    words = ("long.mp4", "--table", "t.csv", "--save", "o.mp4", "--overwrite")
+    (tmp_path / "t.csv").write_text("of another day")
+    assert watch("long.mp4", "--table", "whole.csv")[0] == 0
+    killed(300)
+    with pytest.raises(ZeroDivisionError):
+        watch(*words)
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.vision.video.frames", broken)
+        ended, out, err = watch(*words)
+    assert (ended, message in err, "written" in out) == (code, True, False)
+    assert (tmp_path / "t.csv").read_text() == "of another day"
+    code, out, err = watch(*words)
+    assert (code, "going on at 10.0 s" in err, "600 frames" in out) == (0, True, True)
+    assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len(list(frames("o.mp4"))) == 600
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_ctrl_c_after_something_new_finishes_the_outputs(watch, killed, tmp_path):
+    a_video(tmp_path / "long.mp4", count=600)
+    killed(300)
+    with pytest.raises(ZeroDivisionError):
+        watch("long.mp4", "--table", "t.csv")
+    killed(400, KeyboardInterrupt)
+    code, out, err = watch("long.mp4", "--table", "t.csv")
+    assert (code, "interrupted after 400 frames" in err, "written: t.csv" in out) == (0, True, True)
+    assert len(rows("t.csv")) == 400
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_part_that_was_written_over_is_not_gone_on_with(watch, killed, tmp_path):
+    """A run, then another command that dies before its first bookmark: the first one's rows are lost, not mixed."""
+    a_video(tmp_path / "long.mp4", count=600)
+    for index, words in [(300, ("--every", 5)), (240, ())]:
+        killed(index)
+        with pytest.raises(ZeroDivisionError):
+            watch("long.mp4", "--table", "t.csv", *words)
+    code, _, err = watch("long.mp4", "--table", "t.csv", "--every", 5)
+    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 120)
 
 
 def test_another_command_begins_anew(watch, killed, tmp_path):

@@ -209,6 +209,10 @@ class Seen:
     start: float = field(default_factory=time.perf_counter)
 
 
+class _NothingNewError(Exception):
+    """A run that was to go on ended before its first new frame; what the earlier one finished stays as it is."""
+
+
 class _Run:
     """One reading: its sinks, how far it came, and what it leaves behind if it is stopped."""
 
@@ -223,6 +227,7 @@ class _Run:
         self._table: Any = None
         self._video: Any = None
         self._last: Frame | None = None
+        self._opened = False
 
     def resume(self, fresh: bool, facts: dict[str, Any]) -> None:
         """Find out whether an earlier run of the same command was stopped."""
@@ -271,24 +276,41 @@ class _Run:
         sinks = [sink for sink in (self._table, self._video, display) if sink is not None]
         try:
             with ExitStack() as stack:
-                moving = self._begun()
-                opened = [stack.enter_context(sink) for sink in sinks]
-                for frame, faces in moving:
-                    self._write(opened, frame, faces)
+                self._feed(stack, sinks)
+        except _NothingNewError as stop:
+            self.seen.frames = self.seen.faces = 0
+            self.seen.problem = str(stop)
+            return
         except KeyboardInterrupt:
             print(f"mien: interrupted after {self.seen.frames} frames; what was written is kept", file=sys.stderr)
         except VideoError as error:
             self.seen.problem = str(error)
         except OutputError as error:
             raise self._stopped(error) from error
-        if self.bookmark is not None:
+        if self.bookmark is not None and self._opened:
             self.bookmark.remove()
+
+    def _feed(self, stack: ExitStack, sinks: Sequence[Any]) -> None:
+        try:
+            moving = self._begun()
+            if self.bookmark is not None and self.progress is None:
+                self.bookmark.remove()  # of another command, whose part is written over now
+            self._opened = True
+            opened = [stack.enter_context(sink) for sink in sinks]
+            for frame, faces in moving:
+                self._write(opened, frame, faces)
+        except KeyboardInterrupt:
+            if self.progress is None or self.seen.read:
+                raise
+            at = f"the same command goes on at {self.progress.seconds:.1f} s"
+            print(f"mien: interrupted before anything new was read; {at}", file=sys.stderr)
+            raise _NothingNewError from None
 
     def _begun(self) -> Iterator[tuple[Frame, list[Face]]]:
         """The frames with their faces, once there is a first one: a source that gives none makes and replaces no output."""
-        moving = self._frames()
         if self.progress is not None:
-            return moving
+            return self._going_on()
+        moving = self._frames()
         first = next(moving, None)
         if first is None:
             begin, end = self._span
@@ -296,6 +318,13 @@ class _Run:
                 f"{self.asked.source}: no frame {f'between {begin:g} and {end:g}' if end else f'from {begin:g}'} s"
             )
         return chain([first], moving)
+
+    def _going_on(self) -> Iterator[tuple[Frame, list[Face]]]:
+        """The frames with their faces, once the last one of the earlier run was found again."""
+        try:
+            return self._frames()
+        except VideoError as error:
+            raise _NothingNewError(f"{error}; what the earlier run finished is kept (--fresh begins anew)") from error
 
     def _write(self, sinks: Sequence[Any], frame: Frame, faces: list[Face]) -> None:
         with self.reader.times.stage("write"):
@@ -314,9 +343,9 @@ class _Run:
             begin = self.progress.seconds
         moving = frames(self.asked.place, self._every, begin, end, self._rate, self._patience, _tell)
         if self.progress is not None:
-            before = next(moving)
-            if before.index != self.progress.index:
-                raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped; pass --fresh")
+            before = next(moving, None)
+            if before is None or before.index != self.progress.index:
+                raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped")
         return watched(self.reader, moving, self.how, before, self._between if self.bookmark else None)
 
     def _between(self, seconds: float) -> None:  # noqa: ARG002 - the time is the frame's to come

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import a_video, drawn_face
-from mien.errors import DataError, VideoError
+from mien.errors import DataError, OutputError, VideoError
 from mien.runtime.detect import WholeImage
 from mien.runtime.subtitles import Line, cues, write_subtitles
 from mien.runtime.table import TABLE_VERSION, read_rows, table_columns
 from mien.vision.draw import blur
+from mien.vision.image import write_image
 from mien.vision.video import frames
 from mien.vision.writer import VideoWriter
 from test_runtime import a_model
@@ -124,23 +125,23 @@ def test_subtitles(watch, tmp_path):
     assert watch("a.mp4", "--subtitles", "s.txt")[0] == 2
 
 
-def with_sound(path, codec="aac", count=50):
+def with_sound(path, codec="aac", count=50, rate=16000):
     """Two seconds at 25 frames with a tone of 440 Hz."""
     with av.open(str(path), "w") as target:
         video = target.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
-        sound = target.add_stream(codec, rate=16000)
+        sound = target.add_stream(codec, rate=rate)
         for i in range(count):
             picture = np.full((64, 96, 3), 5 * i % 255, np.uint8)
             target.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         target.mux(video.encode())
-        tone = np.sin(np.arange(16000 * count // 25) * 2 * np.pi * 440 / 16000)
+        tone = np.sin(np.arange(rate * count // 25) * 2 * np.pi * 440 / rate)
         for start in range(0, len(tone), 1024):
             part = tone[None, start : start + 1024]
             form = "fltp" if codec == "aac" else "s16"
             values = part.astype(np.float32) if codec == "aac" else (part * 20000).astype(np.int16)
             block = av.AudioFrame.from_ndarray(values, format=form, layout="mono")
-            block.rate, block.pts = 16000, start
+            block.rate, block.pts = rate, start
             target.mux(sound.encode(block))
         target.mux(sound.encode(None))
 
@@ -165,6 +166,103 @@ def test_the_sound_is_kept(name, codec, watch, tmp_path):
     for words in (("--no-audio",), ("--blur-faces",)):
         assert watch(name, "--save", "q.mp4", "--overwrite", *words)[0] == 0
         assert sound_of("q.mp4") is None
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(11000, 11025), (11111, 12000), (192000, 96000)])
+def test_sound_of_an_odd_rate_is_kept(rate, kept, watch, tmp_path):
+    with_sound(tmp_path / "s.mkv", "pcm_s16le", rate=rate)
+    code, _, err = watch("s.mkv", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, err) == (0, "")
+    heard = sound_of("o.mp4")
+    assert abs(len(heard) / kept - 2) < 0.15
+    assert abs(np.abs(np.fft.rfft(heard[:kept])).argmax() - 440) < 4
+    assert len(rows("t.csv")) == 50
+
+
+def test_sound_of_joined_parts_is_kept(watch, tmp_path):
+    for name, codec in (("a.ts", "aac"), ("b.ts", "mp2")):
+        with_sound(tmp_path / "part.ts", codec)
+        (tmp_path / name).write_bytes((tmp_path / "part.ts").read_bytes() * 2)
+        code, _, err = watch(name, "--save", "o.mp4", "--overwrite")
+        assert (code, err) == (0, "")
+        assert abs(len(sound_of("o.mp4")) / 16000 - 4) < 0.2
+        assert len(list(frames("o.mp4"))) == 100
+
+
+def test_sound_that_cannot_be_kept_is_left_out_and_told(watch, tmp_path, monkeypatch):
+    with_sound(tmp_path / "s.mkv", "pcm_s16le", rate=11000)
+    monkeypatch.setattr("mien.vision.join._allowed", lambda rate: rate)  # which AAC does not take
+    code, out, err = watch("s.mkv", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, err.count("\n"), "o.mp4: has no sound: " in err) == (0, 1, True)
+    assert "written: o.mp4" in out
+    assert sound_of("o.mp4") is None
+    assert (len(list(frames("o.mp4"))), len(rows("t.csv"))) == (50, 50)
+
+
+def fails(path):
+    def failing(*_, **__):
+        raise OutputError(f"{path}: cannot be written (No space left on device)")
+
+    return failing
+
+
+def test_an_output_that_fails_at_the_end_loses_no_other(watch, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.vision.join.join", fails("o.mp4"))
+        code, out, err = watch("a.mp4", "--save", "o.mp4", "--table", "t.csv", "--subtitles", "s.srt")
+    assert (code, "error: o.mp4: cannot be written" in err) == (1, True)
+    assert [line for line in out.splitlines() if "written" in line] == ["written: t.csv", "written: s.srt"]
+    assert len(rows("t.csv")) == 12
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.runtime.table.convert", fails("u.csv"))
+        code, out, err = watch("a.mp4", "--save", "o.mp4", "--table", "u.csv")
+    assert (code, "error: u.csv: cannot be written" in err, "written: o.mp4" in out) == (1, True, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.vision.join.join", fails("p.mp4"))
+        assert watch("a.mp4", "--save", "p.mp4")[0] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "o.mp4", "s.srt", "t.csv", "tiny.onnx"]
+
+
+@pytest.mark.parametrize("failing", ["mien.vision.join.join", "mien.runtime.table.convert"])
+def test_a_long_reading_whose_output_fails_at_the_end_can_be_gone_on_with(failing, watch, tmp_path, monkeypatch):
+    a_video(tmp_path / "long.mp4", count=300)
+    words = ("long.mp4", "--save", "o.mp4", "--table", "t.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(failing, fails("it"))
+        code, _, err = watch(*words)
+    assert code == 1
+    assert "10 s are finished and kept: make room and give the same command again with --overwrite" in err
+    code, _, err = watch(*words, "--overwrite")
+    assert (code, "going on at 10.0 s" in err) == (0, True)
+    assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (300, 300)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_where_nothing_can_be_gone_on_with_a_broken_output_loses_no_other(watch, tmp_path, monkeypatch):
+    """A folder of pictures, as a stream, has no bookmark."""
+    (tmp_path / "in").mkdir()
+    for i in range(8):
+        write_image(tmp_path / "in" / f"{i}.png", drawn_face())
+    plain = VideoWriter.write
+
+    def full(self, image, seconds):
+        plain(self, image, seconds)
+        if seconds > 0.15:
+            raise OutputError("the disk is full")
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    code, out, err = watch("in", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, "error: o.mp4: cannot be written" in err, "written: t.csv" in out) == (1, True, True)
+    assert [row["index"] for row in rows("t.csv")] == ["0", "1", "2", "3", "4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "in", "t.csv", "tiny.onnx"]
+
+
+def test_rows_stay_if_a_report_cannot_be_made_from_them(watch, monkeypatch):
+    monkeypatch.setattr("mien.report.timeline.write_report", fails("r.html"))
+    code, out, err = watch("a.mp4", "--report", "r.html", "--subtitles", "s.srt")
+    assert (code, "written: s.srt" in out) == (1, True)
+    assert "error: r.html: cannot be written (No space left on device); the rows are kept in .s.srt.rows.csv" in err
+    assert len(rows(".s.srt.rows.csv")) == 12
 
 
 def test_blurred_faces_are_patches(watch, tmp_path):

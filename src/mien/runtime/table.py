@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -112,8 +113,8 @@ class TableSink:
     Rows are added to a file beside it, which becomes the table at the end, at Ctrl-C and when the source breaks; any other
     error leaves nothing.
     image: what each row says its frame is from, such as the video's name.  model, smoothing: see the columns.
-    kept: bytes of an earlier part file to go on from (`checkpoint` said them); such a table keeps its part file after an error,
-        to be gone on with.
+    kept: bytes of an earlier part file to go on from (`checkpoint` said them).
+    resumable: keep that file, to be gone on with, until `forget`.
     Raises ConfigError for another ending, MissingExtra for Parquet without pyarrow, OutputError.
     """
 
@@ -169,6 +170,10 @@ class TableSink:
         except OSError as error:
             raise _unwritten(self.path, error) from error
 
+    def forget(self) -> None:
+        """Nothing is gone on with: the part file is not needed any more."""
+        self.part.unlink(missing_ok=True)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -177,13 +182,12 @@ class TableSink:
         try:
             self._file.close()
             if ended:
-                convert(self.part, self.path, self._labels, self._overwrite)
-                self.part.unlink(missing_ok=True)
+                convert(self.part, self.path, self._labels, self._overwrite, self._resumable)
         except OSError as problem:
             raise (problem if isinstance(problem, OutputError) else _unwritten(self.path, problem)) from problem
         finally:
             if not self._resumable:
-                self.part.unlink(missing_ok=True)
+                self.forget()
 
 
 def _unwritten(path: Path, error: OSError) -> OutputError:
@@ -216,12 +220,14 @@ def open_table(
     return TableSink(path, labels, overwrite, image)
 
 
-def convert(part: Path, path: Path, labels: Sequence[str], overwrite: bool = False) -> None:
-    """The table as its ending says, from its rows as CSV; a few thousand rows in memory at a time. Raises OutputError."""
+def convert(part: Path, path: Path, labels: Sequence[str], overwrite: bool = False, keep: bool = False) -> None:
+    """The table as its ending says, from its rows as CSV; a few thousand rows in memory at a time. Raises OutputError.
+
+    keep: leave the rows where they are too."""
     with whole_file(path, overwrite) as aside:
         suffix = path.suffix.lower()
         if suffix == ".csv":
-            part.replace(aside)
+            shutil.copyfile(part, aside) if keep else part.replace(aside)
         elif suffix == ".jsonl":
             _as_lines(part, aside, table_columns(labels))
         else:

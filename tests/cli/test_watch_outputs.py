@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import av
 import cv2
@@ -255,6 +256,36 @@ def test_where_nothing_can_be_gone_on_with_a_broken_output_loses_no_other(watch,
     assert (code, "error: o.mp4: cannot be written" in err, "written: t.csv" in out) == (1, True, True)
     assert [row["index"] for row in rows("t.csv")] == ["0", "1", "2", "3", "4"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "in", "t.csv", "tiny.onnx"]
+
+
+def test_pictures_of_mixed_sizes_keep_their_shape_and_their_boxes(watch, tmp_path):
+    (tmp_path / "in").mkdir()
+    for i, size in enumerate([(200, 100), (100, 200), (400, 200)]):
+        write_image(tmp_path / "in" / f"{i}.png", np.full((size[1], size[0], 3), 90, np.uint8))
+    assert watch("in", "--save", "o.mp4", "--table", "t.csv")[0] == 0
+    first, upright, double = (frame.image.astype(int) for frame in frames("o.mp4"))
+    assert first.shape == (100, 200, 3)
+    assert max(upright[:, :72].max(), upright[:, 128:].max()) < 20, "black at its sides"
+    assert upright[:, 76:124].mean() > 40, "the picture, with all that is drawn on it, in its middle"
+    assert np.abs(double[40:60, 5:40] - first[40:60, 5:40]).mean() < 12, "the same picture, twice as large"
+    assert [row["x1"] for row in rows("t.csv")] == ["200.0", "100.0", "400.0"]
+
+
+def test_a_film_that_changes_its_size_goes_on_after_a_kill(watch, killed, tmp_path, monkeypatch):
+    def changing(*given):
+        for frame in frames(*given):
+            yield frame if frame.index < 270 else replace(frame, image=np.ascontiguousarray(frame.image[:, :48]))
+
+    a_video(tmp_path / "long.mp4", count=600, size=(97, 65))
+    monkeypatch.setattr("mien.vision.video.frames", changing)
+    killed(550)
+    with pytest.raises(ZeroDivisionError):
+        watch("long.mp4", "--table", "t.csv", "--save", "o.mp4")
+    code, _, err = watch("long.mp4", "--table", "t.csv", "--save", "o.mp4")
+    assert (code, "going on at 20.0 s" in err) == (0, True)
+    got = list(frames("o.mp4"))
+    assert (len(got), {frame.image.shape for frame in got}) == (600, {(64, 96, 3)})
+    assert got[599].image[:, :20].max() < 20, "the narrow picture stands between black bars"
 
 
 def test_rows_stay_if_a_report_cannot_be_made_from_them(watch, monkeypatch):

@@ -27,7 +27,7 @@ _TICKS = 90_000
 
 
 class VideoSink:
-    """An annotated H.264 video that begins with the first frame it is given. A Sink.
+    """An annotated H.264 video that begins with the first frame it is given, and has its size. A Sink.
 
     It is written in parts, in a folder beside it; at the end, at Ctrl-C and when the source breaks they become the video; any
     other error leaves nothing. Sound that cannot be kept is left out; `silent` then says why.
@@ -58,6 +58,7 @@ class VideoSink:
         self.folder = self.path.with_name(f".{self.path.stem}.parts")
         self._writer: VideoWriter | None = None
         self._begin = 0.0
+        self._size: tuple[int, int] | None = None
         self.silent: str | None = None
 
     def __enter__(self) -> VideoSink:
@@ -79,11 +80,19 @@ class VideoSink:
 
             self._begin = frame.seconds
             name = f"{round((frame.seconds - self.start) * _TICKS):014d}.mp4"
-            height, width = frame.image.shape[:2]
+            self._size = self._size or self._first_size() or (frame.image.shape[1], frame.image.shape[0])
+            width, height = self._size
             with self._named():
                 self._writer = VideoWriter(self.folder / name, width, height, self._rate, overwrite=True)
         with self._times.stage("encode"), self._named():
             self._writer.write(drawn, frame.seconds - self._begin)
+
+    def _first_size(self) -> tuple[int, int] | None:
+        """Width and height of the parts that an earlier writing left."""
+        from mien.vision.video import video_info
+
+        part = next(iter(sorted(self.folder.glob("[0-9]*.mp4"))), None)
+        return None if part is None else video_info(part)[:2]
 
     @contextmanager
     def _named(self) -> Iterator[None]:

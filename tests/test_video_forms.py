@@ -194,6 +194,12 @@ def test_a_folder_of_frames(tmp_path):
     got = []
     with pytest.raises(VideoError, match=r"1 of 4 pictures could not be read; the first: .*frame3\.png"):
         got.extend(frame.index for frame in frames(tmp_path))
+    (tmp_path / "frame0.png").write_bytes(b"no picture")
+    assert video_info(tmp_path, 10)[:3] == (96, 64, 5), "of the first one that can be read"
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(VideoError, match=r"none of 1 pictures could be read; the first: .*a\.png: is not an image"):
+        video_info(tmp_path / "damaged")
     (tmp_path / "empty").mkdir()
     with pytest.raises(VideoError, match="a folder without pictures"):
         list(frames(tmp_path / "empty"))

@@ -258,6 +258,21 @@ def test_where_nothing_can_be_gone_on_with_a_broken_output_loses_no_other(watch,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "in", "t.csv", "tiny.onnx"]
 
 
+def test_a_folder_whose_first_picture_is_damaged_is_read(watch, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.png").write_bytes(b"no picture")
+    for i in (1, 2):
+        write_image(tmp_path / "in" / f"{i}.png", drawn_face())
+    code, _, err = watch("in", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, "1 of 3 pictures could not be read; the first: in/0.png" in err) == (1, True)
+    assert [(row["index"], row["seconds"]) for row in rows("t.csv")] == [("1", "0.04"), ("2", "0.08")]
+    assert len(list(frames("o.mp4"))) == 2
+    for i in (1, 2):
+        (tmp_path / "in" / f"{i}.png").write_bytes(b"no picture")
+    code, _, err = watch("in", "--table", "u.csv")
+    assert (code, err.count("\n"), "none of 3 pictures could be read" in err) == (2, 1, True)
+
+
 def test_pictures_of_mixed_sizes_keep_their_shape_and_their_boxes(watch, tmp_path):
     (tmp_path / "in").mkdir()
     for i, size in enumerate([(200, 100), (100, 200), (400, 200)]):

@@ -6,7 +6,7 @@ import errno
 import re
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -90,11 +90,23 @@ def _pictures(folder: Path) -> list[Path]:
                                            for part in re.split(r"(\d+)", path.name)])  # fmt: skip
 
 
+def _first_readable(folder: Path, paths: Sequence[Path]) -> np.ndarray:
+    """The first picture that can be read. Raises VideoError if none can."""
+    problem = ""
+    for path in paths:
+        try:
+            return read_image(path)
+        except ImageError as error:
+            problem = problem or str(error)
+    raise VideoError(f"{folder}: none of {len(paths)} pictures could be read; the first: {problem}")
+
+
 def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
-    """What a video's header says; rate: frames a second of a folder of pictures. Raises VideoError."""
+    """What a video's header says; rate: frames a second of a folder of pictures, whose first one that can be read gives the size.
+    Raises VideoError."""
     if not isinstance(source, int) and Path(source).is_dir():
         paths = _pictures(Path(source))
-        height, width = read_image(paths[0]).shape[:2]
+        height, width = _first_readable(Path(source), paths).shape[:2]
         return VideoInfo(width, height, len(paths), len(paths) / rate, rate)
     with _open(source) as container:
         stream = container.streams.video[0]

@@ -19,6 +19,7 @@ import pytest
 from builders import a_video, drawn_face
 from mien.errors import DataError, OutputError, VideoError
 from mien.runtime.detect import WholeImage
+from mien.runtime.resume import key_of
 from mien.runtime.subtitles import Line, cues, write_subtitles
 from mien.runtime.table import TABLE_VERSION, read_rows, table_columns
 from mien.vision.draw import blur
@@ -301,6 +302,28 @@ def test_a_film_that_changes_its_size_goes_on_after_a_kill(watch, killed, tmp_pa
     got = list(frames("o.mp4"))
     assert (len(got), {frame.image.shape for frame in got}) == (600, {(64, 96, 3)})
     assert got[599].image[:, :20].max() < 20, "the narrow picture stands between black bars"
+
+
+def test_names_that_are_no_utf8(watch, killed, odd_name, tmp_path):
+    a_video(tmp_path / f"{odd_name}.mp4", count=300)
+    for form in (".csv", ".jsonl", ".parquet"):
+        words = (f"{odd_name}.mp4", "--table", f"{odd_name}{form}", "--save", f"{odd_name}-o.mp4", "--overwrite")
+        killed(280)
+        with pytest.raises(ZeroDivisionError):
+            watch(*words)
+        code, out, err = watch(*words, "--report", f"{odd_name}.html", "--subtitles", f"{odd_name}.srt", "--thumbnails")
+        assert (code, "going on at 10.0 s" in err, f"written: caf\\udce9{form}" in out) == (0, True, True)
+        assert {row["image"] for row in read_rows(f"{odd_name}{form}")} == {"caf\ufffd.mp4"}
+    assert "<title>caf\ufffd.mp4" in (tmp_path / f"{odd_name}.html").read_text()
+
+
+def test_the_key_tells_names_apart_that_are_shown_alike(odd_name, tmp_path):
+    keys = set()
+    for name in (f"{odd_name}.mp4", os.fsdecode(b"caf\xe8.mp4"), "caf\ufffd.mp4"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+        keys.add(key_of(tmp_path / name, {"save": f"{odd_name}.mp4"}))
+    assert len(keys) == 3
 
 
 def test_rows_stay_if_a_report_cannot_be_made_from_them(watch, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ import typer
 
 from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
+from mien.files import path_text
 
 if TYPE_CHECKING:
     from mien.faces import Face
@@ -77,7 +77,7 @@ def predict(
             else:
                 rows.append((path, faces))
             if table is not None:
-                table.write(_shown(path), faces)
+                table.write(path_text(path), faces)
             if places:
                 under = draw_heat(image, faces, reader.classifier.spec.crop) if explain else image
                 write_image(places[number], draw(under, faces), overwrite)
@@ -104,7 +104,7 @@ def _features(path: Path | None, overwrite: bool) -> FeatureTable | None:
 def _line(path: Path, faces: Sequence[Face]) -> None:
     from mien.runtime.sinks import json_line
 
-    print(json_line(faces, _shown(path)), flush=True)
+    print(json_line(faces, path_text(path)), flush=True)
 
 
 def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -127,11 +127,6 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
         found += part
         problems += [] if part else [problem]
     return list(dict.fromkeys(found)), problems
-
-
-def _shown(path: Path) -> str:
-    """The path as text that can be printed, whatever bytes its name holds."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _places(paths: Sequence[Path], save: Path | None, overwrite: bool) -> list[Path]:
@@ -176,7 +171,7 @@ def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
 
     table = Table("image", "face", "box", "expression", "confidence", "second", "valence", "arousal")
     for path, faces in rows:
-        name = escape(_shown(Path(path.name)))
+        name = escape(path_text(Path(path.name)))
         if not faces:
             table.add_row(name, "none", "", "", "", "", "", "")
         for number, face in enumerate(faces):

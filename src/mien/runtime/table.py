@@ -16,7 +16,7 @@ import msgspec
 
 from mien.errors import ConfigError, DataError, MissingExtra, OutputError, VideoError
 from mien.faces import Face, Frame, face_record
-from mien.files import check_free, whole_file
+from mien.files import check_free, path_text, whole_file
 
 __all__ = [
     "TABLE_FORMS",
@@ -132,7 +132,7 @@ class TableSink:
         self.path, self._overwrite = check_free(path, overwrite), overwrite
         _checked(self.path)
         self.part = self.path.with_name(f".{self.path.name}.part")
-        self._labels, self._about = tuple(labels), (image, model, smoothing)
+        self._labels, self._about = tuple(labels), (None if image is None else path_text(image), model, smoothing)
         self._kept, self._resumable = kept, resumable
         self._file: IO[str] | None = None
 
@@ -260,7 +260,7 @@ def _as_parquet(part: Path, out: Path, columns: Sequence[Column], labels: Sequen
     facts = msgspec.json.encode({"table_version": TABLE_VERSION, "labels": list(labels)})
     fields = [arrow.field(c.name, kinds[c.kind], metadata={"meaning": c.words}) for c in columns]
     schema = arrow.schema(fields, metadata={"mien": facts})
-    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+    with out.open("wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         batch: list[list[Any]] = []
         for row in _typed(part, columns):
             batch.append(row)
@@ -337,11 +337,11 @@ def _json_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, An
 def _parquet_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     arrow, parquet = _arrow()
     try:
-        with parquet.ParquetFile(path) as file:
-            header = file.schema_arrow.names
-            version = msgspec.json.decode((file.schema_arrow.metadata or {}).get(b"mien", b"{}")).get("table_version")
+        with path.open("rb") as file, parquet.ParquetFile(file) as table:  # pyarrow opens no name that is not UTF-8
+            header = table.schema_arrow.names
+            version = msgspec.json.decode((table.schema_arrow.metadata or {}).get(b"mien", b"{}")).get("table_version")
             _known(path, header, version)
-            for batch in file.iter_batches(columns=[n for n in header if names is None or n in names]):
+            for batch in table.iter_batches(columns=[n for n in header if names is None or n in names]):
                 yield from batch.to_pylist()
     except arrow.ArrowInvalid as error:
         raise DataError(f"{path}: cannot be read as a table ({error})") from error

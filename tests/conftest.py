@@ -36,6 +36,18 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def odd_name(tmp_path: Path) -> str:
+    """A name that is no UTF-8 (to be given an ending), or a skip where no file can be called so."""
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        (tmp_path / name).touch()
+        (tmp_path / name).unlink()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    return name
+
+
+@pytest.fixture
 def mien(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Run `mien ...` in an empty folder, in this process: (exit code, stdout, stderr)."""
     from mien.cli import main

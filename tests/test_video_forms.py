@@ -13,6 +13,7 @@ import pytest
 
 from builders import a_video
 from mien.errors import VideoError
+from mien.vision.clock import Clock
 from mien.vision.image import write_image
 from mien.vision.video import frames, video_info
 
@@ -24,8 +25,8 @@ def picture(i: int, width: int = 96, height: int = 64) -> np.ndarray:
     return image
 
 
-def film(path, codec, pix_fmt="yuv420p", count=8, rate=25, square=None, **options):
-    with av.open(str(path), "w") as target:
+def film(path, codec, pix_fmt="yuv420p", count=8, rate=25, square=None, muxer=None, **options):
+    with av.open(str(path), "w", options=muxer or {}) as target:
         stream = target.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
         if square:
@@ -93,6 +94,91 @@ def test_a_part_has_the_numbers_and_times_of_the_whole(tmp_path):
         list(frames(tmp_path / "a.mp4", begin=99))
 
 
+def hiding(path, begin, length):
+    """The film, made to be shown from `begin` on for `length` seconds only, as trimming without encoding does."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12  # version, flags, one entry: its length in milliseconds, where it begins in the track
+    start = struct.unpack_from(">i", data, at + 4)[0]
+    struct.pack_into(">Ii", data, at, round(1000 * length), start + round(begin * 12800))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("begin", "length"), [(1.0, 1.0), (0.0, 1.0), (0.48, 0.6)])
+def test_a_film_that_hides_frames_is_whole(begin, length, tmp_path):
+    path = hiding(film(tmp_path / "a.mp4", "libx264", count=50), begin, length)
+    got = list(frames(path))
+    assert np.allclose([frame.seconds for frame in got], np.arange(round(25 * length)) / 25)
+    assert abs(got[0].image[20:40, 60:90].mean() - (40 + 15 * (round(25 * begin) % 10))) < 20
+    assert video_info(path)[2:4] == (len(got), length)
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("a.mp4", {"movflags": "+faststart"}), ("a.mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    ("a.mkv", {}), ("a.flv", {}), ("a.avi", {}),
+])  # fmt: skip
+def test_a_film_cut_off_is_told_in_every_form_that_says_its_length(name, options, tmp_path):
+    path = film(tmp_path / name, "libx264", count=100, muxer=options, g="10")
+    assert len(list(frames(path))) == len(list(frames(path, begin=1.0))) + 25 == 100
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    for begin in (0.0, 1.0):
+        with pytest.raises(VideoError, match=r"cut off: \d+ frames \(.* of .* s\) could be decoded|damaged after"):
+            list(frames(path, begin=begin))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_film_whose_sound_goes_on_or_whose_last_picture_stays_is_whole(name, tmp_path):
+    times = [0.0, 0.5, 0.54, 2.5]
+    with av.open(str(tmp_path / name), "w") as target:
+        stream, sound = target.add_stream("libx264", rate=25), target.add_stream("aac", rate=8000)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i, seconds in enumerate(times):
+            shown = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
+            shown.pts, shown.time_base = round(25 * seconds), Fraction(1, 25)
+            target.mux(stream.encode(shown))
+        target.mux(stream.encode())
+        for start in range(0, 48_000, 1024):
+            block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            block.rate, block.pts = 8000, start
+            target.mux(sound.encode(block))
+        target.mux(sound.encode(None))
+    assert np.allclose([frame.seconds for frame in frames(tmp_path / name)], times, atol=0.021)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data.replace(b"DURATION", b"DURATIOM"))  # only the length of everything is left
+    assert len(list(frames(tmp_path / name))) == 4
+
+
+#: H.264 whose pictures are decoded in another order than they are shown.
+MIXED = {"x264-params": "b-adapt=0:bframes=3:keyint=20:scenecut=0:log-level=none"}
+
+
+@pytest.fixture(params=["mixed.avi", "joined.ts"])
+def disordered(request, tmp_path):
+    """A film of 100 frames, 25 a second, that gives its times in another order or begins anew after 60 frames."""
+    if request.param == "mixed.avi":
+        return film(tmp_path / "mixed.avi", "libx264", count=100, **MIXED)
+    parts = [film(tmp_path / f"{count}.ts", "libx264", count=count).read_bytes() for count in (60, 40)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    return tmp_path / "joined.ts"
+
+
+def test_time_never_goes_back(disordered):
+    whole = list(frames(disordered))
+    assert [frame.index for frame in whole] == list(range(100))
+    assert np.allclose([frame.seconds for frame in whole], np.arange(100) / 25, atol=1e-3)
+    part = list(frames(disordered, begin=3.0))
+    assert [(frame.index, frame.seconds) for frame in part] == [(f.index, f.seconds) for f in whole[75:]]
+    assert all((a.image == b.image).all() for a, b in zip(part, whole[75:], strict=True))
+
+
+def test_a_clock_goes_on_after_a_leap_and_tells_two_frames_of_one_time_apart():
+    clock = Clock(25.0)
+    seconds = [clock(time) for time in (100.0, 100.04, 100.5, 0.0, 0.3, 0.3, 0.34)]
+    assert np.allclose(seconds, [0, 0.04, 0.5, 0.54, 0.84, 0.841, 0.88])
+    from_the_middle = Clock(25.0, zero=90.0)
+    assert np.allclose([from_the_middle(time) for time in (100.0, 100.04)], [10, 10.04])
+
+
 def test_a_gif_can_be_read_from_its_middle(tmp_path):
     path = film(tmp_path / "a.gif", "gif", "rgb8", count=20, rate=10)
     assert [frame.index for frame in frames(path, begin=1.0)] == list(range(10, 20))
@@ -108,6 +194,12 @@ def test_a_folder_of_frames(tmp_path):
     got = []
     with pytest.raises(VideoError, match=r"1 of 4 pictures could not be read; the first: .*frame3\.png"):
         got.extend(frame.index for frame in frames(tmp_path))
+    (tmp_path / "frame0.png").write_bytes(b"no picture")
+    assert video_info(tmp_path, 10)[:3] == (96, 64, 5), "of the first one that can be read"
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(VideoError, match=r"none of 1 pictures could be read; the first: .*a\.png: is not an image"):
+        video_info(tmp_path / "damaged")
     (tmp_path / "empty").mkdir()
     with pytest.raises(VideoError, match="a folder without pictures"):
         list(frames(tmp_path / "empty"))
@@ -133,10 +225,11 @@ def test_a_film_without_pictures_and_a_busy_camera_say_so(tmp_path, monkeypatch)
 
 @pytest.fixture
 def streamed(tmp_path):
-    """A server of one MPEG-TS film that breaks off: each connection gets the next of `parts` bytes (None: refused)."""
+    """A server of one MPEG-TS film that breaks off: each connection gets the next of `parts`, so many bytes or bytes of its
+    own (None: refused)."""
     film(tmp_path / "a.ts", "libx264", count=50, g="5")
     data = (tmp_path / "a.ts").read_bytes()
-    parts: list[int | None] = []
+    parts: list[int | bytes | None] = []
 
     class Server(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -147,7 +240,7 @@ def streamed(tmp_path):
             self.send_response(200)
             self.send_header("Content-Type", "video/mp2t")
             self.end_headers()
-            self.wfile.write(data[:size])
+            self.wfile.write(size if isinstance(size, bytes) else data[:size])
 
         def log_message(self, *_):
             pass
@@ -172,6 +265,16 @@ def test_a_stream_that_dies_is_read_on_when_it_comes_back(streamed):
     assert got[-1][1] < 30
     assert "trying again for 1 s" in told[0]
     assert len(told) == 2
+
+
+def test_a_stream_whose_clock_begins_anew_is_read_on(streamed, tmp_path):
+    address, parts, _ = streamed
+    parts.append(b"".join(film(tmp_path / f"{count}.ts", "libx264", count=count).read_bytes() for count in (60, 40)))
+    got = []
+    with pytest.raises(VideoError, match="the stream died after"):
+        got.extend(frame.seconds for frame in frames(address, patience=0.5))
+    assert len(got) > 90, "all but those that the decoder still held when the stream died"
+    assert np.allclose(got, np.arange(len(got)) / 25, atol=1e-3)
 
 
 def test_an_address_that_never_answers_is_one_error(streamed):

@@ -193,6 +193,27 @@ def test_variable_times_survive_a_video(tmp_path):
     assert video_info(tmp_path / "a.mp4")[:3] == (96, 64, 5)
 
 
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [((40, 20), (0, 8, 96, 56)), ((300, 600), (32, 0, 64, 64)), ((97, 65), (0, 0, 96, 64)), ((96, 64), (0, 0, 96, 64))],
+)
+def test_pictures_of_other_sizes_are_fitted_into_the_first_one(size, box, tmp_path):
+    """White pictures, whose right lower quarter is red: all of them lies in `box`, and around it is black."""
+    image = np.full((size[1], size[0], 3), 255, np.uint8)
+    image[size[1] // 2 :, size[0] // 2 :] = (255, 0, 0)
+    with VideoWriter(tmp_path / "a.mp4", 96, 64, rate=25) as writer:
+        writer.write(np.zeros((64, 96, 3), np.uint8), 0.0)
+        writer.write(image, 0.04)
+    got = list(frames(tmp_path / "a.mp4"))[1].image
+    x0, y0, x1, y1 = box
+    wanted = np.zeros((64, 96, 3), np.uint8)
+    wanted[y0:y1, x0:x1] = 255
+    wanted[(y0 + y1) // 2 : y1, (x0 + x1) // 2 : x1] = (255, 0, 0)
+    assert np.abs(got.astype(int) - wanted).mean() < 8
+    edge = np.abs(got.astype(int) - wanted).max(axis=2) > 60
+    assert edge.mean() < 0.05
+
+
 def test_a_video_cut_off_gives_what_it_has(tmp_path):
     a_video(tmp_path / "a.mp4", count=60)
     whole = (tmp_path / "a.mp4").read_bytes()

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from mien.errors import ConfigError, MienError, OutputError
 
-__all__ = ["check_distinct", "check_free", "whole_file", "whole_files"]
+__all__ = ["check_distinct", "check_free", "path_text", "whole_file", "whole_files"]
+
+
+def path_text(path: str | PathLike[str]) -> str:
+    """A path as text that can be written anywhere: bytes of its name that are no UTF-8 become question marks."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:

@@ -48,6 +48,17 @@ def test_a_name_with_two_colons_is_a_file_and_an_archive_an_archive(tmp_path, mi
     assert open_place("zip::b.zip").read() == b"beside"
 
 
+@pytest.mark.usefixtures("here")
+def test_an_input_whose_name_is_no_utf8_is_annotated_and_gone_on_with(odd_name, tmp_path, mien):
+    pictures(tmp_path / odd_name, 2)
+    words = ("annotate", odd_name, "--out", f"{odd_name}-out", *QUICK)
+    code, out, _ = mien(*words)
+    assert (code, "2 inputs, 2 frames" in out, "written: caf\\udce9-out" in out) == (0, True, True)
+    assert "1 of 1 parts were there already" in mien(*words)[1]
+    code, _, err = mien(*words, "--overwrite", "--root", odd_name)
+    assert (code, "--root" in err, "its name is not UTF-8" in err) == (2, True, True)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
 @pytest.mark.usefixtures("here")
 def test_a_pipe_is_not_waited_for(tmp_path, mien):

@@ -1,8 +1,6 @@
 """mien predict and mien models, in this process, with a tiny model: what goes where, and what is left alone."""
 
 import errno
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -132,15 +130,21 @@ def test_the_table_names_what_it_shows(predict, tmp_path):
     assert all(word in out for word in ("expression", "confidence", "second", "valence", "arousal"))
 
 
-def test_names_of_any_bytes_can_be_printed(predict, tmp_path):
+def test_names_of_any_bytes_can_be_printed(predict, odd_name, tmp_path):
     picture(tmp_path / "a.png")
-    odd = os.fsdecode(b"caf\xe9.png")
-    try:
-        shutil.copy(tmp_path / "a.png", tmp_path / odd)
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
-    code, out, _ = predict(odd, "--json")
+    (tmp_path / "a.png").rename(tmp_path / f"{odd_name}.png")  # OpenCV cannot write such a name
+    code, out, _ = predict(f"{odd_name}.png", "--json")
     assert (code, images(out)) == (0, ["caf\ufffd.png"])
+    code, out, _ = predict(f"{odd_name}.png", "--save", odd_name)
+    assert (code, "annotated pictures: caf\\udce9" in out) == (0, True)
+    assert (tmp_path / odd_name / f"{odd_name}.jpg").is_file()
+
+
+def test_a_model_whose_name_is_no_utf8_is_one_line(mien, odd_name, tmp_path):
+    picture(tmp_path / "a.png")
+    a_model(tmp_path / f"{odd_name}.onnx")
+    code, _, err = mien("predict", "a.png", "--model", f"{odd_name}.onnx")
+    assert (code, err.count("\n"), "its name is not UTF-8" in err) == (2, 1, True)
 
 
 def test_same_names_of_different_folders_do_not_collide(predict, tmp_path):

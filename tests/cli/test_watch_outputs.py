@@ -1,12 +1,14 @@
 """mien watch: every output, and going on after a kill."""
 
 import csv
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import av
 import cv2
@@ -15,14 +17,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import a_video, drawn_face
-from mien.errors import DataError
+from mien.errors import DataError, OutputError, VideoError
 from mien.runtime.detect import WholeImage
+from mien.runtime.resume import key_of
 from mien.runtime.subtitles import Line, cues, write_subtitles
 from mien.runtime.table import TABLE_VERSION, read_rows, table_columns
 from mien.vision.draw import blur
+from mien.vision.image import write_image
 from mien.vision.video import frames
 from mien.vision.writer import VideoWriter
 from test_runtime import a_model
+from test_video_forms import MIXED, film
 
 OPTIONS = ["--model", "tiny.onnx", "--detector", "whole", "--threads", "1"]
 
@@ -122,23 +127,23 @@ def test_subtitles(watch, tmp_path):
     assert watch("a.mp4", "--subtitles", "s.txt")[0] == 2
 
 
-def with_sound(path, codec="aac", count=50):
+def with_sound(path, codec="aac", count=50, rate=16000):
     """Two seconds at 25 frames with a tone of 440 Hz."""
     with av.open(str(path), "w") as target:
         video = target.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
-        sound = target.add_stream(codec, rate=16000)
+        sound = target.add_stream(codec, rate=rate)
         for i in range(count):
             picture = np.full((64, 96, 3), 5 * i % 255, np.uint8)
             target.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         target.mux(video.encode())
-        tone = np.sin(np.arange(16000 * count // 25) * 2 * np.pi * 440 / 16000)
+        tone = np.sin(np.arange(rate * count // 25) * 2 * np.pi * 440 / rate)
         for start in range(0, len(tone), 1024):
             part = tone[None, start : start + 1024]
             form = "fltp" if codec == "aac" else "s16"
             values = part.astype(np.float32) if codec == "aac" else (part * 20000).astype(np.int16)
             block = av.AudioFrame.from_ndarray(values, format=form, layout="mono")
-            block.rate, block.pts = 16000, start
+            block.rate, block.pts = rate, start
             target.mux(sound.encode(block))
         target.mux(sound.encode(None))
 
@@ -163,6 +168,170 @@ def test_the_sound_is_kept(name, codec, watch, tmp_path):
     for words in (("--no-audio",), ("--blur-faces",)):
         assert watch(name, "--save", "q.mp4", "--overwrite", *words)[0] == 0
         assert sound_of("q.mp4") is None
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(11000, 11025), (11111, 12000), (192000, 96000)])
+def test_sound_of_an_odd_rate_is_kept(rate, kept, watch, tmp_path):
+    with_sound(tmp_path / "s.mkv", "pcm_s16le", rate=rate)
+    code, _, err = watch("s.mkv", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, err) == (0, "")
+    heard = sound_of("o.mp4")
+    assert abs(len(heard) / kept - 2) < 0.15
+    assert abs(np.abs(np.fft.rfft(heard[:kept])).argmax() - 440) < 4
+    assert len(rows("t.csv")) == 50
+
+
+def test_sound_of_joined_parts_is_kept(watch, tmp_path):
+    for name, codec in (("a.ts", "aac"), ("b.ts", "mp2")):
+        with_sound(tmp_path / "part.ts", codec)
+        (tmp_path / name).write_bytes((tmp_path / "part.ts").read_bytes() * 2)
+        code, _, err = watch(name, "--save", "o.mp4", "--overwrite")
+        assert (code, err) == (0, "")
+        assert abs(len(sound_of("o.mp4")) / 16000 - 4) < 0.2
+        assert len(list(frames("o.mp4"))) == 100
+
+
+def test_sound_that_cannot_be_kept_is_left_out_and_told(watch, tmp_path, monkeypatch):
+    with_sound(tmp_path / "s.mkv", "pcm_s16le", rate=11000)
+    monkeypatch.setattr("mien.vision.join._allowed", lambda rate: rate)  # which AAC does not take
+    code, out, err = watch("s.mkv", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, err.count("\n"), "o.mp4: has no sound: " in err) == (0, 1, True)
+    assert "written: o.mp4" in out
+    assert sound_of("o.mp4") is None
+    assert (len(list(frames("o.mp4"))), len(rows("t.csv"))) == (50, 50)
+
+
+def fails(path):
+    def failing(*_, **__):
+        raise OutputError(f"{path}: cannot be written (No space left on device)")
+
+    return failing
+
+
+def test_an_output_that_fails_at_the_end_loses_no_other(watch, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.vision.join.join", fails("o.mp4"))
+        code, out, err = watch("a.mp4", "--save", "o.mp4", "--table", "t.csv", "--subtitles", "s.srt")
+    assert (code, "error: o.mp4: cannot be written" in err) == (1, True)
+    assert [line for line in out.splitlines() if "written" in line] == ["written: t.csv", "written: s.srt"]
+    assert len(rows("t.csv")) == 12
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.runtime.table.convert", fails("u.csv"))
+        code, out, err = watch("a.mp4", "--save", "o.mp4", "--table", "u.csv")
+    assert (code, "error: u.csv: cannot be written" in err, "written: o.mp4" in out) == (1, True, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.vision.join.join", fails("p.mp4"))
+        assert watch("a.mp4", "--save", "p.mp4")[0] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "o.mp4", "s.srt", "t.csv", "tiny.onnx"]
+
+
+@pytest.mark.parametrize("failing", ["mien.vision.join.join", "mien.runtime.table.convert"])
+def test_a_long_reading_whose_output_fails_at_the_end_can_be_gone_on_with(failing, watch, tmp_path, monkeypatch):
+    a_video(tmp_path / "long.mp4", count=300)
+    words = ("long.mp4", "--save", "o.mp4", "--table", "t.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(failing, fails("it"))
+        code, _, err = watch(*words)
+    assert code == 1
+    assert "10 s are finished and kept: make room and give the same command again with --overwrite" in err
+    code, _, err = watch(*words, "--overwrite")
+    assert (code, "going on at 10.0 s" in err) == (0, True)
+    assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (300, 300)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_where_nothing_can_be_gone_on_with_a_broken_output_loses_no_other(watch, tmp_path, monkeypatch):
+    """A folder of pictures, as a stream, has no bookmark."""
+    (tmp_path / "in").mkdir()
+    for i in range(8):
+        write_image(tmp_path / "in" / f"{i}.png", drawn_face())
+    plain = VideoWriter.write
+
+    def full(self, image, seconds):
+        plain(self, image, seconds)
+        if seconds > 0.15:
+            raise OutputError("the disk is full")
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    code, out, err = watch("in", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, "error: o.mp4: cannot be written" in err, "written: t.csv" in out) == (1, True, True)
+    assert [row["index"] for row in rows("t.csv")] == ["0", "1", "2", "3", "4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "in", "t.csv", "tiny.onnx"]
+
+
+def test_a_folder_whose_first_picture_is_damaged_is_read(watch, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.png").write_bytes(b"no picture")
+    for i in (1, 2):
+        write_image(tmp_path / "in" / f"{i}.png", drawn_face())
+    code, _, err = watch("in", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, "1 of 3 pictures could not be read; the first: in/0.png" in err) == (1, True)
+    assert [(row["index"], row["seconds"]) for row in rows("t.csv")] == [("1", "0.04"), ("2", "0.08")]
+    assert len(list(frames("o.mp4"))) == 2
+    for i in (1, 2):
+        (tmp_path / "in" / f"{i}.png").write_bytes(b"no picture")
+    code, _, err = watch("in", "--table", "u.csv")
+    assert (code, err.count("\n"), "none of 3 pictures could be read" in err) == (2, 1, True)
+
+
+def test_pictures_of_mixed_sizes_keep_their_shape_and_their_boxes(watch, tmp_path):
+    (tmp_path / "in").mkdir()
+    for i, size in enumerate([(200, 100), (100, 200), (400, 200)]):
+        write_image(tmp_path / "in" / f"{i}.png", np.full((size[1], size[0], 3), 90, np.uint8))
+    assert watch("in", "--save", "o.mp4", "--table", "t.csv")[0] == 0
+    first, upright, double = (frame.image.astype(int) for frame in frames("o.mp4"))
+    assert first.shape == (100, 200, 3)
+    assert max(upright[:, :72].max(), upright[:, 128:].max()) < 20, "black at its sides"
+    assert upright[:, 76:124].mean() > 40, "the picture, with all that is drawn on it, in its middle"
+    assert np.abs(double[40:60, 5:40] - first[40:60, 5:40]).mean() < 12, "the same picture, twice as large"
+    assert [row["x1"] for row in rows("t.csv")] == ["200.0", "100.0", "400.0"]
+
+
+def test_a_film_that_changes_its_size_goes_on_after_a_kill(watch, killed, tmp_path, monkeypatch):
+    def changing(*given):
+        for frame in frames(*given):
+            yield frame if frame.index < 270 else replace(frame, image=np.ascontiguousarray(frame.image[:, :48]))
+
+    a_video(tmp_path / "long.mp4", count=600, size=(97, 65))
+    monkeypatch.setattr("mien.vision.video.frames", changing)
+    killed(550)
+    with pytest.raises(ZeroDivisionError):
+        watch("long.mp4", "--table", "t.csv", "--save", "o.mp4")
+    code, _, err = watch("long.mp4", "--table", "t.csv", "--save", "o.mp4")
+    assert (code, "going on at 20.0 s" in err) == (0, True)
+    got = list(frames("o.mp4"))
+    assert (len(got), {frame.image.shape for frame in got}) == (600, {(64, 96, 3)})
+    assert got[599].image[:, :20].max() < 20, "the narrow picture stands between black bars"
+
+
+def test_names_that_are_no_utf8(watch, killed, odd_name, tmp_path):
+    a_video(tmp_path / f"{odd_name}.mp4", count=300)
+    for form in (".csv", ".jsonl", ".parquet"):
+        words = (f"{odd_name}.mp4", "--table", f"{odd_name}{form}", "--save", f"{odd_name}-o.mp4", "--overwrite")
+        killed(280)
+        with pytest.raises(ZeroDivisionError):
+            watch(*words)
+        code, out, err = watch(*words, "--report", f"{odd_name}.html", "--subtitles", f"{odd_name}.srt", "--thumbnails")
+        assert (code, "going on at 10.0 s" in err, f"written: caf\\udce9{form}" in out) == (0, True, True)
+        assert {row["image"] for row in read_rows(f"{odd_name}{form}")} == {"caf\ufffd.mp4"}
+    assert "<title>caf\ufffd.mp4" in (tmp_path / f"{odd_name}.html").read_text()
+
+
+def test_the_key_tells_names_apart_that_are_shown_alike(odd_name, tmp_path):
+    keys = set()
+    for name in (f"{odd_name}.mp4", os.fsdecode(b"caf\xe8.mp4"), "caf\ufffd.mp4"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+        keys.add(key_of(tmp_path / name, {"save": f"{odd_name}.mp4"}))
+    assert len(keys) == 3
+
+
+def test_rows_stay_if_a_report_cannot_be_made_from_them(watch, monkeypatch):
+    monkeypatch.setattr("mien.report.timeline.write_report", fails("r.html"))
+    code, out, err = watch("a.mp4", "--report", "r.html", "--subtitles", "s.srt")
+    assert (code, "written: s.srt" in out) == (1, True)
+    assert "error: r.html: cannot be written (No space left on device); the rows are kept in .s.srt.rows.csv" in err
+    assert len(rows(".s.srt.rows.csv")) == 12
 
 
 def test_blurred_faces_are_patches(watch, tmp_path):
@@ -227,21 +396,106 @@ def test_a_killed_run_goes_on_and_its_rows_are_those_of_one_go(look, watch, tmp_
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_another_command_begins_anew(watch, tmp_path, monkeypatch):
+@pytest.fixture
+def killed(monkeypatch):
+    """Let a run die at a frame, as if it were killed, unless told otherwise: the next one runs on."""
     from mien.cli.watch import _Run
 
-    a_video(tmp_path / "long.mp4", count=600)
     plain = _Run._write
 
-    def dies(self, sinks, frame, faces):
-        if frame.index == 500:
-            raise ZeroDivisionError
-        plain(self, sinks, frame, faces)
+    def at(index, error=ZeroDivisionError):
+        def dies(self, sinks, frame, faces):
+            if frame.index == index:
+                monkeypatch.setattr(_Run, "_write", plain)
+                raise error
+            plain(self, sinks, frame, faces)
 
-    monkeypatch.setattr(_Run, "_write", dies)
+        monkeypatch.setattr(_Run, "_write", dies)
+
+    return at
+
+
+@pytest.mark.parametrize("name", ["mixed.avi", "joined.ts"])
+def test_a_run_goes_on_in_a_film_whose_times_go_back(name, watch, killed, tmp_path):
+    if name == "mixed.avi":
+        film(tmp_path / name, "libx264", count=450, **MIXED)
+    else:
+        film(tmp_path / "part.ts", "libx264", count=225)
+        (tmp_path / name).write_bytes((tmp_path / "part.ts").read_bytes() * 2)
+    assert watch(name, "--table", "whole.csv")[0] == 0
+    killed(300)
+    with pytest.raises(ZeroDivisionError):
+        watch(name, "--table", "t.csv", "--save", "o.mp4")
+    code, _, err = watch(name, "--table", "t.csv", "--save", "o.mp4")
+    assert (code, "going on at 10.0 s" in err) == (0, True)
+    assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert np.allclose([f.seconds for f in frames("o.mp4")], np.arange(450) / 25, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("problem", "after", "code", "message"),
+    [
+        (KeyboardInterrupt, 0, 0, "interrupted before anything new was read; the same command goes on at 10.0 s"),
+        (KeyboardInterrupt, 1, 0, "interrupted before anything new was read; the same command goes on at 10.0 s"),
+        (VideoError("gone"), 0, 2, "gone; what the earlier run finished is kept (--fresh begins anew)"),
+        (None, 0, 2, "is not as it was when an earlier run stopped; what the earlier run finished is kept"),
+    ],
+)
+def test_what_was_finished_stays_when_a_run_ends_before_it_goes_on(
+    problem, after, code, message, watch, killed, tmp_path, monkeypatch
+):
+    def broken(*given):
+        yield from itertools.islice(frames(*given), after)
+        if problem is not None:
+            raise problem
+
+    a_video(tmp_path / "long.mp4", count=600)
+    words = ("long.mp4", "--table", "t.csv", "--save", "o.mp4", "--overwrite")
+    (tmp_path / "t.csv").write_text("of another day")
+    assert watch("long.mp4", "--table", "whole.csv")[0] == 0
+    killed(300)
+    with pytest.raises(ZeroDivisionError):
+        watch(*words)
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.vision.video.frames", broken)
+        ended, out, err = watch(*words)
+    assert (ended, message in err, "written" in out) == (code, True, False)
+    assert (tmp_path / "t.csv").read_text() == "of another day"
+    code, out, err = watch(*words)
+    assert (code, "going on at 10.0 s" in err, "600 frames" in out) == (0, True, True)
+    assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len(list(frames("o.mp4"))) == 600
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_ctrl_c_after_something_new_finishes_the_outputs(watch, killed, tmp_path):
+    a_video(tmp_path / "long.mp4", count=600)
+    killed(300)
     with pytest.raises(ZeroDivisionError):
         watch("long.mp4", "--table", "t.csv")
-    monkeypatch.setattr(_Run, "_write", plain)
+    killed(400, KeyboardInterrupt)
+    code, out, err = watch("long.mp4", "--table", "t.csv")
+    assert (code, "interrupted after 400 frames" in err, "written: t.csv" in out) == (0, True, True)
+    assert len(rows("t.csv")) == 400
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_part_that_was_written_over_is_not_gone_on_with(watch, killed, tmp_path):
+    """A run, then another command that dies before its first bookmark: the first one's rows are lost, not mixed."""
+    a_video(tmp_path / "long.mp4", count=600)
+    for index, words in [(300, ("--every", 5)), (240, ())]:
+        killed(index)
+        with pytest.raises(ZeroDivisionError):
+            watch("long.mp4", "--table", "t.csv", *words)
+    code, _, err = watch("long.mp4", "--table", "t.csv", "--every", 5)
+    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 120)
+
+
+def test_another_command_begins_anew(watch, killed, tmp_path):
+    a_video(tmp_path / "long.mp4", count=600)
+    killed(500)
+    with pytest.raises(ZeroDivisionError):
+        watch("long.mp4", "--table", "t.csv")
     assert (tmp_path / ".t.csv.bookmark").exists()
     code, _, err = watch("long.mp4", "--table", "t.csv", "--smooth", 1)
     assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)

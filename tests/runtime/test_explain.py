@@ -186,6 +186,14 @@ def test_a_table_of_features_is_whole_or_not_there(tmp_path):
         FeatureTable(tmp_path / "f.txt")
 
 
+def test_a_table_of_features_may_have_a_name_that_is_no_utf8(odd_name, tmp_path):
+    for name, faces in ((f"{odd_name}.parquet", with_features(2)), (f"{odd_name}-empty.parquet", [])):
+        with FeatureTable(tmp_path / name) as table:
+            table.write("a.jpg", faces)
+        with (tmp_path / name).open("rb") as file:
+            assert pq.read_table(file).num_rows == len(faces)
+
+
 def test_predict_explains_and_keeps_features(mien, full, tmp_path):
     assert full.is_file()
     cv2.imwrite(str(tmp_path / "a.png"), drawn_face(96))

@@ -55,6 +55,14 @@ def test_a_miss_a_way_behind_a_pillar_and_a_newcomer():
     assert late.track == 3, "after the patience it is someone else"
 
 
+def test_a_time_that_goes_back_counts_as_the_same_time():
+    tracker, smoother = OverlapTracker(), Smoother(0.3)
+    for seconds in (0.0, 2000.0, 2000.1, 0.0, 0.1):
+        [face] = smoother(tracker([a_face(a_box(50))], seconds), seconds)
+    assert face.track == 2, "only the leap forward was longer than the patience"
+    assert np.isclose(face.expression.probabilities.sum(), 1)
+
+
 def test_faces_and_order_stay_and_no_number_is_given_twice():
     rng, tracker = np.random.default_rng(0), OverlapTracker(patience=0.2)
     highest = 0

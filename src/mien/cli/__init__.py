@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -79,6 +80,9 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
 def main() -> None:
     """The entry point: a MienError is one line and exit code 2, and so is a name that no file can have, or a place that may
     not be looked into; a bug keeps its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     atexit.register(gc.freeze)  # else the interpreter looks for cycles in all there is once more: 80 ms
     try:
         command_line(sys.argv[1:])()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ import typer
 
 from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
+from mien.files import path_text
 
 if TYPE_CHECKING:
     from mien.faces import Face
@@ -83,7 +83,7 @@ def predict(
             else:
                 rows.append((path, faces))
             if vectors is not None:
-                vectors.write(_shown(path), faces)
+                vectors.write(path_text(path), faces)
             if places:
                 under = draw_heat(image, faces, reader.classifier.spec.crop) if explain else image
                 write_image(places[number], draw(under, faces), overwrite)
@@ -110,7 +110,7 @@ def _features(path: Path | None, overwrite: bool) -> FeatureTable | None:
 def _line(path: Path, faces: Sequence[Face]) -> None:
     from mien.runtime.sinks import json_line
 
-    print(json_line(faces, _shown(path)), flush=True)
+    print(json_line(faces, path_text(path)), flush=True)
 
 
 def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -140,11 +140,6 @@ def _matching(pattern: Path) -> tuple[list[Path], str]:
     base = Path(pattern.anchor) if pattern.anchor else Path()
     found = sorted(item for item in base.glob(str(pattern.relative_to(base))) if item.is_file())
     return found, f"{pattern}: no file matches"
-
-
-def _shown(path: Path) -> str:
-    """The path as text that can be printed, whatever bytes its name holds."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _places(paths: Sequence[Path], save: Path | None, overwrite: bool) -> list[Path]:
@@ -189,7 +184,7 @@ def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
 
     table = Table("image", "face", "box", "expression", "confidence", "second", "valence", "arousal")
     for path, faces in rows:
-        name = escape(_shown(Path(path.name)))
+        name = escape(path_text(Path(path.name)))
         if not faces:
             table.add_row(name, "none", "", "", "", "", "", "")
         for number, face in enumerate(faces):

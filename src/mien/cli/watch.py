@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -73,7 +73,8 @@ def watch(
     """Read a video, a stream or a camera. Ctrl-C ends it, keeps what was written and counts as success.
 
     A run that was killed goes on where it stopped: give the same command again.
-    Exit code 1 if the video was cut off or damaged (what was decoded is kept), 2 if nothing could be read.
+    Exit code 1 if the video was cut off or damaged (what was decoded is kept) or an output could not be written (the others
+    are), 2 if nothing could be.
     """
     asked = _Asked(source, table, save, subtitles, report, overwrite)
     span = (_seconds(begin, "--from") or 0.0, _seconds(end, "--to"))
@@ -98,13 +99,16 @@ def watch(
     run.go(_display(asked.place, _total(info, every, span)))
     _summary(reader, run.seen)
     run.derive(thumbnails and not blur_faces)
-    for path in asked.outputs():
-        if run.seen.frames and path.exists():
-            print(f"written: {path}")
+    written = [path for path in asked.outputs() if run.seen.frames and path.exists() and path not in run.failed]
+    for path in written:
+        print(f"written: {path}")
     if run.seen.problem:
         kept = "; what was decoded is kept" if run.seen.frames else ""
         print(f"mien: {run.seen.problem}{kept}", file=sys.stderr)
-        raise typer.Exit(1 if run.seen.frames else 2)
+    for words in run.troubles(bool(written)):
+        print(f"mien: error: {words}", file=sys.stderr)
+    if run.failed or run.seen.problem:
+        raise typer.Exit(1 if written or (run.seen.frames and not run.failed) else 2)
 
 
 @dataclass
@@ -209,6 +213,10 @@ class Seen:
     start: float = field(default_factory=time.perf_counter)
 
 
+class _NothingNewError(Exception):
+    """A run that was to go on ended before its first new frame; what the earlier one finished stays as it is."""
+
+
 class _Run:
     """One reading: its sinks, how far it came, and what it leaves behind if it is stopped."""
 
@@ -223,6 +231,9 @@ class _Run:
         self._table: Any = None
         self._video: Any = None
         self._last: Frame | None = None
+        self._opened = False
+        self._broken: Any = None
+        self.failed: dict[Path, OutputError] = {}
 
     def resume(self, fresh: bool, facts: dict[str, Any]) -> None:
         """Find out whether an earlier run of the same command was stopped."""
@@ -268,27 +279,81 @@ class _Run:
 
     def go(self, display: Any) -> None:
         """Feed every frame to every sink, to the end of the source, its breaking or Ctrl-C."""
-        sinks = [sink for sink in (self._table, self._video, display) if sink is not None]
         try:
             with ExitStack() as stack:
-                moving = self._begun()
-                opened = [stack.enter_context(sink) for sink in sinks]
-                for frame, faces in moving:
-                    self._write(opened, frame, faces)
+                self._feed(stack, display)
+        except _NothingNewError as stop:
+            self.seen.frames = self.seen.faces = 0
+            self.seen.problem = str(stop)
+            return
         except KeyboardInterrupt:
             print(f"mien: interrupted after {self.seen.frames} frames; what was written is kept", file=sys.stderr)
         except VideoError as error:
             self.seen.problem = str(error)
         except OutputError as error:
-            raise self._stopped(error) from error
+            if not self._alone():
+                raise self._stopped(error) from error
+            self.failed[self._broken.path] = error
+        if self._video is not None and self._video.silent:
+            print(f"mien: {self.asked.save}: has no sound: {self._video.silent}", file=sys.stderr)
+        if self._opened and not (self.failed and self._kept()):
+            self._forget()
+
+    def _feed(self, stack: ExitStack, display: Any) -> None:
+        try:
+            moving = self._begun()
+            if self.bookmark is not None and self.progress is None:
+                self.bookmark.remove()  # of another command, whose part is written over now
+            self._opened = True
+            files = [sink for sink in (self._table, self._video) if sink is not None]
+            for sink in files:
+                self._enter(stack, sink)
+            sinks = [*files, stack.enter_context(display)]
+            for frame, faces in moving:
+                self._write(sinks, frame, faces)
+        except KeyboardInterrupt:
+            if self.progress is None or self.seen.read:
+                raise
+            at = f"the same command goes on at {self.progress.seconds:.1f} s"
+            print(f"mien: interrupted before anything new was read; {at}", file=sys.stderr)
+            raise _NothingNewError from None
+
+    def _enter(self, stack: ExitStack, sink: Any) -> None:
+        """Open a sink of a file; what goes wrong when it is finished does not keep the others from being finished."""
+
+        def leave(kind: Any, error: BaseException | None, trace: Any) -> None:
+            alone = isinstance(error, OutputError) and self._alone() and sink is not self._broken
+            try:
+                sink.__exit__(*(None, None, None) if alone else (kind, error, trace))
+            except OutputError as problem:
+                self.failed[sink.path] = problem
+            except KeyboardInterrupt:
+                self.failed[sink.path] = OutputError(f"{sink.path}: was interrupted before it was finished")
+
+        sink.__enter__()
+        stack.push(leave)
+
+    def _alone(self) -> bool:
+        """Whether an output broke in the middle of a source that cannot be gone on with: the others are finished there."""
+        return self._broken is not None and self.bookmark is None
+
+    def _kept(self) -> Progress | None:
+        """How far this reading can be gone on with."""
+        return None if self.bookmark is None else self.bookmark.read()
+
+    def _forget(self) -> None:
+        """Nothing is gone on with."""
         if self.bookmark is not None:
             self.bookmark.remove()
+        for sink in (self._table, self._video):
+            if sink is not None:
+                sink.forget()
 
     def _begun(self) -> Iterator[tuple[Frame, list[Face]]]:
         """The frames with their faces, once there is a first one: a source that gives none makes and replaces no output."""
-        moving = self._frames()
         if self.progress is not None:
-            return moving
+            return self._going_on()
+        moving = self._frames()
         first = next(moving, None)
         if first is None:
             begin, end = self._span
@@ -297,10 +362,19 @@ class _Run:
             )
         return chain([first], moving)
 
+    def _going_on(self) -> Iterator[tuple[Frame, list[Face]]]:
+        """The frames with their faces, once the last one of the earlier run was found again."""
+        try:
+            return self._frames()
+        except VideoError as error:
+            raise _NothingNewError(f"{error}; what the earlier run finished is kept (--fresh begins anew)") from error
+
     def _write(self, sinks: Sequence[Any], frame: Frame, faces: list[Face]) -> None:
         with self.reader.times.stage("write"):
             for sink in sinks:
+                self._broken = sink
                 sink.write(frame, faces)
+        self._broken = None
         self._last = frame
         self.seen.frames, self.seen.faces = self.seen.frames + 1, self.seen.faces + len(faces)
         self.seen.read += 1
@@ -314,9 +388,9 @@ class _Run:
             begin = self.progress.seconds
         moving = frames(self.asked.place, self._every, begin, end, self._rate, self._patience, _tell)
         if self.progress is not None:
-            before = next(moving)
-            if before.index != self.progress.index:
-                raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped; pass --fresh")
+            before = next(moving, None)
+            if before is None or before.index != self.progress.index:
+                raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped")
         return watched(self.reader, moving, self.how, before, self._between if self.bookmark else None)
 
     def _between(self, seconds: float) -> None:  # noqa: ARG002 - the time is the frame's to come
@@ -333,40 +407,44 @@ class _Run:
 
     def _stopped(self, error: OutputError) -> OutputError:
         """The error of an output, and what can be done; without a finished part nothing is left behind."""
-        found = None if self.bookmark is None else self.bookmark.read()
+        found = self._kept()
         if found is not None:
             done = f"{found.seconds:.0f} s are finished and kept: make room and give the same command again"
             return OutputError(f"{error}; {done}")
-        for sink in (self._table, self._video):
-            if sink is not None:
-                _removed(sink)
+        self._forget()
         return error
+
+    def troubles(self, written: bool) -> Iterator[str]:
+        """What went wrong with outputs at the end, and what can be done; written: whether others are there."""
+        found = self._kept() if self.failed else None
+        again = "give the same command again" + (" with --overwrite" if written else "")
+        done = "" if found is None else f"; {found.seconds:.0f} s are finished and kept: make room and {again}"
+        yield from (f"{error}{done}" for error in self.failed.values())
 
     def derive(self, thumbnails: bool) -> None:
         """What is made from the rows: subtitles and the report."""
         rows, asked = self.asked.rows, self.asked
-        if rows is None or not self.seen.frames or not rows.exists():
+        if rows is None or not self.seen.frames or rows in self.failed or not rows.exists():
             return
+        video = asked.source if thumbnails and Path(asked.source).is_file() else None
         try:
             if asked.subtitles is not None:
-                _subtitles(rows, asked.subtitles, asked.overwrite)
+                with self._noted(asked.subtitles):
+                    _subtitles(rows, asked.subtitles, asked.overwrite)
             if asked.report is not None:
-                video = asked.source if thumbnails and Path(asked.source).is_file() else None
-                _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source)
+                with self._noted(asked.report):
+                    _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source)
         finally:
-            if asked.table is None:
+            if asked.table is None and not self.failed.keys() & {asked.subtitles, asked.report}:
                 rows.unlink(missing_ok=True)
 
-
-def _removed(sink: Any) -> None:
-    import shutil
-
-    for name in ("part", "folder"):
-        place = getattr(sink, name, None)
-        if place is not None and place.is_dir():
-            shutil.rmtree(place, ignore_errors=True)
-        elif place is not None:
-            place.unlink(missing_ok=True)
+    @contextmanager
+    def _noted(self, path: Path) -> Iterator[None]:
+        """An output that cannot be made from the rows is told at the end, and the rows stay."""
+        try:
+            yield
+        except OutputError as error:
+            self.failed[path] = OutputError(f"{error}; the rows are kept in {self.asked.rows}")
 
 
 def _subtitles(rows: Path, out: Path, overwrite: bool) -> None:
@@ -383,36 +461,9 @@ def _tell(words: str) -> None:
 
 def _display(place: str | int, total: int | None) -> Any:
     """What a person sees meanwhile: a table of the faces in view for a camera, a bar for a file."""
-    if isinstance(place, int) and sys.stderr.isatty():
-        from mien.runtime.sinks import LiveTable
+    from mien.runtime.sinks import Bar, LiveTable
 
-        return LiveTable()
-    return _Progress(total)
-
-
-class _Progress:
-    """A sink that shows how far the video is read; silent where stderr is no terminal."""
-
-    def __init__(self, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-        self._task = self._bar.add_task("reading", total=total)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def write(self, frame: Frame, faces: Sequence[Face]) -> None:  # noqa: ARG002 - a Sink
-        """One more frame."""
-        main = faces[0].expression if faces else None
-        text = f"{len(faces)} faces" if main is None else f"{len(faces)} faces, {main.label} {main.confidence:.0%}"
-        self._bar.update(self._task, advance=1, description=text)
+    return LiveTable() if isinstance(place, int) and sys.stderr.isatty() else Bar(total)
 
 
 def _summary(reader: Reader, seen: Seen) -> None:

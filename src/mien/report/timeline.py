@@ -11,7 +11,7 @@ import numpy as np
 
 from mien.errors import ConfigError, VideoError
 from mien.evaluation.timeline import Episode, Person, Summary, Timeline, episodes, read_timeline, summary
-from mien.files import whole_file
+from mien.files import path_text, whole_file
 from mien.report.figures import data_uri, tile
 from mien.report.page import page
 from mien.report.strips import BINS, Bins, bands, binned, clock, curves, path, ribbon
@@ -66,7 +66,7 @@ def timeline_page(timeline: Timeline, video: str | PathLike[str] | None = None, 
         "pictures": video is not None,
         "shortest": _SHORTEST,
     }
-    return page("timeline.html", title or Path(timeline.source).name or "Timeline", facts)
+    return page("timeline.html", path_text(title or Path(timeline.source).name or "Timeline"), facts)
 
 
 def _binned(person: Person, timeline: Timeline) -> Bins:

@@ -27,13 +27,14 @@ _TICKS = 90_000
 
 
 class VideoSink:
-    """An annotated H.264 video that begins with the first frame it is given. A Sink.
+    """An annotated H.264 video that begins with the first frame it is given, and has its size. A Sink.
 
     It is written in parts, in a folder beside it; at the end, at Ctrl-C and when the source breaks they become the video; any
-    other error leaves nothing.
+    other error leaves nothing. Sound that cannot be kept is left out; `silent` then says why.
     audio: the video whose sound to keep.  blurred: make every face unrecognisable, and `away(seconds)` too, where faces are
     that are not found now.  times: where the time of drawing is added as a stage.
-    kept: begin where an earlier writing was stopped, at this time of the first frame; such a video keeps its parts after an error.
+    kept: begin where an earlier writing was stopped, at this time of the first frame.
+    resumable: keep the parts, to be gone on with, until `forget`.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class VideoSink:
         self.folder = self.path.with_name(f".{self.path.stem}.parts")
         self._writer: VideoWriter | None = None
         self._begin = 0.0
+        self._size: tuple[int, int] | None = None
+        self.silent: str | None = None
 
     def __enter__(self) -> VideoSink:
         try:
@@ -77,11 +80,19 @@ class VideoSink:
 
             self._begin = frame.seconds
             name = f"{round((frame.seconds - self.start) * _TICKS):014d}.mp4"
-            height, width = frame.image.shape[:2]
+            self._size = self._size or self._first_size() or (frame.image.shape[1], frame.image.shape[0])
+            width, height = self._size
             with self._named():
                 self._writer = VideoWriter(self.folder / name, width, height, self._rate, overwrite=True)
         with self._times.stage("encode"), self._named():
             self._writer.write(drawn, frame.seconds - self._begin)
+
+    def _first_size(self) -> tuple[int, int] | None:
+        """Width and height of the parts that an earlier writing left."""
+        from mien.vision.video import video_info
+
+        part = next(iter(sorted(self.folder.glob("[0-9]*.mp4"))), None)
+        return None if part is None else video_info(part)[:2]
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -111,21 +122,27 @@ class VideoSink:
             if self.start is None or int(part.stem) > round((seconds - self.start) * _TICKS):
                 part.unlink()
 
+    def forget(self) -> None:
+        """Nothing is gone on with: the parts are not needed any more."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None or issubclass(kind, (KeyboardInterrupt, VideoError)):
-                self.checkpoint()
-                parts = sorted(self.folder.glob("[0-9]*.mp4"))
-                if parts:
-                    from mien.vision.join import join
-
-                    with self._named(), whole_file(self.path, self._overwrite) as aside:
-                        join(parts, aside, self._audio, self.start or 0.0)
-                shutil.rmtree(self.folder, ignore_errors=True)
+                self._finish()
             elif self._writer is not None:
                 self._writer.discard()
         finally:
             if not self._resumable:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                self.forget()
+
+    def _finish(self) -> None:
+        from mien.vision.join import join
+
+        self.checkpoint()
+        parts = sorted(self.folder.glob("[0-9]*.mp4"))
+        if parts:
+            with self._named(), whole_file(self.path, self._overwrite) as aside:
+                self.silent = join(parts, aside, self._audio, self.start or 0.0)

@@ -93,7 +93,8 @@ class FeatureTable:
         vectors = pa.array([vector.tolist() for vector in self._vectors], pa.list_(pa.float32()))
         table = pa.table({**{name: list(values) for name, values in columns.items()}, "features": vectors})
         if self._out is None:
-            self._out = pq.ParquetWriter(self._part, table.schema)
+            file = self._stack.enter_context(self._part.open("wb"))  # pyarrow opens no name that is not UTF-8
+            self._out = pq.ParquetWriter(file, table.schema)
         self._out.write_table(table)
 
     def _finish(self) -> None:
@@ -104,7 +105,8 @@ class FeatureTable:
         else:
             pa, pq = _pyarrow()
             empty: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-            pq.write_table(pa.table({**empty, "features": pa.array([], pa.list_(pa.float32()))}), self._part)
+            with self._part.open("wb") as file:
+                pq.write_table(pa.table({**empty, "features": pa.array([], pa.list_(pa.float32()))}), file)
 
 
 def _short(value: object) -> object:

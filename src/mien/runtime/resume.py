@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,5 +58,5 @@ class Bookmark:
 def key_of(source: Path, facts: dict[str, Any]) -> str:
     """A reading's key: the file (name, size, time of its last change) and all that its rows depend on."""
     stat = source.stat()
-    text = msgspec.json.encode([str(source.resolve()), stat.st_size, stat.st_mtime_ns, sorted(facts.items())])
-    return hashlib.sha256(text).hexdigest()
+    parts = [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sorted(facts.items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()  # json, not msgspec: it takes names that are no UTF-8

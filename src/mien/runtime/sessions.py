@@ -12,6 +12,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mien.errors import ModelError, ModelNotFound
+from mien.files import path_text
 from mien.runtime.engines import Choice, choose, fallback
 from mien.runtime.forms import check_form, first_line, in_batches, no_spec, spec_beside
 from mien.runtime.store import cache_folder
@@ -69,6 +70,8 @@ def open_onnx(path: str | PathLike[str], threads: int | None = None, choice: Cho
     path = Path(path)
     if not path.is_file():
         raise ModelNotFound(f"{path}: no such model file; `mien models list` shows those known by name")
+    if path_text(path) != str(path):
+        raise ModelError(f"{path}: its name is not UTF-8, as ONNX Runtime needs it; rename the file")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0

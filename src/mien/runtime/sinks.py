@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["LiveTable", "Sink", "TableSink", "VideoSink", "json_line", "open_table"]
+__all__ = ["Bar", "LiveTable", "Sink", "TableSink", "VideoSink", "json_line", "open_table"]
 
 
 class Sink(Protocol):
@@ -79,3 +80,28 @@ def _in_view(frame: Frame, faces: Sequence[Face]) -> Table:
         )
         table.add_row(str(number if face.track is None else face.track), *row)
     return table
+
+
+class Bar:
+    """How far a video of `total` frames is read; silent where stderr is no terminal."""
+
+    def __init__(self, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task("reading", total=total)
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def write(self, frame: Frame, faces: Sequence[Face]) -> None:  # noqa: ARG002 - a Sink
+        """See Sink."""
+        main = faces[0].expression if faces else None
+        text = f"{len(faces)} faces" if main is None else f"{len(faces)} faces, {main.label} {main.confidence:.0%}"
+        self._bar.update(self._task, advance=1, description=text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec
 
 from mien.errors import ConfigError, DataError, MissingExtra, OutputError, VideoError
 from mien.faces import Face, Frame, face_record
-from mien.files import check_free, whole_file
+from mien.files import check_free, path_text, whole_file
 
 __all__ = [
     "TABLE_FORMS",
@@ -112,8 +113,8 @@ class TableSink:
     Rows are added to a file beside it, which becomes the table at the end, at Ctrl-C and when the source breaks; any other
     error leaves nothing.
     image: what each row says its frame is from, such as the video's name.  model, smoothing: see the columns.
-    kept: bytes of an earlier part file to go on from (`checkpoint` said them); such a table keeps its part file after an error,
-        to be gone on with.
+    kept: bytes of an earlier part file to go on from (`checkpoint` said them).
+    resumable: keep that file, to be gone on with, until `forget`.
     Raises ConfigError for another ending, MissingExtra for Parquet without pyarrow, OutputError.
     """
 
@@ -131,7 +132,7 @@ class TableSink:
         self.path, self._overwrite = check_free(path, overwrite), overwrite
         _checked(self.path)
         self.part = self.path.with_name(f".{self.path.name}.part")
-        self._labels, self._about = tuple(labels), (image, model, smoothing)
+        self._labels, self._about = tuple(labels), (None if image is None else path_text(image), model, smoothing)
         self._kept, self._resumable = kept, resumable
         self._file: IO[str] | None = None
 
@@ -169,6 +170,10 @@ class TableSink:
         except OSError as error:
             raise _unwritten(self.path, error) from error
 
+    def forget(self) -> None:
+        """Nothing is gone on with: the part file is not needed any more."""
+        self.part.unlink(missing_ok=True)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -177,13 +182,12 @@ class TableSink:
         try:
             self._file.close()
             if ended:
-                convert(self.part, self.path, self._labels, self._overwrite)
-                self.part.unlink(missing_ok=True)
+                convert(self.part, self.path, self._labels, self._overwrite, self._resumable)
         except OSError as problem:
             raise (problem if isinstance(problem, OutputError) else _unwritten(self.path, problem)) from problem
         finally:
             if not self._resumable:
-                self.part.unlink(missing_ok=True)
+                self.forget()
 
 
 def _unwritten(path: Path, error: OSError) -> OutputError:
@@ -216,12 +220,14 @@ def open_table(
     return TableSink(path, labels, overwrite, image)
 
 
-def convert(part: Path, path: Path, labels: Sequence[str], overwrite: bool = False) -> None:
-    """The table as its ending says, from its rows as CSV; a few thousand rows in memory at a time. Raises OutputError."""
+def convert(part: Path, path: Path, labels: Sequence[str], overwrite: bool = False, keep: bool = False) -> None:
+    """The table as its ending says, from its rows as CSV; a few thousand rows in memory at a time. Raises OutputError.
+
+    keep: leave the rows where they are too."""
     with whole_file(path, overwrite) as aside:
         suffix = path.suffix.lower()
         if suffix == ".csv":
-            part.replace(aside)
+            shutil.copyfile(part, aside) if keep else part.replace(aside)
         elif suffix == ".jsonl":
             _as_lines(part, aside, table_columns(labels))
         else:
@@ -254,7 +260,7 @@ def _as_parquet(part: Path, out: Path, columns: Sequence[Column], labels: Sequen
     facts = msgspec.json.encode({"table_version": TABLE_VERSION, "labels": list(labels)})
     fields = [arrow.field(c.name, kinds[c.kind], metadata={"meaning": c.words}) for c in columns]
     schema = arrow.schema(fields, metadata={"mien": facts})
-    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+    with out.open("wb") as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         batch: list[list[Any]] = []
         for row in _typed(part, columns):
             batch.append(row)
@@ -331,11 +337,11 @@ def _json_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, An
 def _parquet_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
     arrow, parquet = _arrow()
     try:
-        with parquet.ParquetFile(path) as file:
-            header = file.schema_arrow.names
-            version = msgspec.json.decode((file.schema_arrow.metadata or {}).get(b"mien", b"{}")).get("table_version")
+        with path.open("rb") as file, parquet.ParquetFile(file) as table:  # pyarrow opens no name that is not UTF-8
+            header = table.schema_arrow.names
+            version = msgspec.json.decode((table.schema_arrow.metadata or {}).get(b"mien", b"{}")).get("table_version")
             _known(path, header, version)
-            for batch in file.iter_batches(columns=[n for n in header if names is None or n in names]):
+            for batch in table.iter_batches(columns=[n for n in header if names is None or n in names]):
                 yield from batch.to_pylist()
     except arrow.ArrowInvalid as error:
         raise DataError(f"{path}: cannot be read as a table ({error})") from error

@@ -41,7 +41,7 @@ class _Track:
 
     def at(self, seconds: float) -> tuple[float, float]:
         """The expected centre: it goes on as it moved, ever slower (half a second's way at most)."""
-        way = _FADE * (1 - math.exp(-(seconds - self.seen) / _FADE))
+        way = _FADE * (1 - math.exp(-max(seconds - self.seen, 0.0) / _FADE))
         return self.x + self.vx * way, self.y + self.vy * way
 
     def see(self, box: Box, seconds: float) -> None:
@@ -109,7 +109,7 @@ class OverlapTracker:
 
     def _cost(self, track: _Track, box: Box, seconds: float) -> float:
         x, y, width, height = _middle(box)
-        gap = seconds - track.seen
+        gap = max(seconds - track.seen, 0.0)
         side = max((track.width + track.height + width + height) / 4, 1e-6)
         px, py = track.at(seconds)
         far = math.hypot(x - px, y - py) / side
@@ -214,7 +214,7 @@ class Smoother:
         now = np.array([*read.probabilities, read.valence, read.arousal], np.float64)
         if face.track in self._last:
             then, before = self._last[face.track]
-            now = before + (1 - math.exp(-(seconds - then) / self.constant)) * (now - before)
+            now = before + (1 - math.exp(-max(seconds - then, 0.0) / self.constant)) * (now - before)
         self._last[face.track] = seconds, now
         mean = Expression(read.labels, now[:-2].astype(np.float32), float(now[-2]), float(now[-1]), read.threshold)
         return replace(face, expression=mean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import av
 
 from mien.errors import OutputError
+from mien.vision.clock import Clock
 
 __all__ = ["TICKS", "join"]
 
@@ -19,29 +21,55 @@ TICKS = 90_000
 _PLAIN = ("aac", "mp3", "opus", "alac", "ac3", "eac3", "flac")
 
 
-def join(parts: Sequence[Path], out: Path, audio: str | PathLike[str] | None, start: float) -> None:
-    """One MP4 from parts of one size, each named by its start in ticks.
+class _SoundError(Exception):
+    """The sound cannot be read, or MP4 cannot hold it."""
+
+
+def join(parts: Sequence[Path], out: Path, audio: str | PathLike[str] | None, start: float) -> str | None:
+    """One MP4 from parts of one size, each named by its start in ticks; why it has no sound, if that could not be kept.
 
     audio: a video whose sound is kept, from `start` seconds after its first picture to the end of the parts; copied as it is
     where MP4 can hold it, else as AAC. Raises OutputError.
     """
     try:
-        with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
-            _write(parts, target, audio, start)
+        try:
+            _write_file(parts, out, audio, start)
+        except _SoundError as error:
+            _write_file(parts, out, None, start)
+            return str(error)
     except (av.error.FFmpegError, OSError) as error:
         raise OutputError(f"{out}: cannot be written ({error})") from error
+    return None
+
+
+def _write_file(parts: Sequence[Path], out: Path, audio: str | PathLike[str] | None, start: float) -> None:
+    with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
+        _write(parts, target, audio, start)
+
+
+@contextmanager
+def _about_sound() -> Iterator[None]:
+    """What goes wrong within is the sound's: the pictures may still be kept without it."""
+    try:
+        yield
+    except (av.error.FFmpegError, ValueError) as error:
+        raise _SoundError(str(error)) from error
 
 
 def _write(parts: Sequence[Path], target: Any, audio: str | PathLike[str] | None, start: float) -> None:
     with av.open(str(parts[0])) as first:
         video = target.add_stream_from_template(first.streams.video[0])
-    sound = None if audio is None else _sound(audio, target, start)
-    waiting = next(sound, None) if sound else None
+    sound, waiting = None, None
+    if audio is not None:
+        with _about_sound():
+            sound = _sound(audio, target, start)
+            waiting = next(sound, None) if sound else None
     for packet in _pictures(parts):
         now = float(packet.pts * packet.time_base)
         while sound and waiting is not None and waiting.pts * waiting.time_base <= now:
-            target.mux(waiting)
-            waiting = next(sound, None)
+            with _about_sound():
+                target.mux(waiting)
+                waiting = next(sound, None)
         packet.stream = video
         target.mux(packet)
 
@@ -67,33 +95,48 @@ def _sound(source: str | PathLike[str], target: Any, start: float) -> Iterator[A
         container.close()
         return None
     track = container.streams.audio[0]
+    if track.codec_context is None:
+        raise ValueError("its codec is unknown to this FFmpeg")
     with av.open(str(source)) as other:
         shown = next((picture.time for picture in other.decode(video=0)), None) or 0.0
+    rate = track.codec_context.sample_rate or 48_000
+    clock = Clock(rate / (track.codec_context.frame_size or 1024), shown + start)
     if track.codec_context.name in _PLAIN:
-        return _copied(container, track, target.add_stream_from_template(track), shown + start)
-    stream = target.add_stream("aac", rate=track.codec_context.sample_rate)
-    return _encoded(container, track, stream, shown + start)
+        return _copied(container, track, target.add_stream_from_template(track), clock)
+    stream = target.add_stream("aac", rate=_allowed(rate))
+    return _encoded(container, track, stream, clock)
 
 
-def _copied(container: Any, track: Any, stream: Any, shift: float) -> Iterator[Any]:
+def _allowed(rate: int) -> int:
+    """The least sampling rate that AAC knows and that loses nothing; the highest if there is none."""
+    rates = sorted(av.Codec("aac", "w").audio_rates)
+    return next((known for known in rates if known >= rate), rates[-1])
+
+
+def _copied(container: Any, track: Any, stream: Any, clock: Clock) -> Iterator[Any]:
+    last = -1
     with container:
         for packet in container.demux(track):
-            if packet.pts is None or packet.pts * packet.time_base < shift - 0.05:
+            seconds = -1.0 if packet.pts is None else clock(float(packet.pts * packet.time_base))
+            if seconds < -0.05:
                 continue
-            packet.pts = max(0, packet.pts - round(shift / packet.time_base))
-            packet.dts = packet.pts
+            last = max(last + 1, round(seconds / packet.time_base))
+            packet.pts = packet.dts = last
             packet.stream = stream
             yield packet
 
 
-def _encoded(container: Any, track: Any, stream: Any, shift: float) -> Iterator[Any]:
+def _encoded(container: Any, track: Any, stream: Any, clock: Clock) -> Iterator[Any]:
     rate = track.codec_context.sample_rate
-    turn = av.AudioResampler(format="fltp", layout=track.codec_context.layout, rate=rate)
+    turn = av.AudioResampler(format="fltp", layout=track.codec_context.layout, rate=stream.codec_context.sample_rate)
     with container:
         for frame in container.decode(track):
-            if frame.time is None or frame.time < shift:
+            seconds = -1.0 if frame.time is None else clock(frame.time)
+            if seconds < 0:
                 continue
-            frame.pts, frame.time_base = round((frame.time - shift) * rate), Fraction(1, rate)
+            frame.pts, frame.time_base = round(seconds * rate), Fraction(1, rate)
             for part in turn.resample(frame):
                 yield from stream.encode(part)
+        for part in turn.resample(None):
+            yield from stream.encode(part)
         yield from stream.encode(None)

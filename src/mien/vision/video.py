@@ -6,7 +6,8 @@ import errno
 import re
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 from mien.errors import ImageError, VideoError
 from mien.faces import Frame
 from mien.vision.cameras import opened_by
+from mien.vision.clock import Clock
 from mien.vision.image import SUFFIXES, read_image
 from mien.vision.writer import VideoWriter
 
@@ -88,20 +90,39 @@ def _pictures(folder: Path) -> list[Path]:
                                            for part in re.split(r"(\d+)", path.name)])  # fmt: skip
 
 
+def _first_readable(folder: Path, paths: Sequence[Path]) -> np.ndarray:
+    """The first picture that can be read. Raises VideoError if none can."""
+    problem = ""
+    for path in paths:
+        try:
+            return read_image(path)
+        except ImageError as error:
+            problem = problem or str(error)
+    raise VideoError(f"{folder}: none of {len(paths)} pictures could be read; the first: {problem}")
+
+
 def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
-    """What a video's header says; rate: frames a second of a folder of pictures. Raises VideoError."""
+    """What a video's header says; rate: frames a second of a folder of pictures, whose first one that can be read gives the size.
+    Raises VideoError."""
     if not isinstance(source, int) and Path(source).is_dir():
         paths = _pictures(Path(source))
-        height, width = read_image(paths[0]).shape[:2]
+        height, width = _first_readable(Path(source), paths).shape[:2]
         return VideoInfo(width, height, len(paths), len(paths) / rate, rate)
     with _open(source) as container:
         stream = container.streams.video[0]
-        rate = float(stream.average_rate or stream.guessed_rate or 25)
-        seconds = float(stream.duration * stream.time_base) if stream.duration else None
-        if seconds is None and container.duration:
-            seconds = container.duration / 1e6
-        count = stream.frames or (round(seconds * rate) if seconds else None)
+        rate = _rate(stream)
+        known = (_own_length(stream), (container.duration or 0) / 1e6)
+        seconds = min((length for length in known if length), default=None)
+        count = round(seconds * rate) if seconds else stream.frames or None
         return VideoInfo(stream.width, stream.height, count, seconds, rate, bool(container.streams.audio))
+
+
+def _own_length(stream: Any) -> float | None:
+    """How long the header says the pictures last, in seconds (Matroska says it in a tag); None: it tells of all streams only."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3]) if tag else None
 
 
 def frames(
@@ -145,13 +166,14 @@ def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterato
 
 
 def _file(source: str | PathLike[str], every: int, begin: float, end: float | None, gap: float) -> Iterator[Frame]:
-    index, seconds, given, stretch = -1, 0.0, 0, -1
+    index, given, stretch, came = -1, 0, -1, _Came()
     info = video_info(source)
     with _open(source) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         try:
             for index, seconds, picture in _decoded(container, stream, source, begin, info.rate):
+                came.see(seconds, picture)
                 if end is not None and seconds >= end:
                     break
                 given += 1
@@ -160,42 +182,96 @@ def _file(source: str | PathLike[str], every: int, begin: float, end: float | No
                     stretch = now
                     yield Frame(_upright(picture, stream), index, seconds)
         except av.error.FFmpegError as error:
-            raise VideoError(f"{source}: damaged after {index + 1} frames ({seconds:.2f} s): {error}") from error
+            raise VideoError(f"{source}: damaged after {index + 1} frames ({came.seconds:.2f} s): {error}") from error
         if index < 0:
             where = f"from {begin:g} s on" if begin else "at all"
             where += f"; it lasts {info.seconds:.1f} s" if info.seconds and info.seconds <= begin else ""
             raise VideoError(f"{source}: no frame could be decoded {where}")
         if not given:
             raise VideoError(f"{source}: no frame between {begin:g} and {end:g} s")
-        if end is None and stream.frames and index + 1 < stream.frames - 2:
-            raise VideoError(
-                f"{source}: cut off: {index + 1} of {stream.frames} frames ({seconds:.2f} s) could be decoded"
-            )
+        promised = _promised(container, stream, info) if end is None else None
+        if promised and _missing(source, stream, promised, came, info.rate):
+            told = f"{index + 1} frames ({came.end:.2f} of {promised:.2f} s) could be decoded"
+            raise VideoError(f"{source}: cut off: {told}")
+
+
+class _Came:
+    """How far the frames of a file came: seconds of the last one, when it ends, and the longest time between two."""
+
+    def __init__(self) -> None:
+        self.seconds = self.end = self.longest = 0.0
+        self._first = True
+
+    def see(self, seconds: float, picture: Any) -> None:
+        """One more frame."""
+        self.longest = 0.0 if self._first else max(self.longest, seconds - self.seconds)
+        self._first = False
+        self.seconds, self.end = seconds, seconds + float((picture.duration or 0) * picture.time_base)
+
+
+def _promised(container: Any, stream: Any, info: VideoInfo) -> float | None:
+    """Seconds that the header says the pictures last; None where it does not, so that nobody knows what is missing.
+
+    Not the number of frames: an edit list may hide some, as trimming without encoding does. AVI has none, and its seconds
+    are those of what is there.
+    """
+    form = container.format.name.split(",")[0]
+    if form == "avi":
+        return stream.frames / info.rate
+    return info.seconds if form in ("mov", "matroska", "flv") else None
+
+
+def _missing(source: Any, stream: Any, promised: float, came: _Came, rate: float) -> bool:
+    """Whether more than two frames are missing at the end, and no sound goes on longer than the pictures."""
+    enough = promised - 2 * max(came.longest, 1 / rate) - 1e-3
+    if came.end >= enough:
+        return False
+    if _own_length(stream):
+        return True
+    with _open(source) as other:
+        ends = [float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                for packet in other.demux() if packet.pts is not None]  # fmt: skip
+    return max(ends, default=0.0) < enough
 
 
 def _decoded(container: Any, stream: Any, source: Any, begin: float, rate: float) -> Iterator[tuple[int, float, Any]]:
     """(number, seconds, picture) of every frame from `begin` on."""
     first, known = None, None
-    if begin > 0:
+    if begin > 0 and not _unordered(container, stream):
         first, known = _sought(container, stream, source, begin)
+    told, clock = _times(container, stream), Clock(rate, first)
     for count, picture in enumerate(container.decode(stream)):
-        clock = picture.time if picture.time is not None else count / rate
-        first = clock if first is None else first
-        seconds = clock - first
+        now = told(picture)
+        seconds = clock(now)
         if seconds >= begin - 1e-6:
-            yield (count if known is None else bisect_left(known, clock - 1e-6)), seconds, picture
+            yield (count if known is None or now is None else bisect_left(known, now - 1e-6)), seconds, picture
+
+
+def _rate(stream: Any) -> float:
+    """Frames a second."""
+    return float(stream.average_rate or stream.guessed_rate or 25)
+
+
+def _unordered(container: Any, stream: Any) -> bool:
+    """Whether only the order of decoding has times: AVI knows no other, and a codec may show its pictures in another order."""
+    return container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+
+
+def _times(container: Any, stream: Any) -> Callable[[Any], float | None]:
+    """What gives a decoded picture's time, in seconds of the file; None where it says none."""
+    if not _unordered(container, stream):
+        return lambda picture: picture.time
+    return lambda picture: None if picture.dts is None else float(picture.dts * picture.time_base)
 
 
 def _sought(container: Any, stream: Any, source: Any, begin: float) -> tuple[float | None, list[float] | None]:
     """Go to the last key frame before `begin`: the container's time of its first frame, and the times of all frames, read from
-    the packets without decoding, so that a frame's number is known. (None, None) where a form cannot be searched: then it is
-    decoded from its start."""
+    the packets without decoding, so that a frame's number is known. (None, None) where a form cannot be searched, or its times
+    go back: then it is decoded from its start."""
     with _open(source) as other:
         track = other.streams.video[0]
         first = next((picture.time for picture in other.decode(track)), None)
-    with _open(source) as other:
-        track = other.streams.video[0]
-        known = sorted(float(packet.pts * packet.time_base) for packet in other.demux(track) if packet.pts is not None)
+    known = _known(source)
     if first is None or not known:
         return None, None
     known = known[bisect_left(known, first - 1e-6) :]
@@ -209,6 +285,19 @@ def _sought(container: Any, stream: Any, source: Any, begin: float) -> tuple[flo
     except av.error.FFmpegError:
         container.seek(0, stream=stream, backward=True)
     return first, known
+
+
+def _known(source: Any) -> list[float]:
+    """The times of all frames that are shown, in order, from the packets; none if they go back or are given twice."""
+    with _open(source) as other:
+        track = other.streams.video[0]
+        packets = [(packet.pts, packet.dts) for packet in other.demux(track) if not packet.is_discard]
+        base = track.time_base
+    orders = [dts for _, dts in packets if dts is not None]
+    shown = sorted(pts for pts, _ in packets if pts is not None)
+    if any(b < a for a, b in pairwise(orders)) or any(a == b for a, b in pairwise(shown)):
+        return []
+    return [float(pts * base) for pts in shown]
 
 
 def _folder(folder: Path, every: int, rate: float) -> Iterator[Frame]:
@@ -227,14 +316,13 @@ def _folder(folder: Path, every: int, rate: float) -> Iterator[Frame]:
 
 
 def _camera(number: int, every: int) -> Iterator[Frame]:
-    count, first, seconds = 0, None, 0.0
+    count, seconds = 0, 0.0
     with _open(number) as container:
         try:
             stream = container.streams.video[0]
+            clock = Clock(_rate(stream))
             for picture in container.decode(stream):
-                clock = picture.time if picture.time is not None else time.monotonic()
-                first = clock if first is None else first
-                seconds = clock - first
+                seconds = clock(picture.time if picture.time is not None else time.monotonic())
                 if count % every == 0:
                     yield Frame(_upright(picture, stream), count, seconds)
                 count += 1
@@ -285,16 +373,21 @@ class _Line:
         """The frames of one connection; those seen before are left out."""
         stream = container.streams.video[0]
         length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
-        again, first = self.count > 0, None
+        again, clock, told = self.count > 0, None, _times(container, stream)
+        seen, timed = self.seconds if again else -1.0, False
         for picture in container.decode(stream):
             now = time.monotonic()
             self._start = now if self._start is None else self._start
-            clock = picture.time if picture.time is not None else now - self._start
-            if first is None:
-                first = clock if length or not again else clock - max(now - self._start, self.seconds + 1e-3)
-            if self.count and clock - first <= self.seconds:
+            shown = told(picture)
+            timed = timed or shown is not None
+            shown = shown if timed else now - self._start
+            if clock is None:
+                begun = 0.0 if length or not again else max(now - self._start, self.seconds + 1e-3)
+                clock = Clock(_rate(stream), (shown or 0.0) - begun)
+            seconds = clock(shown)
+            if seconds <= seen:
                 continue
-            self.seconds = clock - first
+            self.seconds = seconds
             if self.count % every == 0:
                 yield Frame(_upright(picture, stream), self.count, self.seconds)
             self.count += 1

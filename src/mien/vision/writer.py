@@ -7,6 +7,7 @@ from os import PathLike
 from types import TracebackType
 
 import av
+import cv2
 import numpy as np
 
 from mien.errors import OutputError, VideoError
@@ -18,7 +19,8 @@ __all__ = ["VideoWriter"]
 class VideoWriter:
     """An H.264 file that browsers play, with the true time of every frame. A context manager.
 
-    width, height: of the images given; odd sides lose their last pixel (H.264 wants even ones).
+    width, height: of the images given; odd sides lose their last pixel (H.264 wants even ones). An image of another size is
+    fitted in: it keeps its shape, and the rest is black.
     The file is written aside and renamed at the end. Ctrl-C and a VideoError of the source keep what was written; any
     other error leaves nothing. Raises OutputError.
     """
@@ -45,8 +47,7 @@ class VideoWriter:
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         """Add RGB uint8 (h, w, 3), shown from `seconds` on."""
-        width, height = self._size
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        picture = av.VideoFrame.from_ndarray(_fitted(image, *self._size), format="rgb24")
         self._last = max(self._last + 1, round(seconds * 90_000))
         picture.pts, picture.time_base = self._last, Fraction(1, 90_000)
         try:
@@ -78,3 +79,17 @@ class VideoWriter:
             self.close()
         else:
             self.discard()
+
+
+def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The image in a picture of even sides: as it is, at most a pixel less; or scaled into the middle of black."""
+    rows, columns = image.shape[:2]
+    if (columns - width, rows - height) in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        return np.ascontiguousarray(image[:height, :width])
+    scale = min(width / columns, height / rows)
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    out = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    out[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=way)
+    return out

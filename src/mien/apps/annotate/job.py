@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from mien.apps.annotate.places import Place, place_errors, reason
 from mien.apps.annotate.plan import CHUNK, Asked, check_input, make_plan
 from mien.errors import ConfigError, OutputError
+from mien.files import path_text
 
 __all__ = [
     "FOLDER",
@@ -123,16 +124,16 @@ def start(
     if overwrite:
         check_input(asked, out)
         _clear(out)
-    found = job_of(out)
+    found, told_of = job_of(out), msgspec.structs.replace(asked, input=path_text(asked.input))
     if found is not None:
-        _same(out, found, asked, how)
+        _same(out, found, told_of, how)
         return found
     others = [name for name in out.names() if name != FOLDER]
     if others:
         raise OutputError(f"{out}: holds other files ({others[0]}); choose an empty or a new folder")
     planned = make_plan(asked, out / FOLDER, out, told)
     job = Job(
-        id=uuid.uuid4().hex, asked=asked, how=how, blocks=planned.blocks, inputs=planned.inputs, column=planned.column,
+        id=uuid.uuid4().hex, asked=told_of, how=how, blocks=planned.blocks, inputs=planned.inputs, column=planned.column,
         kept=planned.kept, labels=tuple(labels), made_by=made_by,
     )  # fmt: skip
     (out / FOLDER / "job.json").write(msgspec.json.format(msgspec.json.encode(job), indent=2))

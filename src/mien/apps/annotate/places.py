@@ -16,7 +16,7 @@ from typing import Any
 import fsspec
 
 from mien.errors import ConfigError, DataError, OutputError
-from mien.files import whole_file
+from mien.files import path_text, whole_file
 
 __all__ = ["Place", "is_glob", "open_place", "place_errors", "reason"]
 
@@ -61,7 +61,7 @@ class Place:
 
     def __str__(self) -> str:
         text = self.path if self.local else str(self.fs.unstrip_protocol(self.path))
-        return os.fsencode(text).decode("utf-8", "replace")
+        return path_text(text)
 
     def __truediv__(self, name: str) -> Place:
         return Place(self.fs, f"{self.path.rstrip('/')}/{name}", self.local)

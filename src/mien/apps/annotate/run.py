@@ -18,6 +18,7 @@ from mien.apps.annotate.places import Place, open_place
 from mien.apps.annotate.plan import Asked
 from mien.apps.annotate.worker import Files, out_text
 from mien.errors import ConfigError
+from mien.files import path_text
 from mien.runtime.detect import detector_path
 from mien.runtime.engines import choose
 from mien.runtime.sessions import read_spec
@@ -107,6 +108,8 @@ def annotate(
     overwrite: remove what an earlier annotation left in `out`.  retry: do blocks again in which something could not be read.
     Raises ConfigError, DataError, OutputError, ModelError, MissingExtra; finished parts are kept.
     """
+    if path_text(root) != root:
+        raise ConfigError(f"--root {root}: its name is not UTF-8; rename the folder")
     show, place = show or Quiet(), open_place(fspath(out))
     files = _files(model, detector, detector_file)
     how = How(

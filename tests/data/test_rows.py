@@ -9,6 +9,7 @@ import pytest
 
 from builders import drawn_face
 from mien.data import prepare as preparing
+from mien.data.clean import clean
 from mien.data.manifest import Header, Manifest, Sample, is_manifest, make_manifest
 from mien.data.prepare import chips, five_of, prepare, prepare_file
 from mien.data.split import cap, groups_of, merge, project, split
@@ -65,6 +66,19 @@ def test_no_person_picture_or_near_copy_stands_on_two_sides():
     done = split(manifest, {"train": 0.5, "test": 0.5}, 0, near).splits()
     for group in set(groups):
         assert len(set(done[groups == group])) == 1
+
+
+def test_pictures_that_cannot_be_read_are_not_dealt_out(tmp_path):
+    (tmp_path / "there.png").write_bytes(png(1))
+    names = ("there.png", "gone/a.png", "gone/b.png")
+    samples = [Sample(f"r{i}", Path(name), LABELS.onehot("anger")) for i, name in enumerate(names)]
+    manifest = make_manifest(samples, rows(1).header, tmp_path)
+    with pytest.raises(
+        DataError,
+        match=r"drawn: 2 of 3 pictures cannot be read.*the first: r1: .*a\.png.*mien data clean --rules undecodable",
+    ):
+        split(manifest, {"train": 0.5, "test": 0.5}, 0)
+    assert len(groups_of(clean(manifest, ["undecodable"]).manifest)) == 1
 
 
 @pytest.mark.parametrize(

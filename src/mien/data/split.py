@@ -40,7 +40,8 @@ def _key(subject: str | None, image: object) -> float:
 
 def groups_of(manifest: Manifest, near: Sequence[Sequence[str]] = ()) -> np.ndarray:
     """(n,) group numbers: rows share one if they share a subject or identical pixels, or stand in one of `near`'s groups
-    of ids (near copies that an audit found), directly or through others. Unreadable pictures are groups of their own.
+    of ids (near copies that an audit found), directly or through others. Raises DataError if a picture cannot be read:
+    nobody knows what it is a copy of.
     """
     heads = list(range(len(manifest)))
 
@@ -51,8 +52,8 @@ def groups_of(manifest: Manifest, near: Sequence[Sequence[str]] = ()) -> np.ndar
         return row
 
     first: dict[object, int] = {}
-    for row, sample in enumerate(manifest):
-        for key in (("subject", sample.subject) if sample.subject else None, _pixels(sample.image)):
+    for row, (subject, pixels) in enumerate(zip(manifest.table["subject"].to_pylist(), _pixels(manifest), strict=True)):
+        for key in (("subject", subject) if subject else None, pixels):
             if key is not None:
                 heads[head(row)] = head(first.setdefault(key, row))
     at = {name: row for row, name in enumerate(manifest.ids)} if near else {}
@@ -63,12 +64,23 @@ def groups_of(manifest: Manifest, near: Sequence[Sequence[str]] = ()) -> np.ndar
     return np.array([head(row) for row in range(len(manifest))], np.int64)
 
 
-def _pixels(image: object) -> bytes | None:
-    try:
-        picture = read_image(image)  # type: ignore[arg-type]
-    except ImageError:
-        return None
-    return hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).digest()
+def _pixels(manifest: Manifest) -> list[bytes]:
+    """A hash of each row's decoded picture. Raises DataError if any cannot be read."""
+    hashes, unreadable = [], []
+    for sample in manifest:
+        try:
+            picture = read_image(sample.image)
+        except ImageError as error:
+            unreadable.append(f"{sample.id}: {error}")
+            continue
+        hashes.append(hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).digest())
+    if unreadable:
+        raise DataError(
+            f"{manifest.header.source}: {len(unreadable):,} of {len(manifest):,} pictures cannot be read, so nobody knows "
+            f"which are copies; the first: {unreadable[0]}; put the pictures back or read the dataset again, or drop such "
+            "rows: mien data clean --rules undecodable"
+        )
+    return hashes
 
 
 def split(manifest: Manifest, shares: Mapping[str, float], seed: int, near: Sequence[Sequence[str]] = ()) -> Manifest:
@@ -76,7 +88,8 @@ def split(manifest: Manifest, shares: Mapping[str, float], seed: int, near: Sequ
 
     shares: of the rows, for some of train, validation, test; they sum to 1.  near: see groups_of.
     Whole groups are dealt out, the largest first, each to the split that lacks the group's labels most, so shares are met
-    as closely as groups allow. Raises DataError: unknown split, shares that do not sum to 1, a split that stays empty.
+    as closely as groups allow. Raises DataError: unknown split, shares that do not sum to 1, a split that stays empty, a
+    picture that cannot be read.
     """
     _check_shares(shares)
     groups = groups_of(manifest, near)

@@ -1,6 +1,7 @@
 """Manifests, sources, preparing, holding out: on look-alikes, and on the real FER2013 where it is."""
 
 import csv
+from hashlib import sha256
 
 import cv2
 import msgspec
@@ -198,6 +199,46 @@ def test_holding_out_keeps_copies_together_whatever_the_order():
     for fold in (0, 1):  # two copies of one picture lie in the same fold
         with pytest.raises(DataError, match="too few"):
             hold_out(manifest.take([0, 50]), 0.5, fold)
+
+
+def test_copies_of_different_subjects_are_held_out_together():
+    """Picture i % 90 of subject i // 4 (every ninth row has none): pictures tie subjects together."""
+    samples = [Sample(str(i), f"p{i % 90}".encode(), subject=f"S{i // 4}" if i % 9 else None) for i in range(100)]
+    manifest = make_manifest(samples, Header(source="s", labels=("x", "y")))
+    whole = []
+    for fold in range(4):
+        rest, held = hold_out(manifest, 0.25, fold)
+        assert not {s.image for s in rest} & {s.image for s in held}
+        assert not {s.subject for s in rest if s.subject} & {s.subject for s in held if s.subject}
+        assert set(hold_out(manifest.take(range(99, -1, -1)), 0.25, fold)[1].ids) == set(held.ids)
+        whole += held.ids
+    assert sorted(whole, key=int) == manifest.ids
+
+
+def test_joined_groups_lie_evenly_in_the_folds():
+    samples = [Sample(str(i), str(i // 10).encode(), subject=f"S{i}") for i in range(4000)]
+    manifest = make_manifest(samples, Header(source="s", labels=("x", "y")))
+    shares = [len(hold_out(manifest, 0.25, fold)[1]) / 4000 for fold in range(4)]
+    assert max(shares) - min(shares) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("subject", "known"),
+    [
+        (lambda _: None, [1, 6, 23, 26, 31, 33, 43]),
+        (lambda i: f"S{i % 50 // 2}", [10, 11, 14, 15, 16, 17, 20, 21, 42, 43, 44, 45, 48, 49]),
+    ],
+    ids=["no subjects", "each picture of one subject"],
+)
+def test_the_rows_that_trained_models_held_out_stay_held_out(subject, known):
+    samples = [Sample(str(i), f"p{i % 50}".encode(), subject=subject(i)) for i in range(200)]
+    manifest = make_manifest(samples, Header(source="s", labels=("x", "y")))
+    words = [(sample.subject or sample.image.decode()).encode() for sample in samples]
+    places = [int(sha256(bytes(8) + word).hexdigest()[:12], 16) / 16**12 for word in words]
+    for fold in range(5):
+        wanted = [s.id for s, place in zip(samples, places, strict=True) if int(place / 0.2) == fold]
+        assert hold_out(manifest, 0.2, fold)[1].ids == wanted
+    assert [int(name) for name in hold_out(manifest, 0.2)[1].ids[: len(known)]] == known
 
 
 def test_folds_share_no_row_and_together_are_all():

@@ -10,6 +10,7 @@ import pytest
 
 from builders import drawn_face
 from mien.data import prepare as preparing
+from mien.data.clean import clean
 from mien.data.manifest import Header, Manifest, Sample, is_manifest, make_manifest
 from mien.data.prepare import chips, five_of, prepare, prepare_file
 from mien.data.split import cap, groups_of, merge, project, split
@@ -17,6 +18,7 @@ from mien.data.synthetic import FRAMING, synthetic
 from mien.errors import DataError, OutputError
 from mien.evaluation.predictions import Predictions
 from mien.evaluation.submission import write_submission
+from mien.faces import Face
 from mien.labels import AFFECT_MEANS, LabelSet, label_set
 from mien.spec import CropSpec
 
@@ -65,6 +67,19 @@ def test_no_person_picture_or_near_copy_stands_on_two_sides():
     done = split(manifest, {"train": 0.5, "test": 0.5}, 0, near).splits()
     for group in set(groups):
         assert len(set(done[groups == group])) == 1
+
+
+def test_pictures_that_cannot_be_read_are_not_dealt_out(tmp_path):
+    (tmp_path / "there.png").write_bytes(png(1))
+    names = ("there.png", "gone/a.png", "gone/b.png")
+    samples = [Sample(f"r{i}", Path(name), LABELS.onehot("anger")) for i, name in enumerate(names)]
+    manifest = make_manifest(samples, rows(1).header, tmp_path)
+    with pytest.raises(
+        DataError,
+        match=r"drawn: 2 of 3 pictures cannot be read.*the first: r1: .*a\.png.*mien data clean --rules undecodable",
+    ):
+        split(manifest, {"train": 0.5, "test": 0.5}, 0)
+    assert len(groups_of(clean(manifest, ["undecodable"]).manifest)) == 1
 
 
 @pytest.mark.parametrize(
@@ -178,6 +193,58 @@ def test_sixty_eight_landmarks_give_five():
     assert np.allclose(five, [marks[36:42].mean(0), marks[42:48].mean(0), marks[30], marks[48], marks[54]])
     with pytest.raises(DataError, match="67 landmarks; expected 5 or 68"):
         five_of(marks[:67])
+
+
+#: Five landmarks as they sit in the detector's box (150, 90, 250, 215).
+FIVE = np.array([(150, 90)], np.float32) + np.array([(26, 47), (74, 47), (50, 73), (31, 92), (69, 92)], np.float32)
+
+
+def sixty_eight(five: np.ndarray) -> np.ndarray:
+    """68 landmarks that say no more than these five: the jaw and all else at the nose."""
+    marks = np.repeat(five[2:3], 68, axis=0)
+    marks[36:42], marks[42:48], marks[48], marks[54] = five[0], five[1], five[3], five[4]
+    return marks
+
+
+def framing_of(landmarks: np.ndarray, detector=None, align="box", box=None) -> tuple[float, ...]:
+    """Where in the picture the chip of a row with these landmarks begins and ends: x0, y0, x1, y1."""
+    across, down = np.meshgrid(np.arange(400) * 0.5, np.arange(300) * 0.5)
+    picture = np.stack([across, down, 0 * down], axis=2).astype(np.uint8)
+    image = bytes(cv2.imencode(".png", picture[..., ::-1])[1])
+    manifest = make_manifest([Sample("a", image, box=box, landmarks=landmarks)], rows(1).header)
+    spec = CropSpec(width=50, height=50, align=align, points=FRAMING.points)
+    [chip] = chips(prepare(manifest, spec, detector).chips)
+    low, high = chip[0, 0].astype(float) * 2, chip[-1, -1].astype(float) * 2
+    return low[0], low[1], high[0], high[1]
+
+
+def faces_at(*boxes):
+    return lambda image: [Face(box) for box in boxes]  # noqa: ARG005
+
+
+def no_detector(_):
+    raise AssertionError("the detector was asked")
+
+
+@pytest.mark.parametrize("landmarks", [FIVE, sixty_eight(FIVE)], ids=["5", "68"])
+def test_landmarks_without_a_box_are_framed_as_a_detector_frames_them(landmarks):
+    wanted = framing_of(landmarks, no_detector, box=(150, 90, 250, 215))
+    found = faces_at((0, 0, 390, 290), (150, 90, 250, 215), (0, 0, 60, 60))
+    assert framing_of(landmarks, found) == wanted
+    for blind in (None, faces_at(), faces_at((0, 0, 60, 60))):  # no detector, no face, another face
+        assert np.allclose(framing_of(landmarks, blind), wanted, atol=8)
+
+
+def test_a_tilted_face_without_a_box_keeps_its_size_and_middle():
+    turn = np.array([(0.94, -0.34), (0.34, 0.94)], np.float32)
+    middle = FIVE.mean(axis=0)
+    tilted = (FIVE - middle) @ turn.T + middle
+    x0, y0, x1, y1 = framing_of(tilted)
+    assert np.allclose((x1 - x0, y1 - y0), 125, atol=8)
+
+
+def test_a_crop_by_landmarks_asks_no_detector_for_a_box():
+    framing_of(FIVE, no_detector, align="eyes")
 
 
 def broken(count=20) -> Manifest:

@@ -266,7 +266,12 @@ def prepare(
     out: _Out,
     recipe: Annotated[str, typer.Option(help="The recipe whose crop the chips follow.")] = "ferplus-small",
     settings: Annotated[list[str] | None, typer.Option("--set", help="crop.key=value, on top of the recipe.")] = None,
-    detector: Annotated[str, typer.Option(help="For rows without landmarks: auto, mien-face, yunet.")] = "auto",
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="For rows without landmarks, or without the box that the crop needs: auto, mien-face, yunet."
+        ),
+    ] = "auto",
     workers: Annotated[int, typer.Option(help="Threads.")] = 2,
     overwrite: _Overwrite = False,
 ) -> None:

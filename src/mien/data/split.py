@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,31 +21,63 @@ __all__ = ["cap", "groups_of", "hold_out", "merge", "project", "split"]
 
 
 def hold_out(manifest: Manifest, share: float, fold: int = 0) -> tuple[Manifest, Manifest]:
-    """(rest, held out): about `share` of the rows, chosen by the pictures alone; different folds share no row.
+    """(rest, held out): about `share` of the rows, chosen by pictures and subjects alone; different folds share no row.
 
-    Rows with identical pictures, or of one subject, stay on one side. The choice depends on each picture's bytes (so on the crop,
-    where they are chips) and not on the order of rows. Raises DataError if a side would be empty.
+    Rows with identical pictures, or of one subject, stay on one side, and so do those that hang together through others.
+    The choice depends on each picture's bytes (so on the crop, where they are chips) and each subject's name, not on the
+    order of rows. Raises DataError if a side would be empty.
     """
-    keys = [_key(sample.subject, sample.image) for sample in manifest]
-    held = np.array([fold * share <= key < (fold + 1) * share for key in keys], bool)
+    places = _places(manifest)
+    held = (fold * share <= places) & (places < (fold + 1) * share)
     if not held.any() or held.all():
         raise DataError(
-            f"{manifest.header.source}: {len(manifest)} rows are too few to hold out {share:.1%} of them; see data.validation"
+            f"{manifest.header.source}: {len(manifest)} rows ({len(set(places))} where a subject, or identical pictures, count "
+            f"once) are too few to hold out {share:.1%} of them; see data.validation"
         )
     return manifest.take(np.flatnonzero(~held)), manifest.take(np.flatnonzero(held))
 
 
-def _key(subject: str | None, image: object) -> float:
-    """A number from 0 to 1 that is the same for the same subject, or else the same picture."""
-    what = subject.encode() if subject else image if isinstance(image, bytes) else str(image).encode()
-    return int.from_bytes(hashlib.sha256(bytes(8) + what).digest()[:6], "big") / 2**48
+def _places(manifest: Manifest) -> np.ndarray:
+    """(n,) numbers from 0 to 1, the same throughout a group: from the subject, or else the picture, of one of its rows."""
+    keys = [_keys(sample.subject, sample.image) for sample in manifest]
+    heads = _joined(len(keys), _alike(keys))
+    chosen: dict[int, bytes] = {}
+    for head, own in zip(heads, keys, strict=True):
+        # The least by its last bytes, which say nothing of the first ones: these stay even from 0 to 1.
+        chosen[head] = min(chosen.get(head, own[0]), own[0], key=lambda key: key[::-1])
+    return np.array([int.from_bytes(chosen[head][:6], "big") / 2**48 for head in heads])
+
+
+def _keys(subject: str | None, image: bytes | Path) -> list[bytes]:
+    """What rows of one group share: the hash of the subject, where there is one, then that of the picture (or its path)."""
+    picture = image if isinstance(image, bytes) else str(image).encode()
+    return [hashlib.sha256(bytes(8) + what).digest() for what in ([subject.encode()] if subject else []) + [picture]]
 
 
 def groups_of(manifest: Manifest, near: Sequence[Sequence[str]] = ()) -> np.ndarray:
     """(n,) group numbers: rows share one if they share a subject or identical pixels, or stand in one of `near`'s groups
-    of ids (near copies that an audit found), directly or through others. Unreadable pictures are groups of their own.
+    of ids (near copies that an audit found), directly or through others. Raises DataError if a picture cannot be read:
+    nobody knows what it is a copy of.
     """
-    heads = list(range(len(manifest)))
+    subjects = manifest.table["subject"].to_pylist()
+    keys = [[name, pixels] if name else [pixels] for name, pixels in zip(subjects, _pixels(manifest), strict=True)]
+    at = {name: row for row, name in enumerate(manifest.ids)} if near else {}
+    rows = [[at[name] for name in group if name in at] for group in near]
+    close = ((row, group[0]) for group in rows for row in group[1:])
+    return _joined(len(keys), chain(_alike(keys), close))
+
+
+def _alike(keys: Iterable[Iterable[Hashable]]) -> Iterator[tuple[int, int]]:
+    """(row, the first row that has this key too) for every key of every row."""
+    first: dict[Hashable, int] = {}
+    for row, own in enumerate(keys):
+        for key in own:
+            yield row, first.setdefault(key, row)
+
+
+def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
+    """(count,) for each row one row that stands for its group: those of a pair are of one group."""
+    heads = list(range(count))
 
     def head(row: int) -> int:
         while heads[row] != row:
@@ -51,25 +85,28 @@ def groups_of(manifest: Manifest, near: Sequence[Sequence[str]] = ()) -> np.ndar
             row = heads[row]
         return row
 
-    first: dict[object, int] = {}
-    for row, sample in enumerate(manifest):
-        for key in (("subject", sample.subject) if sample.subject else None, _pixels(sample.image)):
-            if key is not None:
-                heads[head(row)] = head(first.setdefault(key, row))
-    at = {name: row for row, name in enumerate(manifest.ids)} if near else {}
-    for group in near:
-        rows = [at[name] for name in group if name in at]
-        for row in rows[1:]:
-            heads[head(row)] = head(rows[0])
-    return np.array([head(row) for row in range(len(manifest))], np.int64)
+    for row, other in pairs:
+        heads[head(row)] = head(other)
+    return np.array([head(row) for row in range(count)], np.int64)
 
 
-def _pixels(image: object) -> bytes | None:
-    try:
-        picture = read_image(image)  # type: ignore[arg-type]
-    except ImageError:
-        return None
-    return hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).digest()
+def _pixels(manifest: Manifest) -> list[bytes]:
+    """A hash of each row's decoded picture. Raises DataError if any cannot be read."""
+    hashes, unreadable = [], []
+    for sample in manifest:
+        try:
+            picture = read_image(sample.image)
+        except ImageError as error:
+            unreadable.append(f"{sample.id}: {error}")
+            continue
+        hashes.append(hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).digest())
+    if unreadable:
+        raise DataError(
+            f"{manifest.header.source}: {len(unreadable):,} of {len(manifest):,} pictures cannot be read, so nobody knows "
+            f"which are copies; the first: {unreadable[0]}; put the pictures back or read the dataset again, or drop such "
+            "rows: mien data clean --rules undecodable"
+        )
+    return hashes
 
 
 def split(manifest: Manifest, shares: Mapping[str, float], seed: int, near: Sequence[Sequence[str]] = ()) -> Manifest:
@@ -77,7 +114,8 @@ def split(manifest: Manifest, shares: Mapping[str, float], seed: int, near: Sequ
 
     shares: of the rows, for some of train, validation, test; they sum to 1.  near: see groups_of.
     Whole groups are dealt out, the largest first, each to the split that lacks the group's labels most, so shares are met
-    as closely as groups allow. Raises DataError: unknown split, shares that do not sum to 1, a split that stays empty.
+    as closely as groups allow. Raises DataError: unknown split, shares that do not sum to 1, a split that stays empty, a
+    picture that cannot be read.
     """
     _check_shares(shares)
     groups = groups_of(manifest, near)

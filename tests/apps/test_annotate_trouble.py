@@ -1,5 +1,6 @@
 """Annotating where something is wrong: names that no file has, buckets without their package, jobs that are given up."""
 
+import hashlib
 import os
 import zipfile
 
@@ -13,6 +14,7 @@ from mien.apps.annotate import block, worker
 from mien.apps.annotate.block import Source, _row
 from mien.apps.annotate.job import FOLDER, locked, part_place
 from mien.apps.annotate.places import open_place
+from mien.apps.annotate.run import _hash
 from mien.apps.annotate.worker import Child, Worker
 from mien.errors import DataError, OutputError
 
@@ -196,3 +198,15 @@ def test_what_is_no_inputs_fault_is_told_and_not_blamed_on_memory(tmp_path, monk
     finally:
         child.close()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("first", "beside"), [("m.xml", "m.bin"), ("m.engine", "m.json"), ("m.plan", "m.json")])
+def test_a_model_of_two_files_is_known_by_both(first, beside, tmp_path):
+    (tmp_path / first).write_bytes(b"graph")
+    (tmp_path / beside).write_bytes(b"weights")
+    before = _hash(str(tmp_path / first))
+    (tmp_path / beside).write_bytes(b"others!")
+    assert _hash(str(tmp_path / first)) != before
+    (tmp_path / "m.onnx").write_bytes(b"graph")
+    assert _hash(str(tmp_path / "m.onnx")) == hashlib.sha256(b"graph").hexdigest()
+    assert _hash(None) == _hash(str(tmp_path / "none.onnx")) == ""

@@ -25,6 +25,9 @@ from mien.runtime.store import DEFAULT_MODEL, model_file
 
 __all__ = ["Quiet", "Show", "Summary", "annotate"]
 
+#: Where the rest of a model lies: OpenVINO's weights, the spec of a TensorRT engine.
+_BESIDE = {".xml": ".bin", ".engine": ".json", ".plan": ".json"}
+
 
 class Show(Protocol):
     """What may be shown while an annotation goes on."""
@@ -136,7 +139,12 @@ def _files(model: str | PathLike[str], detector: str, detector_file: str | PathL
 
 
 def _hash(file: str | None) -> str:
-    return "" if file is None or not Path(file).is_file() else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    """The sha256 of a model file, with the file beside it that is a part of it; '' where there is none."""
+    if file is None:
+        return ""
+    path = Path(file)
+    parts = [part for part in (path, path.with_suffix(_BESIDE.get(path.suffix, path.suffix))) if part.is_file()]
+    return hashlib.sha256(b"".join(part.read_bytes() for part in dict.fromkeys(parts))).hexdigest() if parts else ""
 
 
 def _run(

@@ -210,3 +210,11 @@ def test_a_model_of_two_files_is_known_by_both(first, beside, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"graph")
     assert _hash(str(tmp_path / "m.onnx")) == hashlib.sha256(b"graph").hexdigest()
     assert _hash(None) == _hash(str(tmp_path / "none.onnx")) == ""
+
+
+@pytest.mark.parametrize("size", ["0", "nan", "inf"])
+def test_a_job_for_faces_of_no_size_is_not_begun(size, tmp_path, mien):
+    pictures(tmp_path / "in", 1)
+    code, _, err = mien("annotate", "in", "--out", "out", "--model", "ferplus-nano", "--min-size", size)
+    assert (code, "min-size" in err.replace("_", "-")) == (2, True)
+    assert not (tmp_path / "out").exists()

@@ -115,6 +115,15 @@ def test_a_place_that_may_not_be_looked_into_is_one_line(monkeypatch, capsys):
     )
 
 
+@pytest.mark.parametrize("words", [["predict", "f/a.png"], ["watch", "f"]])
+@pytest.mark.parametrize("size", ["0", "-5", "nan", "inf"])
+def test_faces_of_no_size_are_not_looked_for(words, size, mien, tmp_path):
+    picture(tmp_path / "f" / "a.png")
+    code, out, err = mien(*words, "--min-size", size, "--model", "tiny.onnx")
+    assert (code, out) == (2, "")
+    assert "min-size" in err.replace("_", "-")
+
+
 def test_nothing_to_read_is_two(predict, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("I am text")

@@ -31,7 +31,7 @@ def predict(
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
     min_size: Annotated[
         float | None,
-        typer.Option(help="Look for faces from this size on, pixels; slower, and finds more that are none."),
+        typer.Option(min=1, help="Look for faces from this size on, pixels; slower, and finds more that are none."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
     engine: Engine = "auto",

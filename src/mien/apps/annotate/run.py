@@ -18,7 +18,7 @@ from mien.apps.annotate.places import Place, open_place
 from mien.apps.annotate.plan import Asked
 from mien.apps.annotate.worker import Files, out_text
 from mien.errors import ConfigError
-from mien.runtime.detect import detector_path
+from mien.runtime.detect import check_min_size, detector_path
 from mien.runtime.engines import choose
 from mien.runtime.sessions import read_spec
 from mien.runtime.store import DEFAULT_MODEL, model_file
@@ -111,6 +111,7 @@ def annotate(
     Raises ConfigError, DataError, OutputError, ModelError, MissingExtra; finished parts are kept.
     """
     show, place = show or Quiet(), open_place(fspath(out))
+    check_min_size(min_size)
     files = _files(model, detector, detector_file)
     how = How(
         model=str(model), model_hash=_hash(files.model), detector=detector, detector_hash=_hash(files.detector),

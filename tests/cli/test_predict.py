@@ -63,6 +63,15 @@ def test_folders_globs_and_files_in_order_each_once(predict, tmp_path):
     assert (code, images(out), err) == (0, ["f/a.png", "f/b.png", "g/d.png"], "")
 
 
+def test_hidden_pictures_of_a_folder_are_read_only_by_name(predict, tmp_path):
+    for name in ("a.png", ".b.png"):
+        picture(tmp_path / "f" / name)
+    (tmp_path / "f" / "._a.png").write_bytes(b"what macOS keeps beside a.png")
+    code, out, err = predict("f", "--json")
+    assert (code, images(out), err) == (0, ["f/a.png"], "")
+    assert images(predict("f/.b.png", "--json")[1]) == ["f/.b.png"]
+
+
 def test_an_argument_without_images_does_not_stop_the_rest(predict, tmp_path):
     picture(tmp_path / "a.png")
     (tmp_path / "empty").mkdir()

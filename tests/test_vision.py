@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import cv2
@@ -99,6 +100,26 @@ def test_exif_turns_the_picture():
 
 def test_transparency_lies_on_white():
     assert (read_image(encoded(Image.new("RGBA", (2, 2), (9, 9, 9, 0)))) == 255).all()
+
+
+def test_every_shade_under_every_transparency_is_blended_as_by_hand():
+    grey, alpha = np.mgrid[:256, :256]
+    picture = np.stack([grey, 255 - grey, grey // 2, alpha], axis=2).astype(np.uint8)
+    share = picture[..., 3:] / 255
+    assert (read_image(picture) == np.rint(picture[..., :3] * share + 255 * (1 - share))).all()
+    tall = np.tile(picture, (5, 3, 1))  # of several strips, the last one shorter
+    assert (read_image(tall[:-1]) == np.tile(read_image(picture), (5, 3, 1))[:-1]).all()
+
+
+def test_transparency_takes_little_memory_besides_the_answer():
+    picture = np.full((1500, 1000, 4), 200, np.uint8)
+    tracemalloc.start()
+    try:
+        answer = read_image(picture)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * answer.nbytes
 
 
 def test_the_first_picture_of_an_animation_counts():

@@ -1,5 +1,6 @@
 """Annotating where something is wrong: names that no file has, buckets without their package, jobs that are given up."""
 
+import hashlib
 import os
 import zipfile
 
@@ -8,10 +9,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from apps.test_annotate import FILES, QUICK, a_job, here, paths_file, pictures, rows_in  # noqa: F401 - a fixture
+from apps.test_annotate import FILES, QUICK, a_job, encoded, here, paths_file, pictures, rows_in  # noqa: F401 - a fixture
+from mien.apps.annotate import block, worker
 from mien.apps.annotate.block import Source, _row
 from mien.apps.annotate.job import FOLDER, locked, part_place
 from mien.apps.annotate.places import open_place
+from mien.apps.annotate.run import _hash
 from mien.apps.annotate.worker import Child, Worker
 from mien.errors import DataError, OutputError
 
@@ -75,7 +78,9 @@ def test_a_pipe_is_not_waited_for(tmp_path, mien):
     [("https://a/f.mp4?key=1.png", True), ("https://a/f.png?key=1.mp4", False), ("odd?.mp4", True), ("f.jpg", False)],
 )
 def test_signed_addresses_are_known_by_their_path(path, video):
-    assert _row(open_place("/a/x.parquet"), {"path": path}, 0, Source(column="path")).row.video is video
+    assert (
+        _row(open_place("/a/x.parquet"), pa.record_batch({"path": [path]}), 0, Source(column="path")).row.video is video
+    )
 
 
 def test_addresses_that_nothing_here_opens_stop_the_work(tmp_path):
@@ -125,3 +130,102 @@ def test_a_child_that_was_closed_starts_no_other_process(tmp_path, capfd):
         child.do(0)
     assert child.process is None
     assert capfd.readouterr().err == ""
+
+
+FAR = {
+    "moment": pa.array([253402300800 * 10**6, 0, None], pa.timestamp("us", tz="Europe/Berlin")),
+    "days": pa.array([10**7, 0, None], pa.date32()),
+    "fine": pa.array([1234567890123456789, 0, None], pa.timestamp("ns")),
+    "clock": pa.array([1234567, 0, None], pa.time64("ns")),
+    "words": pa.array(["b", "a", None]).dictionary_encode(),
+    "pairs": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+    "label": pa.array([10**7, 0, None], pa.date32()),
+}
+
+
+def test_columns_that_python_has_no_values_for_are_kept_as_they_were(tmp_path):
+    table = pa.table({"image": [encoded(i) for i in range(3)], "id": FAR["days"], **FAR})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=2)
+    a_job(tmp_path / "x.parquet", tmp_path / "out", keep=tuple(FAR))
+    assert Worker(tmp_path / "out", FILES).do(0).failed == 0
+    found = ds.dataset(tmp_path / "out").to_table()
+    for name, column in FAR.items():
+        kept = found.column("input_label" if name == "label" else name).combine_chunks()
+        assert kept.type == column.type
+        assert kept.to_pylist() == column.to_pylist() if name == "words" else kept.equals(column)
+    assert found.column("image")[1].as_py() == "1970-01-01"
+
+
+def test_a_row_that_cannot_be_read_keeps_nothing(tmp_path):
+    pq.write_table(pa.table({"image": [encoded(0)] * 4, "days": [1, 2, 3, 4]}), tmp_path / "x.parquet")
+    a_job(tmp_path / "x.parquet", tmp_path / "out", keep=("days",))
+    pq.write_table(pa.table({"image": [encoded(0)] * 2, "days": [1, 2]}), tmp_path / "x.parquet")
+    assert Worker(tmp_path / "out", FILES).do(0).failed == 2
+    assert ds.dataset(tmp_path / "out").to_table().column("days").to_pylist() == [1, 2, None, None]
+
+
+def serve_oddly(*about):
+    """A child to which one picture does what nobody foresaw."""
+    fill = block._fill
+
+    def odd(row, *more):
+        if row.image.endswith("001.png"):
+            raise IndexError("odd")
+        fill(row, *more)
+
+    block._fill = odd
+    worker._serve(*about)
+
+
+def test_an_input_that_raises_what_nobody_foresaw_costs_one_row(tmp_path, monkeypatch):
+    a_job(pictures(tmp_path / "in", 3), tmp_path / "out")
+    monkeypatch.setattr(worker, "_serve", serve_oddly)
+    child = Child(str(tmp_path / "out"), FILES)
+    try:
+        assert child.do(0).failed == 1
+    finally:
+        child.close()
+    errors = ds.dataset(tmp_path / "out").to_table().column("error").to_pylist()
+    assert errors == [None, "the process that read it died twice (IndexError: odd)", None]
+
+
+def serve_without_writing(*about):
+    """A child that fails, as nobody foresaw, when every input is read."""
+
+    def odd(*_):
+        raise OverflowError("date value out of range")
+
+    Worker._encoded = odd
+    worker._serve(*about)
+
+
+def test_what_is_no_inputs_fault_is_told_and_not_blamed_on_memory(tmp_path, monkeypatch, capfd):
+    a_job(pictures(tmp_path / "in", 1), tmp_path / "out")
+    monkeypatch.setattr(worker, "_serve", serve_without_writing)
+    child = Child(str(tmp_path / "out"), FILES)
+    try:
+        with pytest.raises(OutputError, match="block 0: OverflowError: date value out of range; .*report it"):
+            child.do(0)
+    finally:
+        child.close()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("first", "beside"), [("m.xml", "m.bin"), ("m.engine", "m.json"), ("m.plan", "m.json")])
+def test_a_model_of_two_files_is_known_by_both(first, beside, tmp_path):
+    (tmp_path / first).write_bytes(b"graph")
+    (tmp_path / beside).write_bytes(b"weights")
+    before = _hash(str(tmp_path / first))
+    (tmp_path / beside).write_bytes(b"others!")
+    assert _hash(str(tmp_path / first)) != before
+    (tmp_path / "m.onnx").write_bytes(b"graph")
+    assert _hash(str(tmp_path / "m.onnx")) == hashlib.sha256(b"graph").hexdigest()
+    assert _hash(None) == _hash(str(tmp_path / "none.onnx")) == ""
+
+
+@pytest.mark.parametrize("size", ["0", "nan", "inf"])
+def test_a_job_for_faces_of_no_size_is_not_begun(size, tmp_path, mien):
+    pictures(tmp_path / "in", 1)
+    code, _, err = mien("annotate", "in", "--out", "out", "--model", "ferplus-nano", "--min-size", size)
+    assert (code, "min-size" in err.replace("_", "-")) == (2, True)
+    assert not (tmp_path / "out").exists()

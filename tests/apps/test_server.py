@@ -416,6 +416,14 @@ def test_what_the_command_refuses(mien, monkeypatch):
     assert "pip install 'mien[serve]'" in mien("serve")[2]
 
 
+@pytest.mark.parametrize("size", ["0", "-5", "nan"])
+@pytest.mark.parametrize("words", [["serve"], ["page", "site"]])
+def test_faces_of_no_size_are_not_looked_for(words, size, mien, tmp_path):
+    code, _, said = mien(*words, "--min-size", size)
+    assert (code, "min-size" in said.replace("_", "-")) == (2, True)
+    assert not (tmp_path / "site").exists()
+
+
 def a_batcher(answer=None, faces=1):
     reader = Reader(FakeDetector([a_face(expression=None)] * faces), Classifier(FakeSession(answer=answer)))
     return Batcher(reader, Measures(), 4, 1_000_000, most=8), reader.classifier.session

@@ -61,6 +61,15 @@ def test_folders_globs_and_files_in_order_each_once(predict, tmp_path):
     assert (code, images(out), err) == (0, ["f/a.png", "f/b.png", "g/d.png"], "")
 
 
+def test_hidden_pictures_of_a_folder_are_read_only_by_name(predict, tmp_path):
+    for name in ("a.png", ".b.png"):
+        picture(tmp_path / "f" / name)
+    (tmp_path / "f" / "._a.png").write_bytes(b"what macOS keeps beside a.png")
+    code, out, err = predict("f", "--json")
+    assert (code, images(out), err) == (0, ["f/a.png"], "")
+    assert images(predict("f/.b.png", "--json")[1]) == ["f/.b.png"]
+
+
 def test_an_argument_without_images_does_not_stop_the_rest(predict, tmp_path):
     picture(tmp_path / "a.png")
     (tmp_path / "empty").mkdir()
@@ -111,6 +120,15 @@ def test_a_place_that_may_not_be_looked_into_is_one_line(monkeypatch, capsys):
         2,
         "mien: error: locked/pics: may not be looked into (permission denied); ask its owner, or choose another place\n",
     )
+
+
+@pytest.mark.parametrize("words", [["predict", "f/a.png"], ["watch", "f"]])
+@pytest.mark.parametrize("size", ["0", "-5", "nan", "inf"])
+def test_faces_of_no_size_are_not_looked_for(words, size, mien, tmp_path):
+    picture(tmp_path / "f" / "a.png")
+    code, out, err = mien(*words, "--min-size", size, "--model", "tiny.onnx")
+    assert (code, out) == (2, "")
+    assert "min-size" in err.replace("_", "-")
 
 
 def test_nothing_to_read_is_two(predict, tmp_path):

@@ -286,3 +286,7 @@ def test_a_run_is_judged_before_and_after_and_the_figures_are_in_the_file(mien, 
     assert "before (" in out
     assert next(iter(read_spec("m.onnx").metrics)).split("/")[:2] == ["synthetic", "validation"]
     assert "m.onnx" in (tmp_path / "m.md").read_text()
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    code, _, err = mien("export", run, "--to", "openvino", "--out", "o.xml", "--data", "drawn.parquet")
+    assert code == 0, err
+    assert "`o.xml` and `o.bin`, " in (tmp_path / "o.md").read_text()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from builders import drawn_face
-from mien.errors import ModelError
+from mien.errors import ConfigError, ModelError
 from mien.runtime.detect import GridDetector, WholeImage, decode
 from mien.runtime.store import ENTRIES, fetch
 from mien.spec import CropSpec
@@ -144,6 +144,12 @@ def test_the_shipped_detector_on_odd_pictures(ours):
         assert ours(np.repeat(plain[..., None], 3, axis=2)) == []
     for shape in [(10_000, 12_000), (500, 20_000), (1, 2_000_000)]:
         assert shape[0] * shape[1] * max(ours._scales(shape)) ** 2 <= 4096 * 3072
+
+
+@pytest.mark.parametrize("size", [0, -5, 0.5, float("nan"), float("inf")])
+def test_what_is_no_size_of_a_face_is_refused(size):
+    with pytest.raises(ConfigError, match=f"min_size: {size:g} is no size of a face; give pixels from 1 on"):
+        GridDetector(fetch(ENTRIES["mien-face"]), 1, min_size=size)
 
 
 @pytest.mark.parametrize("name", ["portrait_1.jpg", "portrait_2.jpg", "group_selfie.jpg"])

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime as ort
@@ -179,9 +181,11 @@ class _Memory:
 
     def __init__(self):
         self.places: dict[int, bytearray] = {}
+        self.cards: dict[int, int] = {}
         self._next = 16
 
-    def cudaSetDevice(self, number):  # noqa: N802, ARG002
+    def cudaSetDevice(self, number):  # noqa: N802
+        self.cards[threading.get_ident()] = number
         return (0,)
 
     def cudaMalloc(self, size):  # noqa: N802
@@ -282,6 +286,17 @@ def test_a_tensorrt_engine_is_fed_in_parts_and_leaves_no_memory_taken(kind, tens
     for a, b in zip(session.run(some_chips(10)), OnnxSession(NANO, 1).run(some_chips(10)), strict=True):
         assert np.allclose(a, b, atol=1e-6)
     assert tensorrt.places == {}
+
+
+def test_every_thread_that_runs_a_tensorrt_engine_chooses_its_card(tensorrt, tmp_path):
+    place = tmp_path / "nano.engine"
+    place.write_bytes(b"any")
+    place.with_suffix(".json").write_bytes(NANO.with_suffix(".json").read_bytes())
+    session = open_session(place, device="cuda:1")
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(threading.get_ident).result()
+        pool.submit(session.run, some_chips(2)).result()
+    assert tensorrt.cards == {threading.get_ident(): 1, other: 1}
 
 
 @pytest.mark.usefixtures("tensorrt")

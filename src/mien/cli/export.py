@@ -126,7 +126,7 @@ class _Job:
                 split = _split(self.data, self.source, self.split)
                 told, flipped = _judged(made, base, self.data, self.source, split)
                 made = _with_figures(made, told[-1], self.source, split)
-            card = {".md": lambda: _card(made, told[-1], self.source, split)} if told and kind.suffix == ".onnx" else {}
+            card = {".md": lambda: _card(made, told[-1], self.source, split)} if told else {}
             files = publish(made, place, self.overwrite, card)
             _say(made, files, base)
             if told:

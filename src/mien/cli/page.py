@@ -16,7 +16,7 @@ def page(
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
     min_size: Annotated[
         float | None,
-        typer.Option(help="Look for faces from this size on, pixels; slower, and finds more that are none."),
+        typer.Option(min=1, help="Look for faces from this size on, pixels; slower, and finds more that are none."),
     ] = None,
 ) -> None:
     """Write the page as a static site: any web server can give it out, and it needs nothing behind it.

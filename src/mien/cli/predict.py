@@ -31,7 +31,7 @@ def predict(
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
     min_size: Annotated[
         float | None,
-        typer.Option(help="Look for faces from this size on, pixels; slower, and finds more that are none."),
+        typer.Option(min=1, help="Look for faces from this size on, pixels; slower, and finds more that are none."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
     engine: Engine = "auto",
@@ -114,7 +114,10 @@ def _line(path: Path, faces: Sequence[Face]) -> None:
 
 
 def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The image files that the arguments name, each once, and what is wrong with arguments that name none."""
+    """The image files that the arguments name, each once, and what is wrong with arguments that name none.
+
+    Of a folder without hidden ones: macOS leaves `._a.jpg`, which is no picture, beside a.jpg.
+    """
     from mien.vision.image import SUFFIXES
 
     found: list[Path] = []
@@ -122,7 +125,8 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
     for text in images:
         path = Path(text)
         if path.is_dir():
-            part = [item for item in sorted(path.iterdir()) if item.suffix.lower() in SUFFIXES and item.is_file()]
+            part = [item for item in sorted(path.iterdir()) if not item.name.startswith(".")]
+            part = [item for item in part if item.suffix.lower() in SUFFIXES and item.is_file()]
             problem = f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})"
         elif any(letter in text for letter in "*?[") and not path.exists():
             part, problem = _matching(path)

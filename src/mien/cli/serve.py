@@ -23,7 +23,7 @@ def serve(
     detector_file: Annotated[Path | None, typer.Option(help="A local detector file in YuNet's form.")] = None,
     min_size: Annotated[
         float | None,
-        typer.Option(help="Look for faces from this size on, pixels; slower, and finds more that are none."),
+        typer.Option(min=1, help="Look for faces from this size on, pixels; slower, and finds more that are none."),
     ] = None,
     max_bytes: Annotated[int, typer.Option(min=1, help="Of one request with pictures.")] = 16_000_000,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of one picture.")] = 40_000_000,

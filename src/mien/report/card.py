@@ -64,13 +64,20 @@ def model_card(spec: ModelSpec, judged: Judgement, file: Path, command: str = ""
     return "\n".join(parts)
 
 
+def _form(file: Path) -> str:
+    """What a model file is, in words: name, size, form. OpenVINO's are two."""
+    files = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
+    names, size = " and ".join(f"`{one.name}`" for one in files), sum(one.stat().st_size for one in files)
+    return f"{names}, {size / 1e6:.2f} MB, {'OpenVINO' if len(files) > 1 else 'ONNX'}"
+
+
 def _opening(spec: ModelSpec, file: Path) -> str:
     return f"""# {spec.name}
 
 Reads the **apparent** expression of a face: {", ".join(spec.labels)}; and valence and arousal. Faces show; whether a
 feeling stands behind what they show, this model does not know.
 
-- File: `{file.name}`, {file.stat().st_size / 1e6:.2f} MB, ONNX; input chips {spec.crop.width}x{spec.crop.height}, RGB 0..255.
+- File: {_form(file)}; input chips {spec.crop.width}x{spec.crop.height}, RGB 0..255.
 - Made by: {spec.made_by}.
 - Trained on: {"; ".join(spec.trained_on)}.
 {_rounding(spec)}"""

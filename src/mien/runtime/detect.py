@@ -25,6 +25,7 @@ __all__ = [
     "GridDetector",
     "WholeImage",
     "as_faces",
+    "check_min_size",
     "decode",
     "detector_path",
     "open_detector",
@@ -57,7 +58,8 @@ class GridDetector:
         has 24 pixels; it answers for those that have fewer than 48 in the first look. It costs time and memory by its
         pixels, of which it has 12.6 million at most.
     threshold: least score; the spec's by default.  device: cpu, or a card that ONNX Runtime knows (cuda, cuda:1).
-    Raises ModelNotFound, and ModelError for a file that is not in YuNet's form or has a fixed size.
+    Raises ModelNotFound, ModelError for a file that is not in YuNet's form or has a fixed size, and ConfigError for a
+    `min_size` that is no size.
     """
 
     _SMALL, _BORDER, _SURE, _LONGEST, _PIXELS, _PANORAMA = 160, 32, 24, 16_384, 4096 * 3072, 640
@@ -71,6 +73,7 @@ class GridDetector:
         threshold: float | None = None,
         device: str = "cpu",
     ) -> None:
+        check_min_size(min_size)
         self._session = open_onnx(path, threads, Choice("onnx", device, "as the model"))
         self._outputs = [f"{part}_{stride}" for stride in _STRIDES for part in ("cls", "obj", "bbox", "kps")]
         if not set(self._outputs) <= {item.name for item in self._session.get_outputs()}:
@@ -125,6 +128,12 @@ class GridDetector:
         points = (points - border) * step
         boxes = (boxes.reshape(-1, 2, 2) - border) * step
         return boxes.reshape(-1, 4), points, scores
+
+
+def check_min_size(size: float | None) -> None:
+    """Raises ConfigError for what is no size of a face, NaN and infinity too; None asks for none."""
+    if size is not None and not 1 <= size < math.inf:
+        raise ConfigError(f"min_size: {size:g} is no size of a face; give pixels from 1 on, such as 20")
 
 
 def _resized(image: np.ndarray, scale: float) -> np.ndarray:

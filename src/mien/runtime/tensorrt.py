@@ -63,6 +63,7 @@ class TensorRtSession:
     def run_all(self, chips: np.ndarray) -> tuple[np.ndarray, ...]:
         """See mien.runtime.sessions.FullSession."""
         with self._lock:
+            self._done(self._cuda.cudaSetDevice(self.choice.card))  # CUDA's current card is a thread's own
             return tuple(in_batches(chips, self._most, self._fixed, self._batch))
 
     def _batch(self, chips: np.ndarray) -> list[np.ndarray]:

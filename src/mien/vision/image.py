@@ -29,6 +29,8 @@ ImageSource = str | PathLike[str] | bytes | np.ndarray | Image.Image
 _FORMS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 #: TIFF's tag BitsPerSample.
 _BITS = 258
+#: Pixels that are blended at once.
+_STRIP = 1 << 16
 #: What Pillow raises for damaged files, in their headers and EXIF too.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError, struct.error)
 
@@ -122,9 +124,19 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if array.ndim == 2 or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if array.shape[2] == 4:
-        alpha = array[..., 3:].astype(np.float32) / 255
-        return np.rint(array[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+        return _over_white(array)
     return np.ascontiguousarray(array)
+
+
+def _over_white(array: np.ndarray) -> np.ndarray:
+    """RGBA as RGB, rounded; a strip of rows at a time, so that little more than the answer is in memory."""
+    over = np.empty((*array.shape[:2], 3), np.uint8)
+    rows = max(1, _STRIP // array.shape[1])
+    for top in range(0, len(array), rows):
+        part = array[top : top + rows].astype(np.uint16)
+        alpha = part[..., 3:]
+        over[top : top + rows] = (part[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return over
 
 
 def write_image(path: str | PathLike[str], image: np.ndarray, overwrite: bool = False) -> None:

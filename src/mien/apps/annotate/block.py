@@ -166,8 +166,8 @@ def _rows(place: Place, line: Line, source: Source) -> Iterator[_Input]:
         yield _Input(Row(f"{place}#{number}", number), why)
 
 
-def _values(parquet: pq.ParquetFile, line: Line, source: Source) -> Iterator[tuple[dict[str, Any], int]]:
-    """(values, number) of each row of the stretch; only the row groups that it touches are read."""
+def _values(parquet: pq.ParquetFile, line: Line, source: Source) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """(a batch of this row alone, its number) of each row of the stretch; only the row groups that it touches are read."""
     names = [n for n in dict.fromkeys((source.column, "id", *source.keep)) if n in parquet.schema_arrow.names]
     start = groups_start = 0
     groups: list[int] = []
@@ -181,16 +181,16 @@ def _values(parquet: pq.ParquetFile, line: Line, source: Source) -> Iterator[tup
     for batch in parquet.iter_batches(_BATCH, row_groups=groups, columns=names, use_threads=False) if groups else ():
         skip = max(0, line.start - number)
         end = line.start + line.size - number
-        for offset, values in enumerate(batch.slice(skip, max(0, min(len(batch), end) - skip)).to_pylist()):
-            yield values, number + skip + offset
+        for offset in range(skip, min(len(batch), end)):
+            yield batch.slice(offset, 1), number + offset
         number += len(batch)
 
 
-def _row(place: Place, values: dict[str, Any], number: int, source: Source) -> _Input:
-    image, path = _content(values[source.column])
-    name = values.get("id")
-    row = Row(str(name if name is not None else path or f"{place}#{number}"), number)
-    row.kept = {name: values[name] for name in source.keep}
+def _row(place: Place, values: pa.RecordBatch, number: int, source: Source) -> _Input:
+    image, path = _content(values.column(source.column)[0])
+    name = _name(values.column("id")[0]) if "id" in values.schema.names else None
+    row = Row(name if name is not None else path or f"{place}#{number}", number)
+    row.kept = {name: values.column(name) for name in source.keep}
     if image is not None:
         return _Input(row, bytes(image))
     if not path:
@@ -205,11 +205,22 @@ def _row(place: Place, values: dict[str, Any], number: int, source: Source) -> _
         return _Input(row, str(error).removeprefix(f"{path}: "), far=True)
 
 
-def _content(value: Any) -> tuple[bytes | None, str | None]:
-    """Bytes and path of a cell: a struct of both, bytes, or text."""
-    if isinstance(value, dict):
-        return value.get("bytes"), value.get("path")
+def _content(cell: pa.Scalar) -> tuple[bytes | None, str | None]:
+    """Bytes and path of a cell: a struct of both (and perhaps more), bytes, or text."""
+    if isinstance(cell, pa.StructScalar):
+        image, path = (cell[name].as_py() if cell.is_valid and name in cell else None for name in ("bytes", "path"))
+        return image, path
+    value = cell.as_py()
     return (None, value) if isinstance(value, str) else (value, None)
+
+
+def _name(cell: pa.Scalar) -> str | None:
+    """An identity as text; of what Python has no value for (a date of the year 10000) as Arrow writes it."""
+    try:
+        value = cell.as_py()
+    except (OverflowError, ValueError):
+        return str(cell.cast(pa.string()).as_py())
+    return None if value is None else str(value)
 
 
 def _beside(place: Place, path: str, root: str) -> Place:

@@ -44,7 +44,7 @@ _LISTS = {
 class Row:
     """What is known of one input; filled frame by frame.
 
-    kept: values of the input's own columns that are carried over.
+    kept: the input's own columns that are carried over, each an Arrow array of one value.
     """
 
     image: str
@@ -53,7 +53,7 @@ class Row:
     error: str | None = None
     width: int | None = None
     height: int | None = None
-    kept: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, pa.Array] = field(default_factory=dict)
     frame_index: list[int] = field(default_factory=list)
     frame_seconds: list[float] = field(default_factory=list)
     found: list[tuple[Any, ...]] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Row:
             self.found.append((frame.index, seconds, number, face.track, list(face.box), face.score, points, *known))
 
     def values(self) -> dict[str, Any]:
-        """A value for each column. Lists are empty where nothing was found, null where nothing could be read."""
+        """A value for each column of our own. Lists are empty where nothing was found, null where nothing could be read."""
         own = (
             self.image,
             self.row,
@@ -88,9 +88,8 @@ class Row:
         read = bool(self.frame_index)
         frames = (self.frame_index, self.frame_seconds) if read else (None, None)
         lists: Iterable[Any] = zip(*self.found, strict=True) if self.found else [[] if read else None] * len(FACE_LISTS)
-        return dict(zip([column.name for column in OWN], [*own, *frames], strict=True)) | self.kept | dict(
-            zip(FACE_LISTS, lists, strict=True)
-        )  # fmt: skip
+        names = (*(column.name for column in OWN), *FACE_LISTS)
+        return dict(zip(names, [*own, *frames, *lists], strict=True))
 
 
 def schema_of(labels: Sequence[str], kept: Sequence[pa.Field] = (), facts: dict[str, Any] | None = None) -> pa.Schema:
@@ -116,8 +115,15 @@ def schema_of(labels: Sequence[str], kept: Sequence[pa.Field] = (), facts: dict[
 
 def table_of(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     """The rows as an Arrow table."""
-    values = [row.values() for row in rows]
-    return pa.table([pa.array([v[f.name] for v in values], f.type) for f in schema], schema=schema)
+    values, own = [row.values() for row in rows], {*FACE_LISTS, *(column.name for column in OWN)}
+    columns = [pa.array([v[f.name] for v in values], f.type) if f.name in own else _carried(rows, f) for f in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _carried(rows: Sequence[Row], field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    """A column carried over. It is Arrow data all the way: Python has no nanoseconds and no dates after the year 9999."""
+    missing = pa.nulls(1, field.type)
+    return pa.chunked_array([row.kept.get(field.name, missing) for row in rows], field.type).combine_chunks()
 
 
 def face_rows(folder: str | PathLike[str]) -> Iterator[dict[str, Any]]:

@@ -19,12 +19,15 @@ from mien.apps.annotate.plan import Asked
 from mien.apps.annotate.worker import Files, out_text
 from mien.errors import ConfigError
 from mien.files import path_text
-from mien.runtime.detect import detector_path
+from mien.runtime.detect import check_min_size, detector_path
 from mien.runtime.engines import choose
 from mien.runtime.sessions import read_spec
 from mien.runtime.store import DEFAULT_MODEL, model_file
 
 __all__ = ["Quiet", "Show", "Summary", "annotate"]
+
+#: Where the rest of a model lies: OpenVINO's weights, the spec of a TensorRT engine.
+_BESIDE = {".xml": ".bin", ".engine": ".json", ".plan": ".json"}
 
 
 class Show(Protocol):
@@ -111,6 +114,7 @@ def annotate(
     if path_text(root) != root:
         raise ConfigError(f"--root {root}: its name is not UTF-8; rename the folder")
     show, place = show or Quiet(), open_place(fspath(out))
+    check_min_size(min_size)
     files = _files(model, detector, detector_file)
     how = How(
         model=str(model), model_hash=_hash(files.model), detector=detector, detector_hash=_hash(files.detector),
@@ -139,7 +143,12 @@ def _files(model: str | PathLike[str], detector: str, detector_file: str | PathL
 
 
 def _hash(file: str | None) -> str:
-    return "" if file is None or not Path(file).is_file() else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    """The sha256 of a model file, with the file beside it that is a part of it; '' where there is none."""
+    if file is None:
+        return ""
+    path = Path(file)
+    parts = [part for part in (path, path.with_suffix(_BESIDE.get(path.suffix, path.suffix))) if part.is_file()]
+    return hashlib.sha256(b"".join(part.read_bytes() for part in dict.fromkeys(parts))).hexdigest() if parts else ""
 
 
 def _run(

@@ -59,12 +59,20 @@ class Worker:
         self._source = Source(how.rate, found.column, found.asked.keep, found.asked.root)
 
     def do(
-        self, number: int, seen: Callable[[int], None] = lambda _: None, lost: Mapping[int, str] | None = None
+        self,
+        number: int,
+        seen: Callable[[int], None] = lambda _: None,
+        lost: Mapping[int, str] | None = None,
+        read: Callable[[], None] = lambda: None,
     ) -> Done:
-        """Annotate a block and write its part, whole. Raises OutputError, DataError."""
+        """Annotate a block and write its part, whole. Raises OutputError, DataError.
+
+        seen, lost: see annotate_block.  read: called when every input is read and the part is about to be written.
+        """
         start = time.process_time()
         block = read_block(self.out / FOLDER, number)
         rows = annotate_block(block, self.reader, self._source, seen, lost)
+        read()
         done = Done(
             number, len(rows), sum(row.error is not None for row in rows), sum(len(row.frame_index) for row in rows),
             sum(len(row.found) for row in rows), round(time.process_time() - start, 3),
@@ -85,7 +93,7 @@ class Worker:
         stream = pa.BufferOutputStream()
         names = {field.name: field.metadata[b"input"].decode() for field in kept}
         for row in rows:
-            row.kept = {name: row.kept.get(source) for name, source in names.items()}
+            row.kept = {name: row.kept[source] for name, source in names.items() if source in row.kept}
         pq.write_table(table_of(rows, schema_of(job.labels, kept, facts)), stream, compression="zstd")
         return bytes(stream.getvalue().to_pybytes())
 
@@ -102,7 +110,17 @@ def check_seen(out: Place) -> Job:
 
 
 def _serve(line: Connection, out: str, files: Files) -> None:
-    """The whole life of a child: it takes block numbers until its parent hangs up or dies."""
+    """The whole life of a child: it takes block numbers until its parent hangs up or dies. An exception that nobody foresaw
+    is told, too: as what ends this process, so that it costs an input, or, where no input is being read, as an error.
+    """
+    number = at = -1
+
+    def seen(i: int) -> None:
+        nonlocal at
+        at = i
+        if i >= 0:
+            line.send(("at", i))
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -110,11 +128,22 @@ def _serve(line: Connection, out: str, files: Files) -> None:
         line.send(("ready", None))
         while True:
             number, lost = line.recv()
-            line.send(("done", worker.do(number, lambda i: line.send(("at", i)), lost)))
+            line.send(("done", worker.do(number, seen, lost, lambda: seen(-1))))
     except MienError as error:
         line.send(("error", error))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)
+    except Exception as error:  # noqa: BLE001 - the parent is told, whatever it is
+        words = f"{type(error).__name__}: {error}".rstrip(": ")
+        of_input = at >= 0 or isinstance(error, MemoryError)
+        line.send(("failed", words) if of_input else ("error", _unforeseen(number, words)))
+
+
+def _unforeseen(number: int, words: str) -> OutputError:
+    what = "an annotating process cannot begin" if number < 0 else f"block {number}"
+    return OutputError(
+        f"{what}: {words}; that should not happen: please report it. Finished parts are kept: then give the same command again"
+    )
 
 
 def _end_with_parent() -> None:
@@ -143,7 +172,7 @@ class Child:
         deaths: Counter[int] = Counter()
         lost: dict[int, str] = {}
         while not self._closed:
-            at = -1
+            at, why = -1, ""
             try:
                 line = self._ready()
                 line.send((number, lost))
@@ -153,6 +182,9 @@ class Child:
                         return found
                     if kind == "error":
                         raise found
+                    if kind == "failed":
+                        why = found
+                        raise EOFError
                     at = found
                     self._seen(number, at)
             except (EOFError, OSError) as error:
@@ -161,7 +193,7 @@ class Child:
                 if isinstance(error, MienError):
                     raise
                 deaths[at] += 1
-                how = self._died()
+                how = self._died(why)
                 if deaths[at] >= _DEATHS:
                     if at < 0 or at in lost or len(lost) >= _LOST:
                         raise OutputError(
@@ -189,8 +221,8 @@ class Child:
             raise error
         return line
 
-    def _died(self) -> str:
-        """Bury the process; how it died, in words."""
+    def _died(self, why: str = "") -> str:
+        """Bury the process; how it died, in words: its last ones, if it left any."""
         process, self._process = self._process, None
         self._line = None
         if process is None:
@@ -199,10 +231,10 @@ class Child:
         code = process.exitcode
         if code is None:
             process.kill()
-            return ""
+            return f" ({why})" if why else ""
         name = signal.Signals(-code).name if code < 0 and -code in set(signal.Signals) else f"exit code {code}"
-        print(f"mien: a process that annotated died ({name}); another goes on", file=sys.stderr)
-        return f" ({name})"
+        print(f"mien: a process that annotated died ({why or name}); another goes on", file=sys.stderr)
+        return f" ({why or name})"
 
     @property
     def process(self) -> int | None:

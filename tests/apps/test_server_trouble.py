@@ -3,11 +3,43 @@
 import asyncio
 import errno
 import os
+import time
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
+import httpx
+
+from apps.test_server import png
+from builders import drawn_face
 from mien.apps.jobs import Jobs, Opening
 from mien.apps.measures import Measures
+from mien.apps.server import create_app
 from mien.apps.settings import Settings
+from mien.runtime.classify import Classifier
+from mien.runtime.fakes import FakeDetector, FakeSession
+from mien.runtime.read import Reader
+
+
+def an_app(detector=None, **limits):
+    """The application around fakes; it is not started, so it reads no clips."""
+    reader = Reader(detector or FakeDetector([]), Classifier(FakeSession()))
+    return create_app(reader, Settings(**limits), Opening(model="fake"), Path("fake.onnx"), None)
+
+
+def a_client(app):
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+
+
+class SlowDetector:
+    """Finds nothing, slowly; counts the looks that began and ended."""
+
+    begun = ended = 0
+
+    def __call__(self, _):
+        self.begun += 1
+        time.sleep(0.1)
+        self.ended += 1
+        return []
 
 
 def test_a_clip_without_a_process_has_failed_and_the_next_is_read(monkeypatch, tmp_path):
@@ -32,3 +64,24 @@ def test_a_clip_without_a_process_has_failed_and_the_next_is_read(monkeypatch, t
     assert [record.state for record in records] == ["failed", "failed"]
     assert "no process could be started for it ([Errno 24] Too many open files)" in records[0].problem
     assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_bad_picture_of_a_form_nothing_of_it_is_left_in_work():
+    detector = SlowDetector()
+    app = an_app(detector, workers=2)
+    files = [
+        ("images", (f"{i}.png", data, "image/png")) for i, data in enumerate([b"none", *[png(drawn_face(32))] * 9])
+    ]
+
+    async def ask():
+        async with a_client(app) as client:
+            answer = await client.post("/predict", files=files)
+            at_once = detector.begun, detector.ended
+            await asyncio.sleep(0.3)
+            return answer, at_once
+
+    answer, (begun, ended) = asyncio.run(ask())
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("0.png: ")
+    assert begun == ended == detector.begun < 4
+    assert app.busy == 0

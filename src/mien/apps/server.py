@@ -138,12 +138,23 @@ async def predict(request: Request[Any, Any, Any], state: State) -> list[ImageRe
         raise HTTPException(status_code=408, detail=f"the pictures did not arrive within {seconds:g} s") from error
     try:
         async with asyncio.timeout(seconds):
-            found = await asyncio.gather(*(_read(serving, name, data) for name, data in pictures))
+            found = await _read_all(serving, pictures)
     except TimeoutError as error:
         raise HTTPException(
             status_code=503, detail=f"not read within {seconds:g} s; the server has too much to do"
         ) from error
     return [_record(name, faces) for (name, _), faces in zip(pictures, found, strict=True)]
+
+
+async def _read_all(serving: Serving, pictures: list[tuple[str | None, bytes]]) -> list[list[Face]]:
+    """The faces of each picture. When the first one fails the others are given up; none is left in work."""
+    reading = [asyncio.create_task(_read(serving, name, data)) for name, data in pictures]
+    try:
+        return await asyncio.gather(*reading)
+    finally:
+        for task in reading:
+            task.cancel()
+        await asyncio.wait(reading)
 
 
 async def _read(serving: Serving, name: str | None, data: bytes) -> list[Face]:

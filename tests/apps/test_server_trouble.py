@@ -1,15 +1,18 @@
 """mien serve where something goes wrong beneath it: no process, no room, files that change, clients that never end."""
 
 import asyncio
+import contextlib
 import errno
 import os
+import socket
 import time
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import httpx
+import pytest
 
-from apps.test_server import png
+from apps.test_server import Server, png
 from builders import drawn_face
 from mien.apps.jobs import Jobs, Opening
 from mien.apps.measures import Measures
@@ -85,3 +88,47 @@ def test_after_a_bad_picture_of_a_form_nothing_of_it_is_left_in_work():
     assert answer.json()["detail"].startswith("0.png: ")
     assert begun == ended == detector.begun < 4
     assert app.busy == 0
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory):
+    """A server that waits for nobody longer than a second."""
+    with Server(tmp_path_factory.mktemp("hasty"), "--seconds", "1", "--max-bytes", "1000") as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"200"),
+        (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999\r\n\r\n", b"200"),
+        (
+            b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n",
+            b"413",
+        ),
+    ],
+    ids=["next-head", "body-of-a-get", "body-after-a-refusal"],
+)
+def test_a_client_that_drips_after_an_answer_is_let_go(hasty, request_, status):
+    with socket.create_connection((hasty.host, hasty.port)) as line:
+        line.sendall(request_)
+        line.settimeout(0.1)
+        answer, end = b"", time.monotonic() + 10
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < end:
+                with contextlib.suppress(TimeoutError):
+                    answer += line.recv(65536)
+                line.sendall(b"G")
+        assert answer.startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_client_that_asks_again_and_again_keeps_its_connection(hasty):
+    with socket.create_connection((hasty.host, hasty.port), timeout=5) as line:
+        for _ in range(6):
+            line.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"}"):
+                part = line.recv(65536)
+                assert part, "closed"
+                answer += part
+            time.sleep(0.4)

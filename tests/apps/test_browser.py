@@ -204,6 +204,48 @@ def test_the_camera_starts_again_and_a_picture_after_it_is_not_mirrored(page, fo
     assert np.abs(view - small).mean() < np.abs(view - small[:, ::-1]).mean() / 2
 
 
+@pytest.fixture
+def asked(page):
+    """The page where the browser's question for the camera is answered after a while; window.streams are the cameras given."""
+    page.js("""(() => {
+        const media = navigator.mediaDevices, open = media.getUserMedia.bind(media);
+        window.streams = [];
+        media.getUserMedia = async (wanted) => {
+            await new Promise((answered) => setTimeout(answered, 500));
+            const stream = await open(wanted);
+            window.streams.push(stream);
+            return stream;
+        };
+    })()""")
+    yield page
+    page.js("delete navigator.mediaDevices.getUserMedia")
+
+
+def live(page, given):
+    """How many cameras are on, once so many were given."""
+    page.until(f"window.streams.length === {given}")
+    time.sleep(0.5)
+    return page.js("window.streams.flatMap((s) => s.getTracks()).filter((t) => t.readyState === 'live').length")
+
+
+def test_a_camera_that_is_no_longer_wished_for_goes_off(asked, folder):
+    click = "document.getElementById('camera').click()"
+    asked.js(f"{click}, {click}")
+    assert live(asked, 2) == 1
+    asked.until("document.getElementById('camera').textContent === 'Stop the camera'")
+    asked.js(click)
+    assert live(asked, 2) == 0
+    asked.js(click)
+    asked.press("Escape")
+    assert live(asked, 3) == 0
+    assert text(asked, "camera") == "Camera"
+    asked.js(click)
+    give(asked, EXAMPLE)
+    assert live(asked, 4) == 0
+    assert asked.js("document.getElementById('view').getAttribute('aria-label')") == "eileen_collins.jpg: 1 face"
+    assert {row["image"] for row in csv.DictReader(saved(asked, folder, "save-table").open())} == {"eileen_collins.jpg"}
+
+
 def test_a_clip_plays_and_is_read(page, folder, example):
     clip = folder / "clip.mp4"
     if not clip.exists():

@@ -40,7 +40,10 @@ export async function cameraOf() {
     throw new Error(words[error.name] ?? `The camera does not start (${error.message}).`);
   });
   const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true, srcObject: stream });
-  await video.play();
+  await video.play().catch((error) => {
+    stop(video);
+    throw error;
+  });
   const mirrored = stream.getVideoTracks()[0].getSettings().facingMode !== 'environment';
   return { video, mirrored, stop: () => stop(video) };
 }

@@ -154,7 +154,12 @@ class Page {
     return undefined;
   }
 
-  frame({ faces, frame, seconds, took, rate, side }) {
+  frame({ faces, frame, seconds, took, rate, side, again }) {
+    if (again) {
+      this.chosen = null; // faces have new numbers
+      this.timeline.clear();
+      this.plane.clear();
+    }
     const look = side ? `, looking at ${side} px` : '';
     this.display({ faces, frame, speed: `${rate.toFixed(0)} a second, ${Math.round(took)} ms${look}`, name: this.moving.name });
     this.timeline.add(faces, seconds);
@@ -213,9 +218,11 @@ class Page {
   }
 
   saveTable() {
+    const left = this.pictures.length ? 0 : this.moving.kept.left;
+    if (left) notice(`The table holds the newest ${this.moving.kept.most} frames; ${left} older ones were left out. mien watch --table keeps all.`);
     const frames = this.pictures.length
       ? this.pictures.map(({ name, faces, scale }) => ({ image: name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
-      : this.moving.frames;
+      : this.moving.kept.frames;
     save(new Blob([csv(frames, this.site)], { type: 'text/csv' }), 'faces.csv');
   }
 

@@ -56,8 +56,8 @@ function stop(video) {
   video.removeAttribute('src');
 }
 
-/** Call back at the video's next frame: (frames shown) => void. */
+/** Call back at the video's next frame, with its time in the video (seconds). */
 export function nextFrame(video, call) {
-  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(() => call());
-  else setTimeout(call, 33);
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback((_, { mediaTime }) => call(mediaTime));
+  else setTimeout(() => call(video.currentTime), 33);
 }

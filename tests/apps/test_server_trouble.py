@@ -33,6 +33,14 @@ def a_client(app):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
+def post(app, body, kind, route="predict"):
+    async def ask():
+        async with a_client(app) as client:
+            return await client.post(f"/{route}", content=body, headers={"content-type": kind})
+
+    return asyncio.run(ask())
+
+
 class SlowDetector:
     """Finds nothing, slowly; counts the looks that began and ended."""
 
@@ -132,3 +140,11 @@ def test_a_client_that_asks_again_and_again_keeps_its_connection(hasty):
                 assert part, "closed"
                 answer += part
             time.sleep(0.4)
+
+
+@pytest.mark.parametrize("part", [b"\r\n\xff\xfe", b"Content-Type: text/plain; charset=nonsense\r\n\r\nabc"])
+def test_a_form_with_a_text_that_is_none_is_refused(part):
+    body = b'--x\r\nContent-Disposition: form-data; name="note"\r\n' + part + b"\r\n--x--\r\n"
+    answer = post(an_app(), body, "multipart/form-data; boundary=x")
+    assert answer.status_code == 400
+    assert answer.json()["detail"].endswith("send texts as UTF-8")

@@ -106,7 +106,12 @@ async def _pictures(request: Request[Any, Any, Any], settings: Settings) -> list
     """The name (if it has one) and the bytes of each picture in a request."""
     kind = _kind(request)
     if kind == _FORM:
-        form = await request.form()
+        try:
+            form = await request.form()
+        except (UnicodeDecodeError, LookupError) as error:
+            raise HTTPException(
+                status_code=400, detail="the form holds a text in no charset that is known here; send texts as UTF-8"
+            ) from error
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         pictures: list[tuple[str | None, bytes]] = [(item.filename, await item.read()) for item in files]
         if not pictures:

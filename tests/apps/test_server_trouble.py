@@ -148,3 +148,31 @@ def test_a_form_with_a_text_that_is_none_is_refused(part):
     answer = post(an_app(), body, "multipart/form-data; boundary=x")
     assert answer.status_code == 400
     assert answer.json()["detail"].endswith("send texts as UTF-8")
+
+
+needs_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+
+
+@needs_full_disk
+def test_a_form_that_finds_no_room_is_told_so(monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b"))  # noqa: SIM115
+    body = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n' + bytes(2_000_000)
+    answer = post(an_app(), body + b"\r\n--x--\r\n", "multipart/form-data; boundary=x")
+    assert answer.status_code == 507
+    assert "free some there, or set TMPDIR" in answer.json()["detail"]
+
+
+@needs_full_disk
+def test_a_clip_that_finds_no_room_is_told_so(monkeypatch):
+    @contextlib.contextmanager
+    def arrival(_):
+        yield "clip", Path("/dev/full")
+
+    app = an_app()
+    monkeypatch.setattr(Jobs, "arrival", arrival)
+    monkeypatch.setattr(Jobs, "__init__", lambda _: None)
+    monkeypatch.setattr(Jobs, "pending", 0)
+    app._app.state.serving.jobs = Jobs()
+    answer = post(app, b"GIF89a" + bytes(100_000), "video/mp4", "watch")
+    assert answer.status_code == 507
+    assert answer.json()["detail"].startswith("no room in the server's temporary folder")

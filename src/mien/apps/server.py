@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -75,6 +76,7 @@ def _problems(*codes: int) -> dict[int, ResponseSpec]:
         400: "not readable, or too many pixels", 401: "a key is needed", 403: "not from here", 404: "no such job",
         408: "did not arrive in time", 409: "not done yet", 413: "too large", 415: "not a type that is read",
         429: "too much at once", 500: "the model failed", 503: "took too long",
+        507: "no room in the temporary folder",
     }  # fmt: skip
     return {code: ResponseSpec(Problem, generate_examples=False, description=words[code]) for code in codes}
 
@@ -129,7 +131,7 @@ async def _pictures(request: Request[Any, Any, Any], settings: Settings) -> list
     "/predict",
     status_code=200,
     operation_class=_TakesPictures,
-    responses=_problems(400, 401, 403, 408, 413, 415, 429, 500, 503),
+    responses=_problems(400, 401, 403, 408, 413, 415, 429, 500, 503, 507),
     summary="The faces of one picture or several",
     description="One record for each picture, in order. Send one picture as the body, or several as files of a form.",
 )
@@ -179,7 +181,7 @@ def _record(
     "/watch",
     status_code=202,
     operation_class=_TakesAClip,
-    responses=_problems(400, 401, 403, 408, 413, 415, 429),
+    responses=_problems(400, 401, 403, 408, 413, 415, 429, 507),
     summary="Read a clip in the background",
     description="The body is the video file. Ask /watch/{id} how far it is, then fetch /watch/{id}/table.",
 )
@@ -380,6 +382,14 @@ def _our_problem(_: Request[Any, Any, Any], error: MienError) -> Response[Proble
     return Response(Problem(code, str(error)), status_code=code)
 
 
+def _system_problem(request: Request[Any, Any, Any], error: OSError) -> Response[Problem]:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return _bug(request, error)
+    log.error("no room", exc_info=error)
+    detail = "no room in the server's temporary folder; free some there, or set TMPDIR to another and start it again"
+    return Response(Problem(507, detail), status_code=507)
+
+
 def _bug(_: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     log.error("bug", exc_info=error)
     return Response(Problem(500, "something broke in the server; its log has the trace"), status_code=500)
@@ -415,7 +425,12 @@ def create_app(
         request_max_body_size=settings.max_bytes,
         multipart_form_part_limit=4 * settings.max_images,
         openapi_config=_described(settings),
-        exception_handlers={HTTPException: _http_problem, MienError: _our_problem, Exception: _bug},
+        exception_handlers={
+            HTTPException: _http_problem,
+            MienError: _our_problem,
+            OSError: _system_problem,
+            Exception: _bug,
+        },
         logging_config=None,
     )
     routes = frozenset({"predict", "watch", "frames", "health", "model", "metrics", "schema"})

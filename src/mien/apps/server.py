@@ -51,8 +51,9 @@ _PICTURES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", 
 _CLIPS = ("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo")
 _BYTES = "application/octet-stream"
 _FORM = "multipart/form-data"
-_DESCRIPTION = """Reads faces: apparent expression, valence and arousal. Pictures are read in memory, clips in a temporary
-folder that goes with the server; nothing else is kept, and nothing is sent on. Boxes and landmarks are in pixels of the
+_DESCRIPTION = """Reads faces: apparent expression, valence and arousal. Pictures are read in memory (files
+of a form above 1 MB lie in nameless temporary files until they are answered), clips in a temporary folder that goes with
+the server; nothing else is kept, and nothing is sent on. Boxes and landmarks are in pixels of the
 picture; valence and arousal run from -1 to 1. Every refusal is a Problem."""
 
 

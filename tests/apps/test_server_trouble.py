@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import time
 from multiprocessing.context import SpawnProcess
@@ -12,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from apps.test_server import Server, png
-from builders import drawn_face
+from apps.test_server import CLIENT, Server, finished, png
+from builders import a_video, drawn_face
 from mien.apps.jobs import Jobs, Opening
 from mien.apps.measures import Measures
 from mien.apps.server import create_app
@@ -21,12 +22,15 @@ from mien.apps.settings import Settings
 from mien.runtime.classify import Classifier
 from mien.runtime.fakes import FakeDetector, FakeSession
 from mien.runtime.read import Reader
+from mien.runtime.store import model_file
+
+MODEL = model_file("ferplus-nano")
 
 
-def an_app(detector=None, **limits):
-    """The application around fakes; it is not started, so it reads no clips."""
+def an_app(detector=None, model=MODEL, **limits):
+    """The application around fakes; it is not started, so it reads no clips. model: the file that its page loads."""
     reader = Reader(detector or FakeDetector([]), Classifier(FakeSession()))
-    return create_app(reader, Settings(**limits), Opening(model="fake"), Path("fake.onnx"), None)
+    return create_app(reader, Settings(**limits), Opening(model="fake"), model, None)
 
 
 def a_client(app):
@@ -176,3 +180,30 @@ def test_a_clip_that_finds_no_room_is_told_so(monkeypatch):
     answer = post(app, b"GIF89a" + bytes(100_000), "video/mp4", "watch")
     assert answer.status_code == 507
     assert answer.json()["detail"].startswith("no room in the server's temporary folder")
+
+
+def test_the_page_keeps_the_model_with_which_the_server_started(tmp_path):
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"the first")
+    app = an_app(model=model)
+
+    async def ask():
+        async with a_client(app) as client:
+            return (await client.get("/models/model.onnx")).content
+
+    model.write_bytes(b"another one")
+    assert asyncio.run(ask()) == b"the first"
+    model.unlink()
+    assert asyncio.run(ask()) == b"the first"
+
+
+def test_a_clip_is_not_read_with_a_model_that_took_the_first_ones_place(tmp_path):
+    with Server(tmp_path) as server:
+        a_video(tmp_path / "a.mp4", count=2)
+        clip = (tmp_path / "a.mp4").read_bytes()
+        shutil.copyfile(model_file("ferplus-nano"), tmp_path / "tiny.onnx")
+        headers = {"content-type": "video/mp4"}
+        job = CLIENT.post(f"{server.url}/watch", content=clip, headers=headers).json()["id"]
+        record = finished(server, job)
+    assert record["state"] == "failed"
+    assert record["problem"].startswith("tiny.onnx: was replaced or removed since the server started; start the server")

@@ -24,9 +24,9 @@ from mien.apps.gate import log
 from mien.apps.measures import Measures
 from mien.apps.records import JobRecord
 from mien.apps.settings import Settings
-from mien.errors import MienError, VideoError
+from mien.errors import MienError, ModelError, VideoError
 
-__all__ = ["FORMS", "Jobs", "Opening", "check_form", "clip_kind", "read_clip"]
+__all__ = ["FORMS", "Jobs", "Opening", "check_files", "check_form", "clip_kind", "mark", "read_clip"]
 
 #: The forms of a job's table, and how each is called on the web.
 FORMS = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
@@ -38,12 +38,34 @@ _SMOOTH = 0.3  # seconds; as mien watch does
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    """How to open the reader: the arguments of mien.load that a process can be given."""
+    """How to open the reader: the arguments of mien.load that a process can be given.
+
+    files: the files that it opens, as `mark` found them; one that has been replaced since is not opened.
+    """
 
     model: str
     detector: str = "auto"
     detector_file: str | None = None
     min_size: float | None = None
+    files: dict[str, tuple[int, int]] = {}
+
+
+def mark(path: Path) -> tuple[int, int]:
+    """What tells a file from one that takes its place: its size and when it was written. (-1, 0): it cannot be looked at."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return (-1, 0)
+    return (seen.st_size, seen.st_mtime_ns)
+
+
+def check_files(opening: Opening) -> None:
+    """Raises ModelError: a file is not the one with which the server started."""
+    for path, seen in opening.files.items():
+        if mark(Path(path)) != seen:
+            raise ModelError(
+                f"{Path(path).name}: was replaced or removed since the server started; start the server again to use it"
+            )
 
 
 def clip_kind(head: bytes) -> str:
@@ -282,6 +304,7 @@ def read_clip(folder: Path, every: int, opening: Opening, settings: Settings, te
     if info.width * info.height > settings.max_pixels:
         raise VideoError(f"{clip}: {info.width}x{info.height} pixels; the limit is {settings.max_pixels:,}")
     total = None if info.frames is None else -(-info.frames // every)
+    check_files(opening)
     reader = load(opening.model, opening.detector, None, opening.detector_file, opening.min_size)
     spec, how = reader.classifier.spec, Watching(smoothing=_SMOOTH)
     frames = faces = 0

@@ -34,7 +34,7 @@ from litestar.response import File
 import mien
 from mien.apps.batching import Batcher
 from mien.apps.gate import Gate, log
-from mien.apps.jobs import FORMS, Jobs, Opening, clip_kind
+from mien.apps.jobs import FORMS, Jobs, Opening, clip_kind, mark
 from mien.apps.measures import Measures
 from mien.apps.page import Site, page_files, site
 from mien.apps.records import Health, JobRecord, Problem
@@ -70,6 +70,7 @@ class Serving:
     gate: Gate | None = None
     sockets: int = 0
     files: dict[str, Path] = field(default_factory=dict)
+    models: dict[str, bytes] = field(default_factory=dict)
 
 
 def _problems(*codes: int) -> dict[int, ResponseSpec]:
@@ -353,6 +354,8 @@ async def page(state: State, address: str = "/") -> Response[Any] | File:
     fresh = {"cache-control": "no-cache"}
     if name == "page.json":
         return Response(serving.site, media_type=MediaType.JSON, headers=fresh)
+    if name in serving.models:
+        return Response(serving.models[name], media_type=_BYTES, headers=fresh)
     path = serving.files.get(name)
     if path is None:
         raise HTTPException(status_code=404, detail="nothing is here; the API is described at /schema/openapi.json")
@@ -360,7 +363,6 @@ async def page(state: State, address: str = "/") -> Response[Any] | File:
         ".js": "text/javascript",
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
-        ".onnx": _BYTES,
         ".html": "text/html",
         ".css": "text/css",
         ".svg": "image/svg+xml",
@@ -402,12 +404,16 @@ def create_app(
     """The application.
 
     opening: how the processes that read clips open the same reader.  model_path, detector_path: the files that the page
-    loads.  Start it with mien.apps.run.serve, or with any ASGI server.
+    loads; it keeps their bytes, and a clip is refused once they are replaced, so that nothing reads with another model than
+    the one whose spec it says.  Start it with mien.apps.run.serve, or with any ASGI server.
     """
     measures = Measures()
     batcher = Batcher(reader, measures, settings.workers, settings.max_pixels)
     serving = Serving(reader, settings, measures, batcher, site(reader, settings.max_bytes))
     serving.files = page_files(model_path, detector_path)
+    models = {name: path for name, path in serving.files.items() if name.startswith("models/")}
+    opening = msgspec.structs.replace(opening, files={str(path): mark(path) for path in models.values()})
+    serving.models = {name: path.read_bytes() for name, path in models.items()}
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

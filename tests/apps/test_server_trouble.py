@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import shutil
 import socket
@@ -207,3 +208,21 @@ def test_a_clip_is_not_read_with_a_model_that_took_the_first_ones_place(tmp_path
         record = finished(server, job)
     assert record["state"] == "failed"
     assert record["problem"].startswith("tiny.onnx: was replaced or removed since the server started; start the server")
+
+
+def test_a_wrong_method_is_told_the_right_one_and_the_counters_have_one_charset():
+    async def ask():
+        async with a_client(an_app()) as client:
+            return await client.put("/predict"), await client.get("/metrics")
+
+    refused, counters = asyncio.run(ask())
+    assert refused.status_code == refused.json()["status_code"] == 405
+    said, _, methods = refused.json()["detail"].partition("; use ")
+    assert (said, set(methods.split(", "))) == ("PUT is not allowed here", {"POST", "OPTIONS"})
+    assert counters.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_what_is_no_http_is_a_line_of_json_in_the_log(hasty):
+    assert hasty.raw(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
+    lines = [line for line in hasty.log.read_text().splitlines() if not line.startswith("mien: ")]
+    assert "Invalid HTTP request received." in [json.loads(line)["event"] for line in lines]

@@ -54,7 +54,7 @@ _FORM = "multipart/form-data"
 _DESCRIPTION = """Reads faces: apparent expression, valence and arousal. Pictures are read in memory (files
 of a form above 1 MB lie in nameless temporary files until they are answered), clips in a temporary folder that goes with
 the server; nothing else is kept, and nothing is sent on. Boxes and landmarks are in pixels of the
-picture; valence and arousal run from -1 to 1. Every refusal is a Problem."""
+picture; valence and arousal run from -1 to 1. Every refusal that a route gives is a Problem."""
 
 
 @dataclass
@@ -344,7 +344,7 @@ async def model(state: State) -> ModelSpec:
 
 @get("/metrics", media_type=MediaType.TEXT, responses=_problems(401, 403), summary="Counters, in Prometheus' text form")
 async def metrics(state: State) -> Response[bytes]:
-    return Response(state.serving.measures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(state.serving.measures.text(), media_type="text/plain; version=0.0.4")  # Litestar adds the charset
 
 
 @get(["/", "/{address:path}"], include_in_schema=False)
@@ -370,10 +370,12 @@ async def page(state: State, address: str = "/") -> Response[Any] | File:
     return File(path, content_disposition_type="inline", media_type=kinds.get(path.suffix), headers=fresh)
 
 
-def _http_problem(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    detail = (
-        error.detail if error.status_code != 413 or "at once" in error.detail else "more bytes than this server takes"
-    )
+def _http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    detail = error.detail
+    if error.status_code == 413 and "at once" not in detail:
+        detail = "more bytes than this server takes"
+    if error.status_code == 405:
+        detail = f"{request.method} is not allowed here; use {(error.headers or {}).get('allow', 'another method')}"
     extra = getattr(error, "extra", None)
     if extra and isinstance(extra, list):
         detail = f"{detail}: {'; '.join(str(item.get('message', item)) for item in extra if isinstance(item, dict))}"

@@ -204,6 +204,48 @@ def test_the_camera_starts_again_and_a_picture_after_it_is_not_mirrored(page, fo
     assert np.abs(view - small).mean() < np.abs(view - small[:, ::-1]).mean() / 2
 
 
+@pytest.fixture
+def asked(page):
+    """The page where the browser's question for the camera is answered after a while; window.streams are the cameras given."""
+    page.js("""(() => {
+        const media = navigator.mediaDevices, open = media.getUserMedia.bind(media);
+        window.streams = [];
+        media.getUserMedia = async (wanted) => {
+            await new Promise((answered) => setTimeout(answered, 500));
+            const stream = await open(wanted);
+            window.streams.push(stream);
+            return stream;
+        };
+    })()""")
+    yield page
+    page.js("delete navigator.mediaDevices.getUserMedia")
+
+
+def live(page, given):
+    """How many cameras are on, once so many were given."""
+    page.until(f"window.streams.length === {given}")
+    time.sleep(0.5)
+    return page.js("window.streams.flatMap((s) => s.getTracks()).filter((t) => t.readyState === 'live').length")
+
+
+def test_a_camera_that_is_no_longer_wished_for_goes_off(asked, folder):
+    click = "document.getElementById('camera').click()"
+    asked.js(f"{click}, {click}")
+    assert live(asked, 2) == 1
+    asked.until("document.getElementById('camera').textContent === 'Stop the camera'")
+    asked.js(click)
+    assert live(asked, 2) == 0
+    asked.js(click)
+    asked.press("Escape")
+    assert live(asked, 3) == 0
+    assert text(asked, "camera") == "Camera"
+    asked.js(click)
+    give(asked, EXAMPLE)
+    assert live(asked, 4) == 0
+    assert asked.js("document.getElementById('view').getAttribute('aria-label')") == "eileen_collins.jpg: 1 face"
+    assert {row["image"] for row in csv.DictReader(saved(asked, folder, "save-table").open())} == {"eileen_collins.jpg"}
+
+
 def test_a_clip_plays_and_is_read(page, folder, example):
     clip = folder / "clip.mp4"
     if not clip.exists():
@@ -218,6 +260,24 @@ def test_a_clip_plays_and_is_read(page, folder, example):
     assert seconds == sorted(seconds)
     assert max(seconds) <= 3.1
     assert {row["track"] for row in rows if row["face"] == "0"} == {"1"}
+    assert {row["index"] for row in rows} == {""}
+
+
+def test_a_clip_that_is_played_again_is_in_its_table_once(page, folder, example):
+    clip = folder / "short.mp4"
+    with VideoWriter(clip, 640, 480, rate=15) as writer:
+        for i, frame in enumerate(moving(example, 15)):
+            writer.write(frame, i / 15)
+    give(page, clip)
+    for _ in range(2):
+        page.until("document.getElementById('play').textContent === 'Play again'")
+        time.sleep(0.5)  # its last frame is read
+        table = csv.DictReader(saved(page, folder, "save-table").open())
+        rows = [row for row in table if row["face"] == "0"]  # the largest of each frame
+        seconds = [float(row["seconds"]) for row in rows]
+        assert seconds == sorted(set(seconds))
+        assert {row["track"] for row in rows} == {"1"}
+        page.js("document.getElementById('play').click()")
 
 
 @pytest.mark.parametrize("width", [320, 390, 760, 1280])

@@ -129,6 +129,19 @@ def test_a_photograph_is_read_alike(javascript, example):
             assert abs(mine.expression.valence - theirs.expression.valence) < 0.03
 
 
+@pytest.mark.usefixtures("engine")
+def test_a_model_file_that_is_not_the_described_one_is_an_error(javascript, example):
+    about = plain(site(load(threads=1, detector="whole")))
+    task = {"do": "read", "site": about, "models": {"models/model.onnx": str(model_file("fer2013-nano"))}}
+    with pytest.raises(AssertionError, match="gives 7 probabilities, its description has 8 labels: reload the page"):
+        javascript([{**task, "image": packed(example)}])
+
+
+def test_rows_that_are_left_out_are_counted(javascript):
+    assert javascript([{"do": "keep", "frames": [1, 2, 3, 4, 5], "most": 3}]) == [{"frames": [3, 4, 5], "left": 2}]
+    assert javascript([{"do": "keep", "frames": [1, 2, 3], "most": 3}]) == [{"frames": [1, 2, 3], "left": 0}]
+
+
 def test_the_page_is_made_of_small_modules():
     """No file over 300 lines, no address of another machine."""
     for path in [*WEB.glob("*.js"), *WEB.glob("*.css"), *WEB.glob("*.html")]:

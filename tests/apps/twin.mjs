@@ -7,6 +7,7 @@ const page = (name) => import(pathToFileURL(`${job.web}/${name}`).href);
 const { crop, cropMatrix, framed } = await page('crop.js');
 const { decode, suppress } = await page('detect.js');
 const { resized } = await page('pixels.js');
+const { Kept } = await page('rows.js');
 const picture = ({ file, bytes, width, height, step = 3 }) => ({
   data: file ? readFileSync(file) : Buffer.from(bytes, 'base64'), width, height, step,
 });
@@ -17,6 +18,11 @@ const tasks = {
   framed: ({ shape, spec }) => framed({ height: shape[0], width: shape[1] }, spec),
   resize: ({ image, scale }) => plain(resized(picture(image), scale)),
   decode: ({ outputs, width, threshold, overlap }) => suppress(decode(outputs, width, threshold), overlap),
+  keep: ({ frames, most }) => {
+    const kept = new Kept(most);
+    frames.forEach((frame) => kept.add(frame));
+    return { frames: kept.frames, left: kept.left };
+  },
   read: async ({ site, image, models }) => {
     const ort = await page('vendor/ort.wasm.bundle.min.mjs');
     ort.env.wasm.numThreads = 1;

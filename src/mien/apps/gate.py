@@ -48,12 +48,14 @@ class _AsJson(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Send the log to stderr as JSON lines. It never holds pictures, file names, addresses of clients or answers."""
+    """Send the log to stderr as JSON lines, with what other libraries warn of. Ours never holds pictures, file names,
+    addresses of clients or answers."""
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(_AsJson())
     log.handlers[:] = [lines]
     log.setLevel(logging.INFO)
     log.propagate = False
+    logging.getLogger().handlers[:] = [lines]
 
 
 class Gate:

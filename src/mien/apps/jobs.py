@@ -20,12 +20,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from mien.apps.gate import log
 from mien.apps.measures import Measures
 from mien.apps.records import JobRecord
 from mien.apps.settings import Settings
-from mien.errors import MienError, VideoError
+from mien.errors import MienError, ModelError, VideoError
 
-__all__ = ["FORMS", "Jobs", "Opening", "check_form", "clip_kind", "read_clip"]
+__all__ = ["FORMS", "Jobs", "Opening", "check_files", "check_form", "clip_kind", "mark", "read_clip"]
 
 #: The forms of a job's table, and how each is called on the web.
 FORMS = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
@@ -37,12 +38,34 @@ _SMOOTH = 0.3  # seconds; as mien watch does
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    """How to open the reader: the arguments of mien.load that a process can be given."""
+    """How to open the reader: the arguments of mien.load that a process can be given.
+
+    files: the files that it opens, as `mark` found them; one that has been replaced since is not opened.
+    """
 
     model: str
     detector: str = "auto"
     detector_file: str | None = None
     min_size: float | None = None
+    files: dict[str, tuple[int, int]] = {}
+
+
+def mark(path: Path) -> tuple[int, int]:
+    """What tells a file from one that takes its place: its size and when it was written. (-1, 0): it cannot be looked at."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return (-1, 0)
+    return (seen.st_size, seen.st_mtime_ns)
+
+
+def check_files(opening: Opening) -> None:
+    """Raises ModelError: a file is not the one with which the server started."""
+    for path, seen in opening.files.items():
+        if mark(Path(path)) != seen:
+            raise ModelError(
+                f"{Path(path).name}: was replaced or removed since the server started; start the server again to use it"
+            )
 
 
 def clip_kind(head: bytes) -> str:
@@ -158,13 +181,15 @@ class Jobs:
             if job.process is not None and job.process.is_alive():
                 job.process.terminate()  # before the loop's end, which waits for it
         self._loop.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._loop
-        for job in self._jobs.values():
-            if job.process is not None and job.process.is_alive():
-                job.process.terminate()
-                await asyncio.to_thread(job.process.join, 5)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._loop
+            for job in self._jobs.values():
+                if job.process is not None and job.process.is_alive():
+                    job.process.terminate()
+                    await asyncio.to_thread(job.process.join, 5)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _remove(self, name: str) -> None:
         del self._jobs[name]
@@ -189,7 +214,17 @@ class Jobs:
                 continue
             job = self._jobs[name]
             job.record = msgspec.structs.replace(job.record, state="running")
-            await self._run(job, self._folder / name)
+            try:
+                await self._run(job, self._folder / name)
+            except (
+                OSError,
+                RuntimeError,
+            ) as error:  # no file, process or thread is left for it; the next may have better luck
+                log.error("clip", exc_info=error)
+                _fail(
+                    job,
+                    f"no process could be started for it ({error}); the server is short of something, try again later",
+                )
             job.ended = time.monotonic()
             (self._folder / name / "clip.bin").unlink(missing_ok=True)
             self._measures.jobs.labels(job.record.state).inc()
@@ -197,33 +232,45 @@ class Jobs:
                 self._remove(name)
 
     async def _run(self, job: _Job, folder: Path) -> None:
-        """Start the process of a job and take its reports until it ends."""
+        """Start the process of a job and take its reports until it ends. Raises OSError, RuntimeError: it does not start."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         given = (folder, job.every, self._opening, self._settings, theirs)
         job.process = context.Process(target=_in_process, args=given, daemon=True)
-        await asyncio.to_thread(job.process.start)
+        try:
+            await asyncio.to_thread(job.process.start)
+        except (OSError, RuntimeError):
+            ours.close()
+            theirs.close()
+            raise
         if job.cancelled:
             job.process.terminate()
         theirs.close()
-        until = time.monotonic() + self._settings.job_seconds
         try:
-            while not job.cancelled:
-                if not await asyncio.to_thread(ours.poll, _EVERY):
-                    if time.monotonic() > until:
-                        job.process.terminate()
-                        late = f"took longer than {self._settings.job_seconds:g} s; cut the clip or raise `every`"
-                        job.record = msgspec.structs.replace(job.record, state="failed", problem=late)
-                        break
-                    continue
-                job.record = msgspec.structs.replace(job.record, **ours.recv())
-        except EOFError:
-            if job.record.state == "running" and not job.cancelled:
-                gone = "its process ended without a word; the clip may be damaged in a way that breaks the decoder"
-                job.record = msgspec.structs.replace(job.record, state="failed", problem=gone)
+            await self._follow(job, ours)
         finally:
             ours.close()
             await asyncio.to_thread(job.process.join, 10)
+
+    async def _follow(self, job: _Job, reports: Any) -> None:
+        """Take the reports of a job's process until it ends, is cancelled or takes too long."""
+        until = time.monotonic() + self._settings.job_seconds
+        try:
+            while not job.cancelled:
+                if await asyncio.to_thread(reports.poll, _EVERY):
+                    job.record = msgspec.structs.replace(job.record, **reports.recv())
+                elif time.monotonic() > until:
+                    job.process.terminate()
+                    _fail(job, f"took longer than {self._settings.job_seconds:g} s; cut the clip or raise `every`")
+                    break
+        except (EOFError, OSError):
+            _fail(job, "its process ended without a word; the clip may be damaged in a way that breaks the decoder")
+
+
+def _fail(job: _Job, problem: str) -> None:
+    """Say why a job that is still running failed."""
+    if job.record.state == "running":
+        job.record = msgspec.structs.replace(job.record, state="failed", problem=problem)
 
 
 def _in_process(folder: Path, every: int, opening: Opening, settings: Settings, pipe: Any) -> None:
@@ -257,6 +304,7 @@ def read_clip(folder: Path, every: int, opening: Opening, settings: Settings, te
     if info.width * info.height > settings.max_pixels:
         raise VideoError(f"{clip}: {info.width}x{info.height} pixels; the limit is {settings.max_pixels:,}")
     total = None if info.frames is None else -(-info.frames // every)
+    check_files(opening)
     reader = load(opening.model, opening.detector, None, opening.detector_file, opening.min_size)
     spec, how = reader.classifier.spec, Watching(smoothing=_SMOOTH)
     frames = faces = 0

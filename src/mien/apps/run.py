@@ -61,7 +61,11 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 class _Patient(H11Protocol):
-    """HTTP/1.1 that does not wait for ever for a request to begin."""
+    """HTTP/1.1 that does not wait for ever for a request to begin, be it the first of a connection or the next.
+
+    What is left of a body whose request was answered already is read away for as long: closing at once could take the
+    answer from a client that still sends.
+    """
 
     patience = 20.0
 
@@ -70,9 +74,16 @@ class _Patient(H11Protocol):
         super().connection_made(transport)
         self._late = self.loop.call_later(self.patience, self._give_up)
 
+    def on_response_complete(self) -> None:
+        """A request is answered; the next one must begin in time."""
+        self._late.cancel()
+        self._late = self.loop.call_later(self.patience, self._give_up)
+        super().on_response_complete()
+
     def _give_up(self) -> None:
         upgraded = self.transport.get_protocol() is not self  # to a WebSocket, which has its own patience
-        if self.cycle is None and not upgraded and not self.transport.is_closing():
+        waiting = self.cycle is None or self.cycle.response_complete
+        if waiting and not upgraded and not self.transport.is_closing():
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,7 +34,7 @@ from litestar.response import File
 import mien
 from mien.apps.batching import Batcher
 from mien.apps.gate import Gate, log
-from mien.apps.jobs import FORMS, Jobs, Opening, clip_kind
+from mien.apps.jobs import FORMS, Jobs, Opening, clip_kind, mark
 from mien.apps.measures import Measures
 from mien.apps.page import Site, page_files, site
 from mien.apps.records import Health, JobRecord, Problem
@@ -50,9 +51,10 @@ _PICTURES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", 
 _CLIPS = ("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo")
 _BYTES = "application/octet-stream"
 _FORM = "multipart/form-data"
-_DESCRIPTION = """Reads faces: apparent expression, valence and arousal. Pictures are read in memory, clips in a temporary
-folder that goes with the server; nothing else is kept, and nothing is sent on. Boxes and landmarks are in pixels of the
-picture; valence and arousal run from -1 to 1. Every refusal is a Problem."""
+_DESCRIPTION = """Reads faces: apparent expression, valence and arousal. Pictures are read in memory (files
+of a form above 1 MB lie in nameless temporary files until they are answered), clips in a temporary folder that goes with
+the server; nothing else is kept, and nothing is sent on. Boxes and landmarks are in pixels of the
+picture; valence and arousal run from -1 to 1. Every refusal that a route gives is a Problem."""
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Serving:
     gate: Gate | None = None
     sockets: int = 0
     files: dict[str, Path] = field(default_factory=dict)
+    models: dict[str, bytes] = field(default_factory=dict)
 
 
 def _problems(*codes: int) -> dict[int, ResponseSpec]:
@@ -75,6 +78,7 @@ def _problems(*codes: int) -> dict[int, ResponseSpec]:
         400: "not readable, or too many pixels", 401: "a key is needed", 403: "not from here", 404: "no such job",
         408: "did not arrive in time", 409: "not done yet", 413: "too large", 415: "not a type that is read",
         429: "too much at once", 500: "the model failed", 503: "took too long",
+        507: "no room in the temporary folder",
     }  # fmt: skip
     return {code: ResponseSpec(Problem, generate_examples=False, description=words[code]) for code in codes}
 
@@ -106,7 +110,12 @@ async def _pictures(request: Request[Any, Any, Any], settings: Settings) -> list
     """The name (if it has one) and the bytes of each picture in a request."""
     kind = _kind(request)
     if kind == _FORM:
-        form = await request.form()
+        try:
+            form = await request.form()
+        except (UnicodeDecodeError, LookupError) as error:
+            raise HTTPException(
+                status_code=400, detail="the form holds a text in no charset that is known here; send texts as UTF-8"
+            ) from error
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         pictures: list[tuple[str | None, bytes]] = [(item.filename, await item.read()) for item in files]
         if not pictures:
@@ -124,7 +133,7 @@ async def _pictures(request: Request[Any, Any, Any], settings: Settings) -> list
     "/predict",
     status_code=200,
     operation_class=_TakesPictures,
-    responses=_problems(400, 401, 403, 408, 413, 415, 429, 500, 503),
+    responses=_problems(400, 401, 403, 408, 413, 415, 429, 500, 503, 507),
     summary="The faces of one picture or several",
     description="One record for each picture, in order. Send one picture as the body, or several as files of a form.",
 )
@@ -138,12 +147,23 @@ async def predict(request: Request[Any, Any, Any], state: State) -> list[ImageRe
         raise HTTPException(status_code=408, detail=f"the pictures did not arrive within {seconds:g} s") from error
     try:
         async with asyncio.timeout(seconds):
-            found = await asyncio.gather(*(_read(serving, name, data) for name, data in pictures))
+            found = await _read_all(serving, pictures)
     except TimeoutError as error:
         raise HTTPException(
             status_code=503, detail=f"not read within {seconds:g} s; the server has too much to do"
         ) from error
     return [_record(name, faces) for (name, _), faces in zip(pictures, found, strict=True)]
+
+
+async def _read_all(serving: Serving, pictures: list[tuple[str | None, bytes]]) -> list[list[Face]]:
+    """The faces of each picture. When the first one fails the others are given up; none is left in work."""
+    reading = [asyncio.create_task(_read(serving, name, data)) for name, data in pictures]
+    try:
+        return await asyncio.gather(*reading)
+    finally:
+        for task in reading:
+            task.cancel()
+        await asyncio.wait(reading)
 
 
 async def _read(serving: Serving, name: str | None, data: bytes) -> list[Face]:
@@ -163,7 +183,7 @@ def _record(
     "/watch",
     status_code=202,
     operation_class=_TakesAClip,
-    responses=_problems(400, 401, 403, 408, 413, 415, 429),
+    responses=_problems(400, 401, 403, 408, 413, 415, 429, 507),
     summary="Read a clip in the background",
     description="The body is the video file. Ask /watch/{id} how far it is, then fetch /watch/{id}/table.",
 )
@@ -324,7 +344,7 @@ async def model(state: State) -> ModelSpec:
 
 @get("/metrics", media_type=MediaType.TEXT, responses=_problems(401, 403), summary="Counters, in Prometheus' text form")
 async def metrics(state: State) -> Response[bytes]:
-    return Response(state.serving.measures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(state.serving.measures.text(), media_type="text/plain; version=0.0.4")  # Litestar adds the charset
 
 
 @get(["/", "/{address:path}"], include_in_schema=False)
@@ -334,6 +354,8 @@ async def page(state: State, address: str = "/") -> Response[Any] | File:
     fresh = {"cache-control": "no-cache"}
     if name == "page.json":
         return Response(serving.site, media_type=MediaType.JSON, headers=fresh)
+    if name in serving.models:
+        return Response(serving.models[name], media_type=_BYTES, headers=fresh)
     path = serving.files.get(name)
     if path is None:
         raise HTTPException(status_code=404, detail="nothing is here; the API is described at /schema/openapi.json")
@@ -341,7 +363,6 @@ async def page(state: State, address: str = "/") -> Response[Any] | File:
         ".js": "text/javascript",
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
-        ".onnx": _BYTES,
         ".html": "text/html",
         ".css": "text/css",
         ".svg": "image/svg+xml",
@@ -349,10 +370,12 @@ async def page(state: State, address: str = "/") -> Response[Any] | File:
     return File(path, content_disposition_type="inline", media_type=kinds.get(path.suffix), headers=fresh)
 
 
-def _http_problem(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
-    detail = (
-        error.detail if error.status_code != 413 or "at once" in error.detail else "more bytes than this server takes"
-    )
+def _http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    detail = error.detail
+    if error.status_code == 413 and "at once" not in detail:
+        detail = "more bytes than this server takes"
+    if error.status_code == 405:
+        detail = f"{request.method} is not allowed here; use {(error.headers or {}).get('allow', 'another method')}"
     extra = getattr(error, "extra", None)
     if extra and isinstance(extra, list):
         detail = f"{detail}: {'; '.join(str(item.get('message', item)) for item in extra if isinstance(item, dict))}"
@@ -362,6 +385,14 @@ def _http_problem(_: Request[Any, Any, Any], error: HTTPException) -> Response[P
 def _our_problem(_: Request[Any, Any, Any], error: MienError) -> Response[Problem]:
     code = 400 if isinstance(error, ImageError) else 500
     return Response(Problem(code, str(error)), status_code=code)
+
+
+def _system_problem(request: Request[Any, Any, Any], error: OSError) -> Response[Problem]:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return _bug(request, error)
+    log.error("no room", exc_info=error)
+    detail = "no room in the server's temporary folder; free some there, or set TMPDIR to another and start it again"
+    return Response(Problem(507, detail), status_code=507)
 
 
 def _bug(_: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
@@ -375,12 +406,16 @@ def create_app(
     """The application.
 
     opening: how the processes that read clips open the same reader.  model_path, detector_path: the files that the page
-    loads.  Start it with mien.apps.run.serve, or with any ASGI server.
+    loads; it keeps their bytes, and a clip is refused once they are replaced, so that nothing reads with another model than
+    the one whose spec it says.  Start it with mien.apps.run.serve, or with any ASGI server.
     """
     measures = Measures()
     batcher = Batcher(reader, measures, settings.workers, settings.max_pixels)
     serving = Serving(reader, settings, measures, batcher, site(reader, settings.max_bytes))
     serving.files = page_files(model_path, detector_path)
+    models = {name: path for name, path in serving.files.items() if name.startswith("models/")}
+    opening = msgspec.structs.replace(opening, files={str(path): mark(path) for path in models.values()})
+    serving.models = {name: path.read_bytes() for name, path in models.items()}
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -399,7 +434,12 @@ def create_app(
         request_max_body_size=settings.max_bytes,
         multipart_form_part_limit=4 * settings.max_images,
         openapi_config=_described(settings),
-        exception_handlers={HTTPException: _http_problem, MienError: _our_problem, Exception: _bug},
+        exception_handlers={
+            HTTPException: _http_problem,
+            MienError: _our_problem,
+            OSError: _system_problem,
+            Exception: _bug,
+        },
         logging_config=None,
     )
     routes = frozenset({"predict", "watch", "frames", "health", "model", "metrics", "schema"})

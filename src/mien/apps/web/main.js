@@ -60,7 +60,7 @@ class Page {
       target.value = '';
     });
     addEventListener('paste', ({ clipboardData }) => clipboardData.files.length && this.take([...clipboardData.files]));
-    addEventListener('keydown', ({ key }) => key === 'Escape' && this.moving && this.halt());
+    addEventListener('keydown', ({ key }) => key === 'Escape' && this.halt());
     this.drops();
     for (const id of ['choose', 'camera']) find(id).disabled = false;
     seen('example', this.site.example);
@@ -85,7 +85,7 @@ class Page {
     const clip = files.find((file) => file.type.startsWith('video/'));
     if (clip) return this.start(() => clipOf(clip), clip.name, 'play');
     this.halt();
-    const mine = ++this.work;
+    const mine = this.work;
     const [read, problems] = [[], []];
     seen('busy', true);
     for (const file of files) {
@@ -103,6 +103,7 @@ class Page {
         problems.push(error.message);
       }
     }
+    if (mine !== this.work) return undefined;
     seen('busy', false);
     if (problems.length) notice(problems.join(' '));
     return undefined;
@@ -131,10 +132,10 @@ class Page {
   /** Begin to read something that moves. open: () -> Promise of a source; button: the one that belongs to it. */
   async start(open, name, button) {
     this.halt();
-    this.work++;
-    seen('busy', false); // pictures that are still being read are given up
+    const mine = this.work;
     try {
       const source = await open();
+      if (mine !== this.work) return source.stop(); // while the browser asked, the user wished for something else
       this.pictures = [];
       this.chosen = null;
       this.plane.clear();
@@ -148,11 +149,17 @@ class Page {
       find('camera').textContent = button === 'camera' ? 'Stop the camera' : 'Camera';
       source.video.onended = () => (find('play').textContent = 'Play again');
     } catch (error) {
-      notice(error.message);
+      if (mine === this.work) notice(error.message);
     }
+    return undefined;
   }
 
-  frame({ faces, frame, seconds, took, rate, side }) {
+  frame({ faces, frame, seconds, took, rate, side, again }) {
+    if (again) {
+      this.chosen = null; // faces have new numbers
+      this.timeline.clear();
+      this.plane.clear();
+    }
     const look = side ? `, looking at ${side} px` : '';
     this.display({ faces, frame, speed: `${rate.toFixed(0)} a second, ${Math.round(took)} ms${look}`, name: this.moving.name });
     this.timeline.add(faces, seconds);
@@ -195,9 +202,11 @@ class Page {
     find('play').textContent = video.paused ? 'Play' : 'Pause';
   }
 
-  /** Stop what moves; what was read stays in the table. */
+  /** Stop what moves, and give up what is being opened or read; what was read stays in the table. */
   halt() {
+    this.work++; // whoever waits sees by it that another wish has come
     this.moving?.stop();
+    seen('busy', false);
     seen('play', false);
     find('camera').setAttribute('aria-pressed', 'false');
     find('camera').textContent = 'Camera';
@@ -209,9 +218,11 @@ class Page {
   }
 
   saveTable() {
+    const left = this.pictures.length ? 0 : this.moving.kept.left;
+    if (left) notice(`The table holds the newest ${this.moving.kept.most} frames; ${left} older ones were left out. mien watch --table keeps all.`);
     const frames = this.pictures.length
       ? this.pictures.map(({ name, faces, scale }) => ({ image: name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
-      : this.moving.frames;
+      : this.moving.kept.frames;
     save(new Blob([csv(frames, this.site)], { type: 'text/csv' }), 'faces.csv');
   }
 

@@ -58,6 +58,8 @@ export class Reader {
     const tensor = new this.ort.Tensor('float32', chips, [found.length, 3, height, width]);
     const { probabilities, affect } = await this.model.run({ chips: tensor }, ['probabilities', 'affect']);
     const count = this.spec.labels.length;
+    const given = probabilities.data.length / found.length;
+    if (given !== count) throw new Error(`the model file gives ${given} probabilities, its description has ${count} labels: reload the page; if that does not help, tell whoever runs it`);
     return found.map((face, n) => {
       const shares = probabilities.data.slice(n * count, (n + 1) * count);
       return record(face, expression(shares, affect.data.slice(2 * n, 2 * n + 2), this.spec));

@@ -39,6 +39,19 @@ export function csv(frames, { columns, rows, model }) {
   return `${lines.join('\n')}\n`;
 }
 
+/** The frames of something that moves, for its table: the newest `most`; `left`: how many older ones were left out. */
+export class Kept {
+  constructor(most = 50_000) {
+    Object.assign(this, { most, frames: [], left: 0 });
+  }
+
+  add(frame) {
+    if (this.frames.push(frame) <= this.most) return;
+    this.frames.shift();
+    this.left++;
+  }
+}
+
 /** Let the browser save a blob under a name. */
 export function save(blob, name) {
   const link = document.createElement('a');

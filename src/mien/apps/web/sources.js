@@ -40,7 +40,10 @@ export async function cameraOf() {
     throw new Error(words[error.name] ?? `The camera does not start (${error.message}).`);
   });
   const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true, srcObject: stream });
-  await video.play();
+  await video.play().catch((error) => {
+    stop(video);
+    throw error;
+  });
   const mirrored = stream.getVideoTracks()[0].getSettings().facingMode !== 'environment';
   return { video, mirrored, stop: () => stop(video) };
 }
@@ -53,8 +56,8 @@ function stop(video) {
   video.removeAttribute('src');
 }
 
-/** Call back at the video's next frame: (frames shown) => void. */
+/** Call back at the video's next frame, with its time in the video (seconds). */
 export function nextFrame(video, call) {
-  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(() => call());
-  else setTimeout(call, 33);
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback((_, { mediaTime }) => call(mediaTime));
+  else setTimeout(() => call(video.currentTime), 33);
 }

@@ -109,5 +109,5 @@ async def _whole(work: Future[T]) -> T:
         return await asyncio.wrap_future(work)
     except asyncio.CancelledError:
         if not work.done():
-            await asyncio.wait([asyncio.wrap_future(work)])
+            await asyncio.gather(asyncio.wrap_future(work), return_exceptions=True)
         raise

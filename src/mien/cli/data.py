@@ -238,7 +238,8 @@ def merge(
 
 def wanted_labels(text: str, manifests: Sequence[Manifest]) -> tuple[str, ...]:
     """The names of a known set, which may have more than the manifests; or the names given with commas, which may be words for
-    them ('happy'). Raises ConfigError: a name that no manifest has."""
+    them ('happy'). Raises ConfigError: a name that no manifest has and that is no
+    expression's."""
     from mien.data.sources.folders import expression
     from mien.errors import near_miss
 
@@ -247,7 +248,7 @@ def wanted_labels(text: str, manifests: Sequence[Manifest]) -> tuple[str, ...]:
     there = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.labels))
     names = tuple(name if name in there else expression(name) or name for name in _labels(text))
     for name in names:
-        if name not in there:
+        if name not in there and not expression(name):
             sources = " + ".join(manifest.header.source for manifest in manifests)
             raise ConfigError(f"--labels: {sources} has no {name!r}; {near_miss(name, there)}")
     return names

@@ -213,12 +213,13 @@ def _promised(container: Any, stream: Any, info: VideoInfo) -> float | None:
     """Seconds that the header says the pictures last; None where it does not, so that nobody knows what is missing.
 
     Not the number of frames: an edit list may hide some, as trimming without encoding does. AVI has none, and its seconds
-    are those of what is there.
+    are those of what is there. Matroska says when the pictures end, from the file's 0, though they may begin later.
     """
     form = container.format.name.split(",")[0]
     if form == "avi":
         return stream.frames / info.rate
-    return info.seconds if form in ("mov", "matroska", "flv") else None
+    late = float((stream.start_time or 0) * stream.time_base) if form == "matroska" else 0.0
+    return info.seconds - late if info.seconds and form in ("mov", "matroska") else None
 
 
 def _missing(source: Any, stream: Any, promised: float, came: _Came, rate: float) -> bool:

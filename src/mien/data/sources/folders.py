@@ -14,6 +14,7 @@ import numpy as np
 
 from mien.data.sources.notes import Notes
 from mien.errors import DataError, near_miss
+from mien.files import path_text
 from mien.labels import KNOWN_SETS
 
 __all__ = [
@@ -74,15 +75,15 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             there = sorted((e for e in found if not e.name.startswith((".", "__"))), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
-    odd = next((entry.path for entry in there if not entry.name.isprintable() and _unwritable(entry.name)), None)
+    odd = next((entry.path for entry in there if _listed(entry) and path_text(entry.name) != entry.name), None)
     if odd is not None:
         raise DataError(f"{os.fsencode(odd)!r}: a name that is not UTF-8, which no manifest can hold; rename it")
     return there
 
 
-def _unwritable(name: str) -> bool:
-    """Whether a name has bytes that are no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace") != name
+def _listed(entry: os.DirEntry[str]) -> bool:
+    """Whether a manifest would name it: a picture, or a folder of some."""
+    return entry.is_dir() or os.path.splitext(entry.name)[1].lower() in PICTURES
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -194,7 +194,7 @@ def _known_columns(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
             f"{path}: no column path; it has: {', '.join(there) or 'nothing'}; expected {CARD_TABLE.layout}"
         )
     likely = next((name for name in there if name.lower() in _LIKELY), None)
-    if likely is not None and "expression" not in there:
+    if likely is not None and not {"expression", "valence", "arousal"} & set(there):
         raise DataError(
             f"{path}: no column expression, but {likely!r}; rename it to expression (names such as happy; codes need their "
             "dataset's own source), or to another word if it says nothing of expressions"

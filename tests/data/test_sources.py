@@ -407,14 +407,22 @@ def test_bad_input_names_file_and_row(form, spoil, message, tmp_path):
 
 def test_a_table_whose_labels_have_another_name_is_not_read_as_unlabelled(tmp_path):
     like.picture(tmp_path / "a.png")
-    for name in ("label", "Emotion"):
-        (tmp_path / "faces.csv").write_text(f"path,{name}\na.png,happy\n")
+    for name, more in (("label", ""), ("Emotion", ""), ("class", ""), ("emotion", ",valence")):
+        (tmp_path / "faces.csv").write_text(f"path,{name}{more}\na.png,happy{more and ',0.5'}\n")
         with pytest.raises(DataError, match=f"no column expression, but '{name}'; rename it to expression"):
             read_source("table", tmp_path / "faces.csv")
 
 
+def test_a_fact_beside_affect_may_be_called_class(tmp_path):
+    like.picture(tmp_path / "a.png")
+    (tmp_path / "faces.csv").write_text("path,valence,arousal,class\na.png,0.5,0.1,3b\n")
+    assert read_source("table", tmp_path / "faces.csv").table["class"].to_pylist() == ["3b"]
+
+
 def test_names_that_are_not_utf8_are_told(tmp_path):
     like.picture(tmp_path / "happy" / "a.png")
+    (tmp_path / os.fsdecode(b"happy/\xff.txt")).write_text("no picture: nobody needs its name")
+    assert len(read_source("folders", tmp_path)) == 1
     shutil.copy(tmp_path / "happy" / "a.png", os.fsencode(tmp_path / "happy") + b"/\xff.png")
     with pytest.raises(DataError, match=r"xff\.png'.*not UTF-8.*rename it"):
         read_source("folders", tmp_path)

@@ -216,10 +216,8 @@ class Jobs:
             job.record = msgspec.structs.replace(job.record, state="running")
             try:
                 await self._run(job, self._folder / name)
-            except (
-                OSError,
-                RuntimeError,
-            ) as error:  # no file, process or thread is left for it; the next may have better luck
+            except (OSError, RuntimeError) as error:
+                # No file, process or thread is left for it; the next may have better luck.
                 log.error("clip", exc_info=error)
                 _fail(
                     job,

@@ -97,7 +97,7 @@ def annotate(
     block: int = 1024,
     column: str = "",
     keep: tuple[str, ...] = (),
-    root: str = "",
+    root: str | PathLike[str] = "",
     overwrite: bool = False,
     retry: bool = False,
     show: Show | None = None,
@@ -111,6 +111,7 @@ def annotate(
     overwrite: remove what an earlier annotation left in `out`.  retry: do blocks again in which something could not be read.
     Raises ConfigError, DataError, OutputError, ModelError, MissingExtra; finished parts are kept.
     """
+    root = fspath(root)
     if path_text(root) != root:
         raise ConfigError(f"--root {root}: its name is not UTF-8; rename the folder")
     show, place = show or Quiet(), open_place(fspath(out))

@@ -31,10 +31,8 @@ __all__ = [
 
 _WORDS = {"train": "train", "validation": "validation", "test": "test"}
 _COLUMNS = ("id", "path", "image", "expression", "valence", "arousal", "split", "subject", "box", "landmarks")
-
-
-#: What others call the column of expressions.
-_LIKELY = ("label", "labels", "emotion", "emotions", "class", "category", "target")
+#: What others call the column of expressions; and what may be that, or any fact beside valence and arousal.
+_SURE, _LIKELY = ("label", "labels", "emotion", "emotions"), ("class", "category", "target")
 
 
 def _card(name: str, title: str, layout: str) -> Card:
@@ -193,8 +191,9 @@ def _known_columns(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise DataError(
             f"{path}: no column path; it has: {', '.join(there) or 'nothing'}; expected {CARD_TABLE.layout}"
         )
-    likely = next((name for name in there if name.lower() in _LIKELY), None)
-    if likely is not None and not {"expression", "valence", "arousal"} & set(there):
+    affect = {"valence", "arousal"} & set(there)
+    likely = next((name for name in there if name.lower() in (_SURE if affect else (*_SURE, *_LIKELY))), None)
+    if likely is not None and "expression" not in there:
         raise DataError(
             f"{path}: no column expression, but {likely!r}; rename it to expression (names such as happy; codes need their "
             "dataset's own source), or to another word if it says nothing of expressions"

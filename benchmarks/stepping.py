@@ -1,4 +1,5 @@
-"""What a training step costs on a CPU, with freed memory kept or given back, and an optimizer's step in one pass or in several.
+"""What a training step costs on a CPU: with freed memory kept or given back, an optimizer's step in one pass or in several, a
+teacher that answers beside it.
 
 python benchmarks/stepping.py [RECIPE] [--batch 64] [--rounds 4]
 """
@@ -56,6 +57,28 @@ def optimizing(fused: bool, rounds: int) -> float:
     return (time.perf_counter() - start) / rounds
 
 
+def teaching(name: str, batch: int, rounds: int) -> list[float]:
+    """Milliseconds a chip of the recipe's network as a teacher: as it was built, laid out as students are, and compiled so."""
+    torch.set_num_threads(1)
+    recipe = load_recipe(name)
+    network = build_network(recipe.network, label_set(recipe.data.labels), recipe.crop).eval().requires_grad_(False)
+    chips = 255 * torch.rand(batch, 3, recipe.crop.height, recipe.crop.width)
+    found = [_answering(network, chips, rounds)]
+    network, chips = network.to(memory_format=torch.channels_last), chips.contiguous(memory_format=torch.channels_last)
+    found.append(_answering(network, chips, rounds))
+    network.compile()
+    return [*found, _answering(network, chips, rounds)]
+
+
+def _answering(network: torch.nn.Module, chips: torch.Tensor, rounds: int) -> float:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for number in range(rounds + 2):
+            if number == 2:  # two to warm up
+                start = time.perf_counter()
+            network(chips)
+    return 1000 * (time.perf_counter() - start) / (rounds * len(chips))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="fer2013-cnn")
@@ -85,6 +108,11 @@ def main() -> None:
     print("\n| AdamW, 50 million parameters | s |\n|---|---|")
     for words, fused in (("in several passes", False), ("in one pass", True)):
         print(f"| {words} | {optimizing(fused, args.rounds):.2f} |")
+    print("\n| a teacher | ms a chip |\n|---|---|")
+    for words, took in zip(
+        ("as it was built", "channels last", "compiled"), teaching(args.recipe, args.batch, args.rounds), strict=True
+    ):
+        print(f"| {words} | {took:.2f} |")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import mien as library
 from builders import drawn_face
 from mien.errors import ConfigError, MissingExtra, ModelError, ModelNotFound
 from mien.runtime import engines
-from mien.runtime.engines import Choice, available, choose, detector_device
+from mien.runtime.choice import Choice
+from mien.runtime.engines import available, choose, detector_device
 from mien.runtime.fakes import FakeSession
 from mien.runtime.sessions import FullSession, OnnxSession, open_session, read_spec
 from mien.runtime.store import model_file

@@ -14,7 +14,7 @@ from mien.data.synthetic import synthetic
 from mien.errors import ConfigError, DataError, ModelError, ModelNotFound, OutputError, TrainingError
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.labels import LabelSet, label_set
-from mien.models.network import Answer
+from mien.models.network import Answer, ExportGraph
 from mien.sections import DistilSection, LossSection
 from mien.training import loop
 from mien.training.chips import two_sides
@@ -351,6 +351,23 @@ def test_held_out_rows_that_cannot_say_what_is_monitored(drawn, tmp_path):
     manifest.split("train").write(tmp_path / "train.parquet")
     with pytest.raises(DataError, match="no rows in split .validation.; it has: train; set data.validation=0.1"):
         trained(drawn_recipe(ONE), tmp_path / "train.parquet", tmp_path / "other")
+
+
+def test_a_teacher_is_compiled_and_laid_out_as_the_student(drawn, one_epoch, tmp_path, monkeypatch):
+    compiled, asked = [], []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    answer = ExportGraph.forward
+
+    def seen(self, x):
+        if not torch.is_inference_mode_enabled():  # so it is asked for the run's own held-out rows at the end
+            asked.append(x.is_contiguous(memory_format=torch.channels_last))
+        return answer(self, x)
+
+    monkeypatch.setattr(ExportGraph, "forward", seen)
+    trained(drawn_recipe(ONE, "trainer.compile=true"), drawn, tmp_path / "run", teachers=[one_epoch])
+    assert compiled == ["Network", "ExportGraph"]
+    assert asked
+    assert all(asked)
 
 
 def test_compiling_that_fails_says_so(drawn, tmp_path, monkeypatch):

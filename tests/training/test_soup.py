@@ -97,12 +97,27 @@ def test_the_command_tells_and_its_file_becomes_a_model(pair, tmp_path, mien):
     assert read_spec(tmp_path / "s.onnx").labels == load_weights(tmp_path / "s.safetensors")[1].labels
 
 
+def test_an_earlier_average_is_averaged_with_a_run(pair, tmp_path):
+    before = soup(pair, tmp_path / "before.safetensors", threads=1).path
+    said: list[str] = []
+    again = soup([pair[1], before], tmp_path / "again.safetensors", shares=[1, 2], threads=1, tell=said.append)
+    kernel = "backbone.layers.0.0.weight"
+    first, second = (tensors(run / "weights.safetensors")[kernel] for run in pair)
+    assert torch.allclose(tensors(again.path)[kernel], (first + 2 * second) / 3, atol=1e-6)
+    assert any(
+        line.startswith("averaged from before.safetensors (share 0.667)")
+        for line in load_weights(again.path)[1].trained_on
+    )
+    assert any("nobody knows" in line for line in said)  # which rows the average learned from
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
         ({"runs": 1}, ConfigError, "two or more different runs"),
         ({"runs": "twice"}, ConfigError, "two or more different runs"),
-        ({"runs": "nothing"}, ModelNotFound, "no such weights file"),
+        ({"runs": "nothing"}, ModelNotFound, "nothing: no finished run and no weights file"),
+        ({"runs": "file first"}, ConfigError, "a weights file has no chips, .* give a run first"),
         ({"out": "soup.onnx"}, ConfigError, "expected a file that ends in .safetensors"),
         ({"out": "nowhere/soup.safetensors"}, OutputError, "nowhere"),
         ({"shares": [1]}, ConfigError, "--shares: expected 2 positive numbers"),
@@ -111,9 +126,12 @@ def test_the_command_tells_and_its_file_becomes_a_model(pair, tmp_path, mien):
     ],
 )
 def test_what_cannot_be_averaged_is_told(pair, tmp_path, change, error, words):
-    runs = {1: pair[:1], "twice": [pair[0], pair[0]], "nothing": [pair[0], tmp_path / "nothing"]}.get(
-        change.get("runs"), pair
-    )
+    runs = {
+        1: pair[:1],
+        "twice": [pair[0], pair[0]],
+        "nothing": [pair[0], tmp_path / "nothing"],
+        "file first": [pair[0] / "weights.safetensors", pair[1]],
+    }.get(change.get("runs"), pair)
     with pytest.raises(error, match=words):
         soup(runs, tmp_path / change.get("out", "soup.safetensors"), change.get("shares"), threads=1)
     assert not (tmp_path / "soup.safetensors").exists()

@@ -13,7 +13,10 @@ from mien.errors import ConfigError, MissingExtra
 
 def soup(
     runs: Annotated[
-        list[Path], typer.Argument(help="Two or more runs of one network that learned on from common weights.")
+        list[Path],
+        typer.Argument(
+            help="Two or more runs of one network that learned on from common weights, or earlier averages; the first a run."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The weights file (.safetensors); mien export makes a model of it.")],
     shares: Annotated[str | None, typer.Option(help="The share of each run, with commas; alike by default.")] = None,

@@ -13,7 +13,7 @@ import numpy as np
 from mien.errors import ConfigError, ModelError, near_miss
 from mien.faces import Face
 from mien.runtime import store
-from mien.runtime.engines import Choice
+from mien.runtime.choice import Choice
 from mien.runtime.sessions import open_onnx
 from mien.spec import CropSpec, DetectorSpec, decode_spec
 from mien.vision.align import framed

@@ -14,7 +14,8 @@ import msgspec
 import mien
 from mien.errors import MienError
 from mien.runtime import store
-from mien.runtime.engines import Choice, Engine, available, choose
+from mien.runtime.choice import Choice
+from mien.runtime.engines import Engine, available, choose
 from mien.runtime.machine import Machine, cores, quota, this_machine
 from mien.runtime.wheels import Requirement, bringer, lost_files, pairs, requirements
 from mien.vision.cameras import cameras

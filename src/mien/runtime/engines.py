@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 from mien.errors import ConfigError, MissingExtra, near_miss
+from mien.runtime.choice import Choice
 
-__all__ = ["ENGINES", "FORMS", "Choice", "Engine", "available", "check_words", "choose", "detector_device", "fallback"]
+__all__ = ["ENGINES", "FORMS", "Engine", "available", "check_words", "choose", "detector_device", "fallback"]
 
 ENGINES = ("auto", "onnx", "openvino", "tensorrt")
 #: The forms of model files, and the engines that read each.
@@ -34,26 +35,6 @@ _DEVICES = {
     "tensorrt": r"cuda(:\d+)?",
 }
 _CARDS = ("/dev/nvidia0", "/dev/nvgpu", "/dev/nvhost-gpu", "/dev/dxg")
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """Which engine runs a model, where, and why: to be printed.
-
-    fallen: a card was there and did not start, so that the CPU runs it.
-    """
-
-    engine: str
-    device: str
-    reason: str
-    fallen: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.engine} on {self.device}: {self.reason}"
-
-    @property
-    def card(self) -> int:
-        """The number of the card of a device such as 'cuda:1'; 0 without a number."""
-        return int(self.device.partition(":")[2] or 0)
 
 
 class Engine(msgspec.Struct, frozen=True):

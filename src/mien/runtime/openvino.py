@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import MissingExtra, ModelError, ModelNotFound
-from mien.runtime.engines import Choice
+from mien.runtime.choice import Choice
 from mien.runtime.forms import check_form, first_line, in_batches, no_spec
 from mien.spec import ModelSpec, decode_spec
 

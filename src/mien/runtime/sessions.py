@@ -13,7 +13,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mien.errors import ModelError, ModelNotFound
 from mien.files import path_text
-from mien.runtime.engines import Choice, choose, fallback
+from mien.runtime.choice import Choice
+from mien.runtime.engines import choose, fallback
 from mien.runtime.forms import check_form, first_line, in_batches, no_spec, spec_beside
 from mien.runtime.store import cache_folder
 from mien.spec import ModelSpec, decode_spec

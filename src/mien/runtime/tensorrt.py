@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import MissingExtra, ModelError, ModelNotFound
-from mien.runtime.engines import Choice
+from mien.runtime.choice import Choice
 from mien.runtime.forms import check_form, in_batches, spec_beside
 
 __all__ = ["TensorRtSession"]

@@ -56,6 +56,7 @@ class Learner(lightning.LightningModule):
     def __init__(self, network: nn.Module, recipe: Recipe | DetectorRecipe) -> None:
         super().__init__()
         self.network, self.recipe = network, recipe
+        self.teachers: Sequence[nn.Module] = ()
         self.after_step: Callable[[int], None] = lambda _: None  # Stopper's, which must see the average updated
         self._slow: tuple[list[float], float] = [], 0.0  # a plateau's rates and the steps of its warm-up
         decay = recipe.trainer.ema
@@ -73,14 +74,13 @@ class Learner(lightning.LightningModule):
     def seed_step(self, step: int) -> None:
         """Every random draw of a step depends on seed, epoch, step and process alone: a resumed run repeats it, and so does
         the second pass of sharpness-aware minimisation."""
-        torch.manual_seed(
-            ((self.recipe.seed * 100_003 + self.current_epoch) * 1_000_003 + step) * 1009 + self.global_rank
-        )
+        number = ((self.recipe.seed * 100_003 + self.current_epoch) * 1_000_003 + step) * 1009 + self.global_rank
+        torch.manual_seed(number % 2**63)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """The warm-up of a plateau: Lightning's own schedules take no second one beside it."""
         rates, warm = self._slow
-        if self.global_step <= warm and warm:
+        if warm and self.global_step <= math.ceil(warm):
             share = min(1.0, (self.global_step + 1) / (warm + 1))
             for group, rate in zip(self.trainer.optimizers[0].param_groups, rates, strict=True):
                 group["lr"] = rate * share
@@ -378,7 +378,8 @@ def run_loop(
     first = [*([_Monitor(schedule.monitor)] if recipe.monitors else []), *([early] if schedule.stop else [])]
     ours = [*callbacks, *first, _EpochLog(folder, recipe), stopper, _Teller(tell, schedule.epochs)]
     if chosen.compile:
-        learner.network.compile()
+        for part in (learner.network, *learner.teachers):
+            part.compile()
     keep_memory()
     try:
         with quiet():

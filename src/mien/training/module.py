@@ -42,7 +42,7 @@ class ExpressionModule(Learner):
     ) -> None:
         super().__init__(network, recipe)
         self.loss = Loss(recipe.loss, recipe.distil, weights, auxiliary)
-        self.teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]  # a list: not saved, not trained
+        self.teachers = [_asked(teacher) for teacher in teachers]  # a list: not saved, not trained
         self.transform = transform
         self._seen: list[tuple[Tensor, ...]] = []
 
@@ -79,8 +79,9 @@ class ExpressionModule(Learner):
     def _taught(self, x: Tensor, told: Tensor | None) -> Tensor | None:
         """(n, c): the mean over all teachers that know a row, NaN where none does; None without teachers. told: (n, t, c)."""
         answers = [] if told is None else list(told.unbind(1))
+        seen = x.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            answers += [teacher.to(x.device)(x)[0] for teacher in self.teachers]
+            answers += [teacher.to(x.device)(seen)[0] for teacher in self.teachers]
         return torch.stack(answers).nanmean(0) if answers else None
 
     def validation_step(self, batch: Batch, _batch_idx: int) -> None:
@@ -102,6 +103,12 @@ class ExpressionModule(Learner):
             found |= _second_metrics(self.loss, *rows[4:])
         for name, value in found.items():
             self.log(f"val/{name}", value, prog_bar=name in {"loss", "accuracy", "ccc"}, rank_zero_only=False)
+
+
+def _asked(teacher: ExportGraph) -> ExportGraph:
+    """Ready to answer: no gradients, and laid out in memory as the student is."""
+    teacher.eval().requires_grad_(False)
+    return teacher.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
 def _second(others: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import mien
 from mien.data.manifest import Manifest
-from mien.errors import ConfigError, DataError
+from mien.errors import ConfigError, DataError, ModelNotFound
 from mien.evaluation.metrics import Scores, score
 from mien.files import check_free
 from mien.models.network import Network
@@ -61,11 +61,11 @@ def soup(
 ) -> Soup:
     """Average the weights of finished runs into one weights file, with the norms' statistics and the temperature anew.
 
-    runs: two or more run folders of the same network (but for dropout and frozen stages), labels and crop. The first one's chips give the statistics, its held-out rows
-        temperature and scores.
+    runs: two or more run folders, or weights files such as an earlier average, of the same network (but for dropout and frozen stages), labels and crop. The first
+        is a run: its chips give the statistics, its held-out rows temperature and scores.
     out: the file, a .safetensors.  shares: of each run, in their order; alike by default. They are scaled to a sum of one.
     Raises ConfigError: fewer than two runs, other networks, shares that are not one positive number a run; DataError: no chips in the
-    first run; ModelNotFound, ModelError, OutputError.
+    first run; ModelNotFound (neither; a model file is none), ModelError, OutputError.
     """
     folders, place = [Path(run) for run in runs], Path(out)
     if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
@@ -75,7 +75,8 @@ def soup(
     weighed = _shares(shares, len(folders))
     check_free(place, overwrite)
     torch.set_num_threads(threads or torch.get_num_threads())
-    members = [load_weights(folder / "weights.safetensors") for folder in folders]
+    files = [_weights(folder) for folder in folders]
+    members = [load_weights(file) for file in files]
     _check_alike(folders, [spec for _, spec in members])
     learn, rows = _sides(folders[0])
     _tell_known(folders, rows, tell)
@@ -88,7 +89,7 @@ def soup(
         specs[0],
         temperature=held_temperature(mixed, held, border) if specs[0].expression else 1.0,
         licence="; ".join(dict.fromkeys(part for one in specs for part in one.licence.split("; "))),
-        trained_on=(*dict.fromkeys(line for one in specs for line in one.trained_on), *_said(folders, weighed)),
+        trained_on=(*dict.fromkeys(line for one in specs for line in one.trained_on), *_said(folders, files, weighed)),
         made_by=f"mien {mien.__version__}, mien soup of {len(folders)} runs",
         metrics={},
     )
@@ -109,6 +110,15 @@ def _tell_known(folders: Sequence[Path], rows: Manifest, tell: Callable[[str], N
             f"{known:,} of the {len(rows):,} held-out rows have taught one of the runs: figures on them flatter, the "
             "temperature comes out too low"
         )
+
+
+def _weights(run: Path) -> Path:
+    file = run if run.suffix == ".safetensors" and not run.is_dir() else run / "weights.safetensors"
+    if not file.is_file():
+        raise ModelNotFound(
+            f"{run}: no finished run and no weights file (.safetensors), which are what can be averaged"
+        )
+    return file
 
 
 def _shares(shares: Sequence[float] | None, count: int) -> list[float]:
@@ -138,6 +148,8 @@ def _made_of(spec: ModelSpec) -> dict[str, object]:
 
 def _sides(folder: Path) -> tuple[Manifest, Manifest]:
     chips = folder / "chips.parquet"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: a weights file has no chips, which the average needs; give a run first")
     if not chips.is_file():
         raise DataError(f"{folder}: its chips.parquet is gone, which the average needs; give a run that has it first")
     recipe = load_recipe(folder / "recipe.yaml")
@@ -184,10 +196,10 @@ def _norms_anew(network: Network, members: Sequence[Network], chips: Tensor, bor
     network.eval()
 
 
-def _said(folders: Sequence[Path], shares: Sequence[float]) -> list[str]:
+def _said(folders: Sequence[Path], files: Sequence[Path], shares: Sequence[float]) -> list[str]:
     said = []
-    for folder, share in zip(folders, shares, strict=True):
-        digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    for folder, file, share in zip(folders, files, shares, strict=True):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
         said.append(f"averaged from {folder.name} (share {share:.3g}), sha256 {digest[:16]}")
     return said
 

@@ -305,8 +305,10 @@ def test_detectors_have_their_own_recipes():
     assert "scenes:" in recipe_text(recipe)
     with pytest.raises(ConfigError, match=r"scenes\.cuont: unknown key; did you mean 'count'"):
         load_recipe("mien-face", ["scenes.cuont=3"])
-    with pytest.raises(ConfigError, match=r"augment\.rotate: not for detectors"):
-        load_recipe("mien-face", ["augment.rotate=3"])
+    for word in ("rotate=3", "invert=0.1", "clahe=1", "jpeg=0.5", "unmake=1"):
+        with pytest.raises(ConfigError, match=rf"augment\.{word.partition('=')[0]}: not for detectors"):
+            load_recipe("mien-face", [f"augment.{word}"])
+    assert load_recipe("mien-face", ["augment.dark=0.1"]).augment.dark == 0.1
     with pytest.raises(ConfigError, match=r"scenes\.size: expected a multiple of 64"):
         load_recipe("mien-face", ["scenes.size=100"])
 

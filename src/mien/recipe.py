@@ -104,7 +104,7 @@ def _check_seed(seed: int) -> None:
 
 class DetectorRecipe(Section, frozen=True):
     """The whole truth about the training of a face detector by distillation: the section `scenes` tells it from a
-    Recipe. Of `augment`, flip, light, blur and noise apply; what else scenes suffer is composed into them."""
+    Recipe. Of `augment`, flip, light, dark, blur and noise apply; what else scenes suffer is composed into them."""
 
     name: str
     scenes: ScenesSection
@@ -121,8 +121,8 @@ class DetectorRecipe(Section, frozen=True):
     def __post_init__(self) -> None:
         _check_seed(self.seed)
         _check_sam(self.optimizer, self.trainer)
-        for name in ("rotate", "scale", "shift", "colour", "erase", "randaugment", "mixup", "cutmix"):
-            if getattr(self.augment, name):
+        for name, value in msgspec.structs.asdict(self.augment).items():
+            if value and name not in {"flip", "light", "dark", "blur", "noise"}:
                 raise ValueError(f"augment.{name}: not for detectors; scenes are composed with it")
         if self.schedule.sides:
             raise ValueError("schedule.sides: not for detectors; leave it out")

@@ -154,6 +154,8 @@ class LossSection(Section, frozen=True):
         _within("smoothing", self.smoothing, 0, 0.9)
         _within("balance", self.balance, 0, 1)
         _within("effective", self.effective, 0, 0.999_999_9)
+        if self.balance and self.effective:
+            raise ValueError("effective: weighs classes instead of balance; leave one out")
         _within("weight", self.weight, 0, 1000)
         _within("auxiliary", self.auxiliary, 0, 1000)
 

@@ -19,6 +19,7 @@ from mien.sections import DistilSection, LossSection
 from mien.training import loop
 from mien.training.chips import two_sides
 from mien.training.losses import Loss
+from mien.training.module import ExpressionModule
 from mien.training.origins import Learned, learned_rows
 from mien.training.teachers import read_teachers
 from mien.training.transforms import as_batches
@@ -351,6 +352,34 @@ def test_held_out_rows_that_cannot_say_what_is_monitored(drawn, tmp_path):
     manifest.split("train").write(tmp_path / "train.parquet")
     with pytest.raises(DataError, match="no rows in split .validation.; it has: train; set data.validation=0.1"):
         trained(drawn_recipe(ONE), tmp_path / "train.parquet", tmp_path / "other")
+
+
+def test_a_teacher_does_not_say_what_an_unmade_face_shows(drawn, one_epoch, tmp_path, monkeypatch):
+    given, taught = [], ExpressionModule._taught
+
+    def seen(self, x, told, face):
+        with torch.no_grad():
+            given.append((taught(self, x, told, face), self.teachers[0](x)[0], face))
+        return given[-1][0]
+
+    monkeypatch.setattr(ExpressionModule, "_taught", seen)
+    recipe = drawn_recipe(ONE, "augment.unmake=0.5", "augment.mixup=0.5")
+    trained(recipe, drawn, tmp_path / "run", teachers=[one_epoch])
+    used, said, face = (torch.cat(column) for column in zip(*given, strict=True))
+    assert torch.allclose(used, face * said + (1 - face) / 8, atol=1e-5)
+    assert face.min() == 0
+    assert face.max() == 1
+    assert ((face > 0.01) & (face < 0.99)).any()  # mixed of a face and none
+
+
+def test_a_teacher_without_a_head_to_teach_is_refused(drawn, one_epoch, tmp_path):
+    with pytest.raises(ConfigError, match="--teacher: teachers teach expressions, and network.expression is false"):
+        trained(
+            drawn_recipe(ONE, "network.expression=false", "network.affect=trained"),
+            drawn,
+            tmp_path / "run",
+            teachers=[one_epoch],
+        )
 
 
 def test_a_teacher_is_compiled_and_laid_out_as_the_student(drawn, one_epoch, tmp_path, monkeypatch):

@@ -324,6 +324,9 @@ def test_losses_are_those_of_their_papers():
     assert torch.isclose(focal_loss(logits, targets, ones, 0.0), nn.CrossEntropyLoss()(logits, targets))
     p = torch.softmax(logits, 1)
     assert torch.isclose(focal_loss(logits, targets, ones, 2.0), -(targets * (1 - p) ** 2 * p.log()).sum(1).mean())
+    certain = torch.tensor([[20.0, 0, 0, 0], [1, 0, 0, 0]], requires_grad=True)
+    focal_loss(certain, torch.eye(4)[[0, 0]], ones, 0.5).backward()
+    assert torch.isfinite(certain.grad).all()  # where the probability is 1, too
     from mien.evaluation.affect import concordance
 
     by_hand = np.mean([concordance(said[:, i].double().numpy(), affect[:, i].double().numpy()) for i in (0, 1)])
@@ -354,6 +357,12 @@ def test_class_weights_by_frequency_and_effective_number():
     raw = torch.tensor([(1 - 0.9) / (1 - 0.9**n) for n in (6, 3, 1)])
     assert torch.allclose(class_weights(targets, 0, 0.9), raw / (raw * torch.tensor([0.6, 0.3, 0.1])).sum())
     assert torch.allclose(class_weights(torch.full((4, 3), torch.nan), 1.0), torch.ones(3))
+
+
+def test_two_ways_to_weigh_classes_are_refused_together():
+    with pytest.raises(ConfigError, match="loss.effective: weighs classes instead of balance; leave one out"):
+        load_recipe("drawn", ["loss.effective=0.99", "loss.balance=0.5"])
+    assert load_recipe("drawn", ["loss.effective=0.99", "loss.balance=0"]).loss.effective == 0.99
 
 
 def test_samplers_balance_and_cap():

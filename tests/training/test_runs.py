@@ -84,6 +84,33 @@ def test_a_plateau_warms_up(drawn, tmp_path):
     assert 0 < rates[0] < rates[1] < 0.01 == rates[2] == rates[3]
 
 
+def test_a_warm_up_that_ends_within_an_epoch_ends_at_the_rate(drawn, tmp_path):
+    schedule = "schedule={name: plateau, epochs: 2, warmup: 0.3, patience: 9}"
+    trained(drawn_recipe("trainer.batch=32", schedule, "optimizer.lr=0.01"), drawn, tmp_path / "run")
+    assert [float(row["lr"]) for row in figures(tmp_path / "run")] == [0.01, 0.01]
+
+
+def test_any_seed_of_a_recipe_can_train(drawn, tmp_path):
+    trained(drawn_recipe("schedule.epochs=1", f"seed={2**32 - 1}"), drawn, tmp_path / "run")
+    assert len(figures(tmp_path / "run")) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "strategy"),
+    [
+        ((), "auto"),
+        (("trainer.devices=2",), "auto"),
+        (("network.freeze=1",), "auto"),
+        (("network.freeze=1", "trainer.devices=2"), "ddp_find_unused_parameters_true"),
+        (("network.freeze=1", "trainer.devices=2", "trainer.strategy=ddp"), "ddp_find_unused_parameters_true"),
+        (("network.freeze=1", "trainer.devices=2", "trainer.strategy=fsdp"), "fsdp"),
+        (("network.affect=trained", "loss.uncertainty=true", "trainer.nodes=2"), "ddp_find_unused_parameters_true"),
+    ],
+)
+def test_several_processes_wait_for_no_gradient_that_never_comes(settings, strategy):
+    assert loop._strategy(drawn_recipe(*settings)) == strategy
+
+
 def test_a_run_that_ended_early_stays_ended(drawn, tmp_path):
     """Killed between its last epoch and its weights; the same weights come of it, without one more epoch."""
     recipe = drawn_recipe("schedule={epochs: 9, warmup: 0, monitor: accuracy, stop: 1}", "optimizer.lr=0")

@@ -1,5 +1,7 @@
 """mien tune."""
 
+from itertools import pairwise
+
 import pytest
 from drawing import drawn_recipe
 
@@ -7,6 +9,7 @@ from mien.data.manifest import Manifest
 from mien.data.split import merge
 from mien.errors import ConfigError, OutputError, TrainingError
 from mien.recipe import load_recipe
+from mien.training.module import ExpressionModule
 from mien.training.tune import _checked, _Watch, read_search, tune
 
 pytest.importorskip("optuna", reason="optuna (extra tune) is not installed")
@@ -42,6 +45,24 @@ def test_a_sweep_suggests_a_rate(drawn, tmp_path):
     [one] = tune(drawn_recipe("schedule.epochs=1"), [drawn], tmp_path / "t", 1, threads=1, tell=told.append)
     assert told[0].startswith("learning rate: the sweep suggests ")
     assert set(one.settings) == {"optimizer.lr", "optimizer.decay", "network.dropout", "loss.smoothing"}
+
+
+def test_a_sweep_uses_the_rates_that_it_tells(drawn, tmp_path, monkeypatch):
+    """A plateau's warm-up must not set its own."""
+    used = []
+    step = ExpressionModule.training_step
+
+    def seen(self, batch, index):
+        used.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(self, batch, index)
+
+    monkeypatch.setattr(ExpressionModule, "training_step", seen)
+    recipe = drawn_recipe("schedule={name: plateau, epochs: 5, warmup: 1}")
+    tune(recipe, [drawn], tmp_path / "t", 1, threads=1)
+    growth = [b / a for a, b in pairwise(used[1:40])]  # the finder's first step is a double one
+    assert len(growth) == 38
+    assert min(growth) > 1.05
+    assert max(growth) == pytest.approx(min(growth), rel=0.01)
 
 
 @pytest.mark.parametrize("word", ["optimizer.lr", "optimizer.lr=1..x", "=1..2"])

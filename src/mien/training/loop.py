@@ -457,8 +457,9 @@ def _trainer(
 def _strategy(recipe: Recipe | DetectorRecipe) -> str:
     """DDP waits for every gradient, unless it is told that some never come: those of frozen stages, of an unused weight."""
     spare = isinstance(recipe, Recipe) and (recipe.network.freeze or recipe.loss.uncertainty)
-    ddp = recipe.trainer.strategy == "ddp"
-    return "ddp_find_unused_parameters_true" if ddp and spare else recipe.trainer.strategy
+    chosen = recipe.trainer
+    ddp = chosen.strategy == "ddp" or (chosen.strategy == "auto" and chosen.devices * chosen.nodes > 1)
+    return "ddp_find_unused_parameters_true" if ddp and spare else chosen.strategy
 
 
 def _advised(error: RuntimeError, last: Path, chosen: TrainerSection) -> Exception:

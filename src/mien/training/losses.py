@@ -25,7 +25,8 @@ def focal_loss(logits: Tensor, targets: Tensor, weights: Tensor, focus: float, s
     """As soft_cross_entropy, each term times (1 - p_c)**focus (Lin et al. 2017, arXiv:1708.02002)."""
     targets = targets * (1 - smoothing) + smoothing / targets.shape[1]
     log = F.log_softmax(logits, dim=1)
-    return -(weights * targets * (1 - log.exp()) ** focus * log).sum(dim=1).mean()
+    left = (1 - log.exp()).clamp(min=1e-6)  # at 0 a power below 1 has no gradient
+    return -(weights * targets * left**focus * log).sum(dim=1).mean()
 
 
 def ccc_loss(answer: Tensor, wanted: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -53,11 +54,16 @@ class ExpressionModule(Learner):
         x = self.transform(x) if self.transform is not None else x
         widths = targets.shape[1], told.shape[1], others.shape[1]
         classes, second = widths[0], len(self.loss.auxiliary_weights)
-        share = torch.tensor([classes] * (classes + widths[1]) + [second] * widths[2], device=targets.device)
-        x, every, affect = unmade(x, torch.cat([targets, told, others], dim=1), affect, share, self.recipe.augment)
+        share = torch.tensor(
+            [classes] * (classes + widths[1]) + [second] * widths[2] + [math.inf], device=targets.device
+        )
+        every = torch.cat(
+            [targets, told, others, torch.ones_like(targets[:, :1])], dim=1
+        )  # the last: a face; 1 / inf is none
+        x, every, affect = unmade(x, every, affect, share, self.recipe.augment)
         x, every, affect = mixed(x, every, affect, self.recipe.augment)
-        targets, told, others = every.split(widths, dim=1)
-        taught = self._taught(x, told.unflatten(1, (-1, classes)) if widths[1] else None)
+        targets, told, others, face = every.split((*widths, 1), dim=1)
+        taught = self._taught(x, told.unflatten(1, (-1, classes)) if widths[1] else None, face)
         answer = self._answer(self._shown(x).contiguous(memory_format=torch.channels_last))
         loss, parts = self.loss(answer, targets, affect, taught, _second(others, second) if second else None)
         for name, part in parts.items() if len(parts) > 1 else ():
@@ -76,12 +82,16 @@ class ExpressionModule(Learner):
         answer: Answer = rounded_answer(network, x, section) if section.bits else network(x)
         return answer
 
-    def _taught(self, x: Tensor, told: Tensor | None) -> Tensor | None:
-        """(n, c): the mean over all teachers that know a row, NaN where none does; None without teachers. told: (n, t, c)."""
+    def _taught(self, x: Tensor, told: Tensor | None, face: Tensor) -> Tensor | None:
+        """(n, c): the mean over all teachers that know a row, NaN where none does; None without teachers.
+
+        told: (n, t, c).  face: (n, 1), the share of a chip that was not unmade: of the rest teachers say that every class is alike.
+        """
         answers = [] if told is None else list(told.unbind(1))
         seen = x.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
-            answers += [teacher.to(x.device)(seen)[0] for teacher in self.teachers]
+            said = [teacher.to(x.device)(seen)[0] for teacher in self.teachers]
+        answers += [face * one + (1 - face) / one.shape[1] for one in said]
         return torch.stack(answers).nanmean(0) if answers else None
 
     def validation_step(self, batch: Batch, _batch_idx: int) -> None:

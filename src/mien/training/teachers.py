@@ -50,6 +50,8 @@ def read_teachers(
     ids: of the train rows.  auxiliary: labels of the second head, which the tables teach that answer these and not `labels`.
     Raises ConfigError, DataError, ModelError.
     """
+    if paths and not recipe.network.expression:
+        raise ConfigError("--teacher: teachers teach expressions, and network.expression is false; leave --teacher out")
     networks: list[ExportGraph] = []
     tables: list[np.ndarray] = []
     others: list[np.ndarray] = []

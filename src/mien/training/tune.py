@@ -242,7 +242,10 @@ class _Bench:
     def rate(self, recipe: Recipe) -> float:
         """The learning rate at the steepest fall of the loss in a sweep (Smith 2017, arXiv:1506.01186; Lightning's finder);
         the recipe's own where the sweep shows none."""
-        learner, train, _ = self._parts(recipe)
+        level = msgspec.structs.replace(
+            recipe.schedule, name="constant", warmup=0
+        )  # a plateau's warm-up would set its own rates
+        learner, train, _ = self._parts(msgspec.structs.replace(recipe, schedule=level))
         learner.lr = recipe.optimizer.lr  # what Lightning's finder looks for
         with quiet(), redirect_stderr(StringIO()):  # the finder's bar cannot be switched off
             trainer = lightning.Trainer(

@@ -36,6 +36,8 @@ def test_projection_drops_and_renormalises():
 
 def test_an_unknown_label_has_no_affect():
     assert np.isnan(affect_means(LabelSet(("neutral", "pain")))[1]).all()
+    with pytest.raises(ConfigError, match="labels: expected several names, got the text 'sad'"):
+        LabelSet("sad")
 
 
 def test_a_face_has_one_json_form():

@@ -105,6 +105,8 @@ def test_a_reader_takes_every_kind_of_image(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), drawn_face())
     kinds = [tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(), drawn_face()]
     assert [faces[0].expression.label for faces in reader.many(kinds)] == ["happiness"] * 4
+    with pytest.raises(ConfigError, match="many: expected several images"):
+        reader.many(str(tmp_path / "a.png"))
 
 
 def test_a_whole_image_is_one_face():

@@ -153,7 +153,19 @@ def test_what_is_no_image_says_so(data, message, tmp_path):
         read_image(tmp_path / "x.jpg")
 
 
+def test_bytes_of_every_kind_are_read_and_what_is_none_is_refused(tmp_path):
+    Image.new("RGB", (5, 4), (9, 8, 7)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    first = read_image(tmp_path / "a.png")
+    assert all(np.array_equal(read_image(kind(data)), first) for kind in (bytes, bytearray, memoryview))
+    for odd in (io.BytesIO(data), None, [tmp_path / "a.png"], 3):
+        with pytest.raises(ImageError, match=rf"an image of type {type(odd).__name__}: expected a path, encoded bytes"):
+            read_image(odd)
+
+
 def test_arrays_of_other_kinds_are_refused():
+    with pytest.raises(ImageError, match="the limit is 100 pixels"):
+        read_image(np.zeros((20, 20), np.uint8), max_pixels=100)
     with pytest.raises(ImageError, match="float64: expected uint8"):
         read_image(np.zeros((4, 4)))
     with pytest.raises(ImageError, match="4x4x2"):
@@ -275,6 +287,7 @@ def test_drawing_marks_a_new_picture(size):
     assert (image == 90).all()
     assert (drawn != 90).any()
     assert np.array_equal(draw(image, []), image)
+    assert drawn.flags.writeable
 
 
 @pytest.mark.parametrize("kind", [".webp", ".jpg", ".png", ".tiff", ".bmp"])

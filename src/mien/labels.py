@@ -55,12 +55,16 @@ class LabelSet:
     >>> labels.index("happiness"), len(labels), list(labels)
     (1, 2, ['neutral', 'happiness'])
 
-    Raises ConfigError for fewer than two names, an empty name or a repeated one.
+    Raises ConfigError for fewer than two names, an empty name or a repeated one, or a text.
     """
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        if isinstance(self.names, str):
+            raise ConfigError(
+                f"labels: expected several names, got the text {self.names!r}; label_set() takes names of sets"
+            )
         object.__setattr__(self, "names", tuple(self.names))
         if len(self.names) < 2:
             raise ConfigError(f"labels: a label set needs at least two names, got {list(self.names)}")

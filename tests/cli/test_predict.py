@@ -68,6 +68,21 @@ def test_hidden_pictures_of_a_folder_are_read_only_by_name(predict, tmp_path):
     code, out, err = predict("f", "--json")
     assert (code, images(out), err) == (0, ["f/a.png"], "")
     assert images(predict("f/.b.png", "--json")[1]) == ["f/.b.png"]
+    assert images(predict("f/*.png", "--json")[1]) == ["f/a.png"]
+    assert images(predict("f/.b*", "--json")[1]) == ["f/.b.png"]
+
+
+def test_options_that_would_do_nothing_are_refused(mien, tmp_path):
+    picture(tmp_path / "a.png")
+    words = ("predict", "a.png", "--model", "tiny.onnx", "--detector", "whole")
+    for more, message in (
+        (("--detector-file", "none.onnx"), "'whole' looks for no faces, so it takes no file"),
+        (("--min-size", "5"), "'whole' looks for no faces, so none is too small"),
+        (("--overwrite",), "--overwrite: nothing to replace"),
+        (("--threads", "-1"), "--threads"),
+    ):
+        code, out, err = mien(*words, *more)
+        assert (code, out, message in err) == (2, "", True), err
 
 
 def test_an_argument_without_images_does_not_stop_the_rest(predict, tmp_path):

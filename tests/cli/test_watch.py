@@ -45,6 +45,16 @@ def watch(folder, monkeypatch, capsys):  # noqa: ARG001 - the folder is where it
     return run
 
 
+def test_hidden_pictures_are_no_frames(watch, folder):
+    (folder / "frames").mkdir()
+    for name in ("f1.png", "f2.png"):
+        cv2.imwrite(str(folder / "frames" / name), drawn_face(64))
+        (folder / "frames" / f"._{name}").write_bytes(b"what macOS keeps beside it")
+    code, _, err = watch("frames", "--rate", 1, "--table", "t.csv")
+    assert code == 0, err
+    assert [(row["index"], row["seconds"]) for row in rows("t.csv")] == [("0", "0.0"), ("1", "1.0")]
+
+
 def rows(path) -> list[dict[str, str]]:
     with open(path) as file:
         return list(csv.DictReader(file))

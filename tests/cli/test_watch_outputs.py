@@ -512,6 +512,12 @@ def test_a_source_without_a_frame_makes_and_replaces_nothing(watch, tmp_path):
     assert (tmp_path / "t.csv").read_text() == "kept"
 
 
+@pytest.mark.parametrize("source", ["0", "rtsp://127.0.0.1:1/door"])
+def test_thumbnails_of_what_is_gone_are_refused(watch, source):
+    code, out, err = watch(source, "--report", "r.html", "--thumbnails")
+    assert (code, "--thumbnails: are of what can be read again" in err, out) == (2, True, "")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

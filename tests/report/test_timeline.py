@@ -6,14 +6,15 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.signal import lfilter
 
 from builders import LABELS, a_face, an_expression
 from mien.errors import DataError
 from mien.evaluation.intervals import block_bootstrap, memory
 from mien.evaluation.timeline import Person, episodes, read_timeline, summary
-from mien.faces import Frame
-from mien.report.annotations import write_annotations
+from mien.faces import Expression, Frame
+from mien.report.annotations import episodes_csv, write_annotations
 from mien.report.strips import binned
 from mien.report.timeline import timeline_page, write_report
 from mien.runtime.table import TableSink
@@ -67,6 +68,47 @@ def test_shares_are_of_time_and_not_of_frames():
     lasted = np.array([*[0.1] * 20, 1.0, 1.0])
     person = Person(1, person.seconds, person.probabilities, person.affect, person.boxes, lasted)
     assert summary(person, 0.1).shares[LABELS.index("happiness")] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("fast", "slow"), [(30, 24), (30, 20.5), (25, 18), (60, 45)])
+def test_a_camera_that_slows_down_counts_by_time(fast, slow):
+    """A minute of happiness at one rate and one of none at another are half and half, in tables as in pictures."""
+    seconds = np.concatenate([np.arange(60 * fast) / fast, 60 + np.arange(round(60 * slow)) / slow])
+    happy = (seconds < 60).astype(float)
+    lasted = np.where(happy > 0, 1 / fast, 1 / slow)
+    person, step = a_person(seconds, happy, lasted), float(np.median(np.diff(seconds)))
+    found, column = summary(person, step), LABELS.index("happiness")
+    assert found.shares[column] == pytest.approx(0.5, abs=1e-3)
+    assert found.affect[0] == pytest.approx(0.5, abs=1e-3)
+    low, high = found.share_edges[:, column]
+    assert low < 0.5 < high
+    assert abs((low + high) / 2 - 0.5) < 0.05
+    assert np.nanmean(binned(person, 0, 120, step).mean[:, column]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_weights_of_the_block_bootstrap_are_as_rows_given_several_times():
+    values, many = np.random.default_rng(0).random((200, 2)), np.tile([1, 3], 100)
+    whole = block_bootstrap(values, 20, 4000, weights=many.astype(float))
+    assert np.allclose(whole, block_bootstrap(np.repeat(values, many, axis=0), 40, 4000), atol=0.01)
+    assert np.array_equal(block_bootstrap(values, 20, weights=np.ones(200)), block_bootstrap(values, 20))
+
+
+def test_a_model_of_valence_and_arousal_alone_has_a_page(tmp_path):
+    with TableSink(tmp_path / "t.csv", LABELS, image="a.mp4", model="felt") as sink:
+        for i in range(100):
+            felt = Expression(LABELS, np.full(len(LABELS), np.nan, np.float32), 0.5, 0.2)
+            sink.write(Frame(IMAGE, i, i / 10), [a_face(expression=felt, track=1)])
+    timeline = write_report(tmp_path / "t.csv", tmp_path / "r.html")
+    [person] = timeline.people
+    assert timeline.filled == pytest.approx(10)
+    assert summary(person, timeline.step).affect == pytest.approx([0.5, 0.2])
+    assert np.isnan(summary(person, timeline.step).shares).all()
+    text = (tmp_path / "r.html").read_text()
+    for words in ("mean valence", "+0.50", "The path on the circumplex", "Mean valence and arousal"):
+        assert words in text
+    for words in ("No face was read", "stacked", "Share of the time", "nan", "most probable", "An episode"):
+        assert words not in text
+    assert episodes_csv(timeline).count("\n") == 1
 
 
 def test_the_block_bootstrap_is_the_plain_one_for_independent_rows():
@@ -201,6 +243,36 @@ def test_thumbnails_come_from_the_video(table, tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert text.count('<img src="data:image/jpeg') == 3
     assert "mind who sees it" in text
+
+
+def test_thumbnails_of_a_folder_and_of_nothing(mien, table, tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(600):
+        Image.new("L", (64, 64), i % 200).save(frames / f"f{i}.png")
+    write_report(table, tmp_path / "r.html", video=frames, rate=10)
+    assert (tmp_path / "r.html").read_text().count('<img src="data:image/jpeg') == 3
+    for words, message in (
+        ("nosuch.mp4", "nosuch.mp4"),
+        ("frames", "a folder of pictures has no times"),
+        ("rtsp://10.0.0.5/door", "thumbnails are of what can be read again"),
+    ):
+        code, _, err = mien("report", table, "--out", "s.html", "--thumbnails", words)
+        assert (code, message in err) == (2, True), err
+        assert not (tmp_path / "s.html").exists()
+
+
+def test_episodes_of_an_address_name_it_and_unknown_affect_is_empty(tmp_path):
+    shares = np.zeros(len(LABELS), np.float32)
+    shares[LABELS.index("happiness")] = 1
+    with TableSink(tmp_path / "t.csv", LABELS, image="rtsp://10.0.0.5/door") as sink:
+        for i in range(20):
+            face = a_face(expression=Expression(LABELS, shares, float("nan"), float("nan")), track=1)
+            sink.write(Frame(IMAGE, i, i / 10), [face])
+    timeline = read_timeline(tmp_path / "t.csv")
+    assert episodes_csv(timeline).splitlines()[1].endswith(",1.0,1.0,,")
+    write_annotations(timeline, tmp_path / "e.eaf")
+    assert 'MEDIA_URL="rtsp://10.0.0.5/door"' in (tmp_path / "e.eaf").read_text()
 
 
 def test_names_are_escaped_and_empty_tables_say_so(tmp_path):

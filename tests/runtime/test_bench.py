@@ -54,6 +54,9 @@ def test_this_machine_is_measured_kept_and_compared(mien, tmp_path):
     code, out, _ = mien("bench", "a.json", "a.json")
     assert code == 0
     assert out.count("1.00") >= 2
+    for word, value in (("--json", "b.json"), ("--engine", "onnx"), ("--photo", "a.jpg")):
+        code, _, err = mien("bench", "a.json", "a.json", word, value)
+        assert (code, word in err, "where measurements are compared" in err) == (2, True, True), err
     code, _, err = mien("bench", *words, "--json", "a.json")
     assert (code, "exists already" in err) == (2, True)
 

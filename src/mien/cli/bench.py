@@ -47,6 +47,11 @@ def bench(
     if files:
         if len(files) < len(given) or len(files) < 2:
             raise ConfigError("bench: give models, or two or more .json files of measurements to compare")
+        for name, value in {"--json": json, "--photo": photo}.items():
+            if value is not None:
+                raise ConfigError(f"{name}: does nothing where measurements are compared; leave it out")
+        if (engine, device) != ("auto", "auto"):
+            raise ConfigError("--engine, --device: do nothing where measurements are compared; leave them out")
         _print(_compared([read_bench(file) for file in files], files), markdown)
         return
     if json is not None:

@@ -33,7 +33,7 @@ def predict(
         float | None,
         typer.Option(min=1, help="Look for faces from this size on, pixels; slower, and finds more that are none."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; all cores by default.")] = None,
     engine: Engine = "auto",
     device: Device = "auto",
     explain: Annotated[bool, typer.Option(help="Show in the annotated pictures what speaks for each label.")] = False,
@@ -51,6 +51,8 @@ def predict(
             "--table: is for the frames of `mien watch`; of pictures write lines with `mien predict ... --json > faces.jsonl`, or "
             "Parquet with `mien annotate PICTURES --out FOLDER`"
         )
+    if overwrite and save is None and features is None:
+        raise ConfigError("--overwrite: nothing to replace; name what to write with --save or --features")
     if explain and save is None:
         raise ConfigError("--explain: draws into the annotated pictures; name their folder with --save")
     paths, problems = _paths(images)
@@ -114,19 +116,15 @@ def _line(path: Path, faces: Sequence[Face]) -> None:
 
 
 def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The image files that the arguments name, each once, and what is wrong with arguments that name none.
-
-    Of a folder without hidden ones: macOS leaves `._a.jpg`, which is no picture, beside a.jpg.
-    """
-    from mien.vision.image import SUFFIXES
+    """The image files that the arguments name, each once, and what is wrong with arguments that name none."""
+    from mien.vision.image import SUFFIXES, is_picture
 
     found: list[Path] = []
     problems = []
     for text in images:
         path = Path(text)
         if path.is_dir():
-            part = [item for item in sorted(path.iterdir()) if not item.name.startswith(".")]
-            part = [item for item in part if item.suffix.lower() in SUFFIXES and item.is_file()]
+            part = [item for item in sorted(path.iterdir()) if is_picture(item)]
             problem = f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})"
         elif any(letter in text for letter in "*?[") and not path.exists():
             part, problem = _matching(path)
@@ -143,6 +141,8 @@ def _matching(pattern: Path) -> tuple[list[Path], str]:
         return [], f"{pattern}: ** stands for folders, alone between slashes (pics/**/*.jpg); within a name write *"
     base = Path(pattern.anchor) if pattern.anchor else Path()
     found = sorted(item for item in base.glob(str(pattern.relative_to(base))) if item.is_file())
+    if not pattern.name.startswith("."):  # as a shell does
+        found = [item for item in found if not item.name.startswith(".")]
     return found, f"{pattern}: no file matches"
 
 

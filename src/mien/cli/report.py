@@ -16,7 +16,7 @@ def report(
     episodes: Annotated[
         list[Path] | None, typer.Option(help="Episodes as .csv, .eaf (ELAN) or .boris; may be given several times.")
     ] = None,
-    thumbnails: Annotated[Path | None, typer.Option(help="The video, to show faces from it.")] = None,
+    thumbnails: Annotated[str | None, typer.Option(help="The video, to show faces from it.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
 ) -> None:
     """Expression over time: a page for people, episodes for other programs."""

@@ -85,9 +85,15 @@ def watch(
     from mien.runtime.watch import Watching
     from mien.vision.video import is_address, video_info
 
+    if thumbnails and (isinstance(asked.place, int) or is_address(asked.place)):
+        raise ConfigError(
+            "--thumbnails: are of what can be read again; record it with --save VIDEO.mp4 and --table, then use `mien report "
+            "TABLE --out PAGE.html --thumbnails VIDEO.mp4`"
+        )
     info = video_info(asked.place, rate)
     live = isinstance(asked.place, int) or (is_address(asked.place) and info.seconds is None)
-    reader = load(model, detector, threads or _share(), detector_file, min_size, engine=engine, device=device)
+    least = None if detector == "whole" else min_size  # which looks for none; smaller ones are left out all the same
+    reader = load(model, detector, threads or _share(), detector_file, least, engine=engine, device=device)
     how = Watching(look, max_faces, min_size, smooth, live)
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
              "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
@@ -426,14 +432,14 @@ class _Run:
         rows, asked = self.asked.rows, self.asked
         if rows is None or not self.seen.frames or rows in self.failed or not rows.exists():
             return
-        video = asked.source if thumbnails and Path(asked.source).is_file() else None
+        video = asked.source if thumbnails else None
         try:
             if asked.subtitles is not None:
                 with self._noted(asked.subtitles):
                     _subtitles(rows, asked.subtitles, asked.overwrite)
             if asked.report is not None:
                 with self._noted(asked.report):
-                    _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source)
+                    _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source, self._rate)
         finally:
             if asked.table is None and not self.failed.keys() & {asked.subtitles, asked.report}:
                 rows.unlink(missing_ok=True)

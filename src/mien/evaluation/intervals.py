@@ -85,24 +85,30 @@ def holm(ps: Sequence[float]) -> list[float]:
     return found
 
 
-def block_bootstrap(values: np.ndarray, block: int, draws: int = 1000, seed: int = 0) -> np.ndarray:
+def block_bootstrap(
+    values: np.ndarray, block: int, draws: int = 1000, seed: int = 0, weights: np.ndarray | None = None
+) -> np.ndarray:
     """95 % percentile intervals (2, k) of the means of a series (n, k) whose neighbours are alike.
 
     Blocks of `block` rows, from any row on and from the end round to the start, are drawn until there are n (the circular block
     bootstrap: D. N. Politis, J. P. Romano, 1992). NaN where there are fewer than four blocks: too little to say.
+
+    weights: (n,), how much each row counts in a mean; alike by default.
     """
     n, k = values.shape
+    each = np.ones(n) if weights is None else weights
+    values = np.concatenate([values * each[:, None], each[:, None]], axis=1)
     block = max(1, min(block, n))
     if n < 4 * block:
         return np.full((2, k), np.nan)
     sums = np.concatenate(
-        [np.zeros((1, k)), np.cumsum(np.concatenate([values, values[:block]]), axis=0, dtype=np.float64)]
+        [np.zeros((1, k + 1)), np.cumsum(np.concatenate([values, values[:block]]), axis=0, dtype=np.float64)]
     )
     starts = np.random.default_rng(seed).integers(0, n, (draws, -(-n // block)))
     lengths = np.full(starts.shape[1], block)
     lengths[-1] = n - block * (len(lengths) - 1)
-    means = np.stack([(sums[row + lengths] - sums[row]).sum(axis=0) / n for row in starts])
-    return np.percentile(means, [2.5, 97.5], axis=0)
+    drawn = np.stack([(sums[row + lengths] - sums[row]).sum(axis=0) for row in starts])
+    return np.percentile(drawn[:, :-1] / drawn[:, -1:], [2.5, 97.5], axis=0)
 
 
 def memory(values: np.ndarray, most: int) -> int:

@@ -15,7 +15,7 @@ from mien.errors import DataError
 from mien.evaluation.intervals import block_bootstrap, memory
 from mien.runtime.table import read_rows
 
-__all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "read_timeline", "summary"]
+__all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "read_timeline", "spread", "summary"]
 
 _LONGEST_FRAME = 1.0
 _MOST_CELLS = 20_000
@@ -24,7 +24,7 @@ _VALUES = ("valence", "arousal", "x0", "y0", "x1", "y1")
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One track: seconds (n,) ascending, probabilities (n, c), affect (n, 2) as valence and arousal, boxes (n, 4), and how long each
+    """One track: seconds (n,) ascending, probabilities (n, c), affect (n, 2) as valence and arousal (NaN where the model answers one of the two alone), boxes (n, 4), and how long each
     row lasted (n,), in seconds: to the next frame of the video, at most one second, or a usual step if that is longer."""
 
     track: int
@@ -72,7 +72,7 @@ def read_timeline(path: str | PathLike[str]) -> Timeline:
             )
         seconds = _numbers(path, number, row, ["seconds"])[0]
         times.add(seconds)
-        if row.get("face") is not None and row.get(names[0]) is not None:
+        if row.get("face") is not None and (row.get(names[0]) is not None or row.get("valence") is not None):
             filled.add(seconds)
             values = _numbers(path, number, row, ["track", *_VALUES, *names])
             found[int(values[0] or 0)].append((seconds, *(np.nan if v is None else v for v in values[1:])))
@@ -154,29 +154,47 @@ class Summary(NamedTuple):
 def summary(person: Person, step: float, smoothing: float = 0.0, draws: int = 1000, seed: int = 0) -> Summary:
     """Shares and mean affect of a person, weighted by time, with intervals from the circular block bootstrap.
 
-    The rows are put on an even grid of `step` seconds (coarser beyond 20,000 cells); cells without the face are left out. Blocks
+    The rows are spread over an even grid of `step` seconds (coarser beyond 20,000 cells); cells without the face are left out. Blocks
     last at least 2 seconds, five times the smoothing, and twice as long as the series remembers (`intervals.memory`); but at
     most a fifth of the time, so that there are some to draw.
     """
     best = np.eye(person.probabilities.shape[1])[person.probabilities.argmax(axis=1)]
+    best[np.isnan(person.probabilities).any(axis=1)] = np.nan
     values = np.concatenate([best, person.probabilities, person.affect], axis=1)
-    cells, width = _cells(person.seconds, person.lasted, values, step)
+    cells, held, width = _cells(person, values, step)
     lag = memory(np.nan_to_num(cells), max(1, len(cells) // 10)) * width
     block = min(max(2.0, 5 * smoothing, 2 * lag), max(len(cells) * width / 5, width))
-    edges = block_bootstrap(cells, max(1, round(block / width)), draws, seed)
-    means, c = cells.mean(axis=0), best.shape[1]
+    edges = block_bootstrap(cells, max(1, round(block / width)), draws, seed, held)
+    means, c = np.average(values, axis=0, weights=person.lasted + 1e-9), best.shape[1]
     return Summary(means[:c], edges[:, :c], means[c : 2 * c], means[2 * c :], edges[:, 2 * c :], block)
 
 
-def _cells(seconds: np.ndarray, lasted: np.ndarray, values: np.ndarray, step: float) -> tuple[np.ndarray, float]:
-    """Time-weighted means (m, k) of the cells of an even grid that hold something, in order, and the grid's width."""
-    width = max(step, (seconds[-1] - seconds[0]) / _MOST_CELLS, 1e-3)
-    place = np.floor((seconds - seconds[0]) / width + 1e-6).astype(int)
-    kept, inverse = np.unique(place, return_inverse=True)
-    weights = np.bincount(inverse, lasted + 1e-9)
-    sums = np.stack([np.bincount(inverse, column * (lasted + 1e-9)) for column in values.T], axis=1)
-    repeats = np.maximum(1, np.rint(weights / width).astype(int))
-    return np.repeat(sums[: len(kept)] / weights[:, None], repeats, axis=0), width
+def _cells(person: Person, values: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Time-weighted means (m, k) of the cells of an even grid that hold something, in order; the seconds that each holds (m,); and
+    the grid's width."""
+    begin, end = person.seconds[0], (person.seconds + person.lasted).max()
+    width = max(step, (end - begin) / _MOST_CELLS, 1e-3)
+    count = max(1, int(np.ceil((end - begin) / width - 1e-6)))
+    row, place, weights = spread(person, begin + width * np.arange(count + 1))
+    held = np.bincount(place, weights, count)
+    there = held > 0
+    sums = np.stack([np.bincount(place, weights * column, count) for column in values[row].T], axis=1)
+    return sums[there] / held[there][:, None], held[there], width
+
+
+def spread(person: Person, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each row over all bins that it lasts in: row, bin and seconds there, side by side; at least the bin of its middle."""
+    count = len(edges) - 1
+    ends = person.seconds + person.lasted
+    middle = np.clip(np.searchsorted(edges, (person.seconds + ends) / 2, side="right") - 1, 0, count - 1)
+    first = np.minimum(np.searchsorted(edges, person.seconds + 1e-6, side="right") - 1, middle).clip(0)
+    last = np.maximum(np.searchsorted(edges, ends - 1e-6, side="left") - 1, middle).clip(0, count - 1)
+    many = last - first + 1
+    row = np.repeat(np.arange(len(many)), many)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many) + first[row]
+    shared = np.minimum(ends[row], edges[place + 1]) - np.maximum(person.seconds[row], edges[place])
+    there = (shared > 1e-6) | (place == middle[row])
+    return row[there], place[there], np.maximum(shared[there], 0) + 1e-9
 
 
 class Episode(NamedTuple):

@@ -7,6 +7,7 @@ import io
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Sequence
+from math import isnan
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import msgspec
 from mien.errors import ConfigError
 from mien.evaluation.timeline import Episode, Timeline, episodes
 from mien.files import whole_file
+from mien.vision.video import is_address
 
 __all__ = [
     "ANNOTATION_FORMS",
@@ -36,10 +38,15 @@ def all_episodes(timeline: Timeline) -> list[Episode]:
 
 
 def episodes_table(found: Sequence[Episode]) -> list[list[object]]:
-    """A header and a row an episode: person, expression, seconds of onset, apex and offset, how long, peak and mean."""
+    """A header and a row an episode: person, expression, seconds of onset, apex and offset, how long, peak and mean; affect is
+    empty where there is none."""
     head: list[object] = ["track", "label", "onset", "apex", "offset", "seconds", "peak", "mean", "valence", "arousal"]
-    return [head, *([e.track, e.label, *(round(v, 3) for v in (e.onset, e.apex, e.offset, e.offset - e.onset)),
-                     *(round(v, 4) for v in (e.peak, e.mean, e.valence, e.arousal))] for e in found)]  # fmt: skip
+    rows: list[list[object]] = [head]
+    for e in found:
+        times = [round(value, 3) for value in (e.onset, e.apex, e.offset, e.offset - e.onset)]
+        shares = ["" if isnan(value) else round(value, 4) for value in (e.peak, e.mean, e.valence, e.arousal)]
+        rows.append([e.track, e.label, *times, *shares])
+    return rows
 
 
 def episodes_csv(timeline: Timeline) -> str:
@@ -53,7 +60,10 @@ def _eaf(timeline: Timeline) -> str:
     """An ELAN annotation document of format 3.0: a tier a person and expression, so that expressions may overlap."""
     root = ElementTree.Element("ANNOTATION_DOCUMENT", AUTHOR="mien", DATE=_DATE, FORMAT="3.0", VERSION="3.0")
     head = ElementTree.SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
-    if timeline.source:
+    if is_address(timeline.source):
+        kind = "video/*"
+        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", {"MIME_TYPE": kind, "MEDIA_URL": timeline.source})
+    elif timeline.source:
         media = Path(timeline.source)
         kind = "video/mp4" if media.suffix.lower() == ".mp4" else "video/*"
         where = {"MEDIA_URL": media.absolute().as_uri(), "RELATIVE_MEDIA_URL": f"./{media.name}"}

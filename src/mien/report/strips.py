@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from mien.evaluation.timeline import Person
+from mien.evaluation.timeline import Person, spread
 from mien.report.figures import label_colour
 
 __all__ = ["BINS", "Bins", "bands", "binned", "clock", "curves", "path", "ribbon"]
@@ -38,7 +38,7 @@ def binned(person: Person, begin: float, end: float, step: float, most: int = BI
     count = max(1, min(most, round((end - begin) / max(step, 1e-3))))
     edges = np.linspace(begin, end, count + 1)
     values = np.concatenate([person.probabilities, person.affect], axis=1)
-    row, place, weights = _spread(person, edges)
+    row, place, weights = spread(person, edges)
     values = values[row]
     total = np.bincount(place, weights, count)
     low, high = np.full((count, values.shape[1]), np.inf), np.full((count, values.shape[1]), -np.inf)
@@ -48,21 +48,6 @@ def binned(person: Person, begin: float, end: float, step: float, most: int = BI
     sums = np.stack([np.bincount(place, weights * column, count) for column in values.T], axis=1)
     mean = np.divide(sums, total[:, None], out=np.full_like(sums, np.nan), where=there[:, None])
     return Bins(edges, there, mean, low, high)
-
-
-def _spread(person: Person, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each row over all bins that it lasts in: row, bin and seconds there, side by side; at least the bin of its middle."""
-    count = len(edges) - 1
-    ends = person.seconds + person.lasted
-    middle = np.clip(np.searchsorted(edges, (person.seconds + ends) / 2, side="right") - 1, 0, count - 1)
-    first = np.minimum(np.searchsorted(edges, person.seconds + 1e-6, side="right") - 1, middle).clip(0)
-    last = np.maximum(np.searchsorted(edges, ends - 1e-6, side="left") - 1, middle).clip(0, count - 1)
-    many = last - first + 1
-    row = np.repeat(np.arange(len(many)), many)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many) + first[row]
-    shared = np.minimum(ends[row], edges[place + 1]) - np.maximum(person.seconds[row], edges[place])
-    there = (shared > 1e-6) | (place == middle[row])
-    return row[there], place[there], np.maximum(shared[there], 0) + 1e-9
 
 
 def clock(seconds: float, short: bool = True) -> str:
@@ -159,7 +144,7 @@ def path(bins: Bins, name: str) -> Markup:
 
 
 def ribbon(everyone: Sequence[tuple[str, Bins]], labels: Sequence[str]) -> Markup:
-    """When each person was there, in the colour of what was most probable."""
+    """When each person was there, in the colour of what was most probable; in one colour without probabilities."""
     row, parts = 20, []
     for i, (name, bins) in enumerate(everyone):
         y = 6 + i * row
@@ -167,7 +152,8 @@ def ribbon(everyone: Sequence[tuple[str, Bins]], labels: Sequence[str]) -> Marku
         for run in _same(best):
             if best[run[0]] >= 0:
                 x0, x1 = _across(bins, np.array([run[0], run[-1] + 1]))
-                colour = label_colour(labels[best[run[0]]])
+                known = not np.isnan(bins.mean[run[0], : len(labels)]).any()
+                colour = label_colour(labels[best[run[0]]]) if known else "var(--mark)"
                 parts.append(Markup('<rect x="{:.1f}" y="{}" width="{:.1f}" height="14" fill="{}"/>').format(
                     x0, y, max(x1 - x0, 0.6), colour))  # fmt: skip
         parts.append(_word(_LEFT - 6, y + 11, name, "end"))

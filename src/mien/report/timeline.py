@@ -15,7 +15,7 @@ from mien.files import path_text, whole_file
 from mien.report.figures import data_uri, tile
 from mien.report.page import page
 from mien.report.strips import BINS, Bins, bands, binned, clock, curves, path, ribbon
-from mien.vision.video import frames
+from mien.vision.video import frames, is_address, video_info
 
 __all__ = ["check_page", "timeline_page", "write_report"]
 
@@ -29,16 +29,30 @@ def write_report(
     overwrite: bool = False,
     video: str | PathLike[str] | None = None,
     title: str | None = None,
+    rate: float | None = None,
 ) -> Timeline:
-    """The timeline of a table as one self-contained HTML page. Raises ConfigError, DataError, OutputError.
+    """The timeline of a table as one self-contained HTML page. Raises ConfigError, DataError, OutputError; VideoError: no such video.
 
-    video: take thumbnails of the faces from it.  title: of the page; by default the name of the source.
+    video: take thumbnails of the faces from it, a file or a folder of pictures.  rate: of that folder, frames a second.
+    title: of the page; by default the name of the source.
     """
+    if video is not None:
+        _check_video(video, rate)
     timeline = read_timeline(table)
-    text = timeline_page(timeline, video, title)
+    text = timeline_page(timeline, video, title, rate)
     with whole_file(check_page(out), overwrite) as aside:
         aside.write_text(text, encoding="utf-8")
     return timeline
+
+
+def _check_video(video: str | PathLike[str], rate: float | None) -> None:
+    if is_address(video):
+        raise ConfigError(f"{video}: thumbnails are of what can be read again; record it, and give the file")
+    if Path(video).is_dir() and rate is None:
+        raise ConfigError(
+            f"{video}: a folder of pictures has no times; write its page with `mien watch --report --thumbnails`"
+        )
+    video_info(video)
 
 
 def check_page(out: str | PathLike[str]) -> Path:
@@ -49,7 +63,9 @@ def check_page(out: str | PathLike[str]) -> Path:
     return path
 
 
-def timeline_page(timeline: Timeline, video: str | PathLike[str] | None = None, title: str | None = None) -> str:
+def timeline_page(
+    timeline: Timeline, video: str | PathLike[str] | None = None, title: str | None = None, rate: float | None = None
+) -> str:
     """The page's HTML. People seen for less than a second have no part of their own, nor have those beyond the twelve longest."""
     shown = [person for person in timeline.people if person.seen >= _SHORTEST][:_PEOPLE] or list(timeline.people[:1])
     strips = [(f"{person.track}", _binned(person, timeline)) for person in shown]
@@ -57,12 +73,14 @@ def timeline_page(timeline: Timeline, video: str | PathLike[str] | None = None, 
         "timeline": timeline,
         "headline": _headline(timeline),
         "ribbon": ribbon(strips, timeline.labels) if strips else None,
-        "people": [_person(person, bins, timeline, video) for person, (_, bins) in zip(shown, strips, strict=True)],
+        "people": [
+            _person(person, bins, timeline, video, rate) for person, (_, bins) in zip(shown, strips, strict=True)
+        ],
         "others": len(timeline.people) - len(shown),
         "others_seconds": sum(person.seen for person in timeline.people) - sum(person.seen for person in shown),
         "bins": BINS,
         "bin_seconds": max((timeline.end - timeline.begin) / BINS, timeline.step),
-        "labels": timeline.labels,
+        "labels": timeline.labels if any(_named(person) for person in shown) else (),
         "pictures": video is not None,
         "shortest": _SHORTEST,
     }
@@ -84,7 +102,9 @@ def _headline(timeline: Timeline) -> list[dict[str, str]]:
     ]
 
 
-def _person(person: Person, bins: Bins, timeline: Timeline, video: str | PathLike[str] | None) -> dict[str, Any]:
+def _person(
+    person: Person, bins: Bins, timeline: Timeline, video: str | PathLike[str] | None, rate: float | None
+) -> dict[str, Any]:
     name = f"Person {person.track}"
     found = summary(person, timeline.step, timeline.smoothing)
     shown = episodes(person, timeline.labels)
@@ -94,17 +114,22 @@ def _person(person: Person, bins: Bins, timeline: Timeline, video: str | PathLik
         "track": person.track,
         "seen": clock(person.seen, short=person.seen >= 60),
         "share": person.seen / max(timeline.end - timeline.begin, 1e-9),
-        "bands": bands(bins, timeline.labels, name),
+        "bands": bands(bins, timeline.labels, name) if _named(person) else None,
         "curves": None if np.isnan(person.affect).all() else curves(bins, name),
         "path": None if np.isnan(person.affect).all() else path(bins, name),
-        "shares": _shares(found, timeline.labels),
+        "shares": _shares(found, timeline.labels) if _named(person) else [],
         "affect": _affect(found),
         "block": found.block,
         "sure": not np.isnan(found.affect_edges).all() or not np.isnan(found.share_edges).all(),
         "episodes": [_episode(one) for one in sorted(best, key=lambda one: one.onset)],
         "count": len(shown),
-        "faces": [] if video is None else _faces(person, best, video),
+        "faces": [] if video is None else _faces(person, best, video, rate or 25.0),
     }
+
+
+def _named(person: Person) -> bool:
+    """Whether the model answers expressions, and not valence and arousal alone."""
+    return not np.isnan(person.probabilities).all()
 
 
 def _shares(found: Summary, labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -139,14 +164,14 @@ def _episode(one: Episode) -> dict[str, Any]:
     }
 
 
-def _faces(person: Person, best: Sequence[Episode], video: str | PathLike[str]) -> list[dict[str, str]]:
+def _faces(person: Person, best: Sequence[Episode], video: str | PathLike[str], rate: float) -> list[dict[str, str]]:
     """Thumbnails: the apex of the strongest episodes, else the middle of the time; none where the video does not answer."""
     times = [one.apex for one in best[:_FACES]] or [float(person.seconds[len(person.seconds) // 2])]
     found = []
     for seconds in sorted(times):
         row = int(np.abs(person.seconds - seconds).argmin())
         try:
-            frame = next(frames(video, begin=float(person.seconds[row]) - 2e-4), None)
+            frame = next(frames(video, begin=float(person.seconds[row]) - 2e-4, rate=rate), None)
         except VideoError:
             continue
         if frame is not None:

@@ -130,8 +130,11 @@ class GridDetector:
         return boxes.reshape(-1, 4), points, scores
 
 
-def check_min_size(size: float | None) -> None:
-    """Raises ConfigError for what is no size of a face, NaN and infinity too; None asks for none."""
+def check_min_size(size: float | None, name: str = "auto") -> None:
+    """Raises ConfigError for what is no size of a face, NaN and infinity too, and for any where the detector of this name looks for
+    none; None asks for none."""
+    if size is not None and name == "whole":
+        raise ConfigError("min_size: 'whole' looks for no faces, so none is too small; leave one of the two out")
     if size is not None and not 1 <= size < math.inf:
         raise ConfigError(f"min_size: {size:g} is no size of a face; give pixels from 1 on, such as 20")
 
@@ -220,6 +223,7 @@ def open_detector(
     file: a local detector file in YuNet's form, taken as it is.  device: see GridDetector.  Raises ConfigError, ModelNotFound, ModelError.
     """
     path = detector_path(name, file)
+    check_min_size(min_size, name)
     return WholeImage(spec) if path is None else GridDetector(path, threads, min_size=min_size, device=device)
 
 
@@ -228,5 +232,7 @@ def detector_path(name: str, file: str | PathLike[str] | None = None) -> Path | 
     if name not in DETECTORS:
         raise ConfigError(f"detector: unknown detector {name!r}; {near_miss(name, DETECTORS)}")
     if name == "whole":
+        if file is not None:
+            raise ConfigError("detector: 'whole' looks for no faces, so it takes no file; leave one of the two out")
         return None
     return Path(file) if file else store.fetch(store.ENTRIES["mien-face" if name == "auto" else name])

@@ -41,9 +41,11 @@ class Reader:
             return self.classifier(image, faces)
 
     def many(self, images: Iterable[ImageSource]) -> Iterator[list[Face]]:
-        """The faces of each image, in order, one image in memory at a time. Raises ImageError at a bad one."""
-        for image in images:
-            yield self(image)
+        """The faces of each image, in order, one image in memory at a time. Raises ImageError at a bad one; ConfigError: one image,
+        not several."""
+        if isinstance(images, (str, bytes, bytearray, PathLike)):
+            raise ConfigError("many: expected several images, such as a list of paths; of one call the reader itself")
+        return map(self, images)
 
     def watch(
         self,
@@ -107,4 +109,6 @@ def load(
     classifier = Classifier(session, explain=explain, features=features)
     if isinstance(detector, str):
         detector = open_detector(detector, session.spec.crop, threads, detector_file, min_size, place)
+    elif detector_file is not None or min_size is not None:
+        raise ConfigError("detector_file, min_size: are for a detector's name; an object has its own")
     return Reader(detector, classifier)

@@ -45,7 +45,7 @@ def draw(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
     for face in sorted(faces, key=lambda face: face.size):
         if face.expression is not None:
             taken.append(_panel(canvas, face, face.expression, taken))
-    return np.asarray(canvas)
+    return np.array(canvas)
 
 
 def blur(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mien.errors import ImageError
 from mien.files import whole_file
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "read_image", "write_image"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "is_picture", "read_image", "write_image"]
 
 #: A larger picture is refused from its header, before it is decoded.
 MAX_PIXELS = 128_000_000
@@ -23,7 +23,7 @@ MAX_PIXELS = 128_000_000
 #: File name endings that are taken for pictures when a folder is read.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
-ImageSource = str | PathLike[str] | bytes | np.ndarray | Image.Image
+ImageSource = str | PathLike[str] | bytes | bytearray | memoryview | np.ndarray | Image.Image
 
 #: What is read, and no other: Pillow would hand EPS to Ghostscript, a program of its own.
 _FORMS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
@@ -35,24 +35,30 @@ _STRIP = 1 << 16
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError, struct.error)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether this file of a folder is one of its pictures: by its ending, and not hidden: macOS leaves `._a.jpg`, which is no
+    picture, beside a.jpg."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """RGB uint8 (h, w, 3), contiguous, upright (EXIF applied).
 
-    source: a path, encoded bytes, an array or a PIL image. Arrays are uint8 or uint16 (scaled to 8 bits) of shape
+    source: a path, encoded bytes, an array or a PIL image. Arrays are whole numbers, uint8 or uint16 (scaled to 8 bits) of shape
     (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA. Transparency is laid over white; of an animation the first
     picture counts. Of 16 bits 65535 is white, as PNG and TIFF say, however dark the picture: what a camera of 10 or 12 bits
-    left unscaled is to be scaled first (a TIFF that states 12 bits is, by its own white). Floats run from 0 to 1, or, where one
-    is above 2, from 0 to 255; what overshoots that range is clipped.
-    Raises ImageError: not an image, cut off, more than max_pixels (encoded ones judged by the header), or numbers of
+    left unscaled is to be scaled first (a TIFF that states 12 bits is, by its own white). Floats of files and PIL images run from 0
+    to 1, or, where one is above 2, from 0 to 255; what overshoots that range is clipped.
+    Raises ImageError: none of these, not an image, cut off, more than max_pixels (encoded ones judged by the header), or numbers of
     unknown range: floats above 510, NaN or infinite, whole ones of 32 bits or with a sign.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
         return _from_pil(source, "the PIL image", max_pixels)
-    where = "the bytes given" if isinstance(source, bytes) else str(source)
+    where = str(source) if isinstance(source, (str, PathLike)) else "the bytes given"
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = _encoded(source)
     except OSError as error:
         raise ImageError(f"{where}: cannot be read ({error.strerror or error})") from error
     if not data:
@@ -70,6 +76,18 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{where}: is cut off or damaged ({error})") from error
+
+
+def _encoded(source: object) -> bytes:
+    """The bytes of a file's name, or these themselves. Raises ImageError: neither; OSError."""
+    if isinstance(source, (str, PathLike)):
+        return Path(source).read_bytes()
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    raise ImageError(
+        f"an image of type {type(source).__name__}: expected a path, encoded bytes, an array or a PIL image (of an open file "
+        "give its .read())"
+    )
 
 
 def _from_pil(picture: Image.Image, where: str, max_pixels: int) -> np.ndarray:
@@ -111,12 +129,12 @@ def _eight_bits(values: np.ndarray, where: str) -> np.ndarray:
     return np.rint(np.minimum(values.clip(0) * scale, 255)).astype(np.uint8)
 
 
-def _from_array(array: np.ndarray) -> np.ndarray:
+def _from_array(array: np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     shape = "x".join(map(str, array.shape))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
         raise ImageError(f"an array of shape {shape}: expected (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise ImageError(f"an array of shape {shape}: the limit is {MAX_PIXELS:,} pixels")
+    if array.shape[0] * array.shape[1] > max_pixels:
+        raise ImageError(f"an array of shape {shape}: the limit is {max_pixels:,} pixels")
     if array.dtype == np.uint16:
         array = (array // 257).astype(np.uint8)
     if array.dtype != np.uint8:

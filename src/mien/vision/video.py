@@ -19,7 +19,7 @@ from mien.errors import ImageError, VideoError
 from mien.faces import Frame
 from mien.vision.cameras import opened_by
 from mien.vision.clock import Clock
-from mien.vision.image import SUFFIXES, read_image
+from mien.vision.image import SUFFIXES, is_picture, read_image
 from mien.vision.writer import VideoWriter
 
 __all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "video_info"]
@@ -82,8 +82,8 @@ def _unopened(source: Source, error: Exception) -> str:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder, frame2 before frame10. Raises VideoError if there are none."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    """The pictures of a folder, frame2 before frame10, without hidden ones. Raises VideoError if there are none."""
+    found = [path for path in folder.iterdir() if is_picture(path)]
     if not found:
         raise VideoError(f"{folder}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
     return sorted(found, key=lambda path: [(part.isdigit(), int(part) if part.isdigit() else 0, part)
@@ -152,7 +152,7 @@ def frames(
     elif is_address(source):
         yield from _within(_address(str(source), every, patience, tell), begin, end)
     elif Path(source).is_dir():
-        yield from _within(_folder(Path(source), every, rate), begin, end)
+        yield from _within(_folder(Path(source), every, rate, begin), begin, end)
     else:
         yield from _file(source, every, begin, end, gap)
 
@@ -301,10 +301,10 @@ def _known(source: Any) -> list[float]:
     return [float(pts * base) for pts in shown]
 
 
-def _folder(folder: Path, every: int, rate: float) -> Iterator[Frame]:
+def _folder(folder: Path, every: int, rate: float, begin: float) -> Iterator[Frame]:
     paths, bad = _pictures(folder), []
     for index, path in enumerate(paths):
-        if index % every:
+        if index % every or index / rate < begin:
             continue
         try:
             image = read_image(path)

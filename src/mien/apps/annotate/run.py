@@ -115,7 +115,7 @@ def annotate(
     if path_text(root) != root:
         raise ConfigError(f"--root {root}: its name is not UTF-8; rename the folder")
     show, place = show or Quiet(), open_place(fspath(out))
-    check_min_size(min_size)
+    check_min_size(min_size, detector)
     files = _files(model, detector, detector_file)
     how = How(
         model=str(model), model_hash=_hash(files.model), detector=detector, detector_hash=_hash(files.detector),

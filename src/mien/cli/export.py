@@ -290,11 +290,12 @@ def _split(data: Path, source: str, split: str | None) -> str:
 
 def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tuple[list[Judgement], str]:
     """The float model and the file, judged on the same rows; a plain file alone, as it answers as its source does. With
-    how many labels differ, in words.
+    how many labels differ, in words; '' for models without.
 
     Raises ExportError: the file is worse by more than its target allows.
     """
     from mien.cli.judging import Asked, judged, need
+    from mien.export.verify import label_changes
 
     need()
     asked = Asked(data, source, split, copies=True)
@@ -307,8 +308,8 @@ def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tupl
                 f"--to {made.target.name}: {name} falls from {before:.4f} to {after:.4f} on {told[0].data}, by {lost:.2f} "
                 f"points (allowed {made.target.allowed.points:g}); nothing was written{_TEACH if made.target.precision == 'int8' else ''}"
             )
-    labels = [one.probabilities.argmax(axis=1) for one in said]
-    return told, f"{int((labels[0] != labels[-1]).sum())} of {len(labels[0]):,}"
+    flipped = label_changes(said[0].probabilities, said[-1].probabilities)
+    return told, "" if flipped is None else f"{flipped} of {len(said[0].probabilities):,}"
 
 
 def _figures(told: list[Judgement]) -> Iterator[tuple[str, float, float]]:
@@ -350,7 +351,7 @@ def _say(made: Made, files: list[Path], base: Path) -> None:
     print(f"model: {files[0]} ({size:.2f} MB; it was {before:.2f} MB)")
     print(f"against the float model on {made.on}: {made.difference}")
     if made.kept:
-        print(f"kept in float, as labels changed too often: {', '.join(made.kept)}")
+        print(f"kept in float, as the answers moved too far: {', '.join(made.kept)}")
     if made.line:
         print(f"next, on the machine with the card (not run here): {made.line}")
 
@@ -359,5 +360,5 @@ def _say_change(told: list[Judgement], flipped: str) -> None:
     for name, before, after in _figures(told):
         change = "" if len(told) == 1 else f", {before:.4f} before ({100 * (after - before):+.2f} points)"
         print(f"{name} on {told[0].data}: {after:.4f}{change}")
-    if len(told) > 1:
+    if len(told) > 1 and flipped:
         print(f"labels flipped on {told[0].data}: {flipped}")

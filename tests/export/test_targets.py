@@ -340,8 +340,13 @@ def test_a_run_is_judged_before_and_after_and_the_figures_are_in_the_file(mien, 
     assert code == 0, err
     assert "accuracy on synthetic: 0." in out
     assert "before (" in out
-    assert next(iter(read_spec("m.onnx").metrics)).split("/")[:2] == ["synthetic", "validation"]
-    assert "m.onnx" in (tmp_path / "m.md").read_text()
+    figures = ("accuracy", "macro_f1", "macro_recall", "ece")
+    assert list(read_spec("m.onnx").metrics) == [f"synthetic/validation/{name}" for name in figures]
+    card = (tmp_path / "m.md").read_text()
+    assert "    mien evaluate m.onnx --data drawn.parquet --split validation --without-copies\n" in card
+    assert "FER2013" not in card
+    code, _, err = mien("evaluate", "m.onnx", "--data", "drawn.parquet", "--split", "validation", "--without-copies")
+    assert code == 0, err
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     code, _, err = mien("export", run, "--to", "openvino", "--out", "o.xml", "--data", "drawn.parquet")
     assert code == 0, err

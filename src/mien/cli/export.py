@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -124,9 +125,10 @@ class _Job:
             told: list[Judgement] = []
             if self.data is not None:
                 split = _split(self.data, self.source, self.split)
-                told, flipped = _judged(made, base, self.data, self.source, split)
-                made = _with_figures(made, told[-1], self.source, split)
-            card = {".md": lambda: _card(made, told[-1], self.source, split)} if told else {}
+                told, flipped, where = _judged(made, base, self.data, self.source, split)
+                made = _with_figures(made, told[-1], where)
+                command = _command(made, self.data, self.source, split)
+            card = {".md": lambda: _card(made, told[-1], command)} if told else {}
             files = publish(made, place, self.overwrite, card)
             _say(made, files, base)
             if told:
@@ -288,19 +290,19 @@ def _split(data: Path, source: str, split: str | None) -> str:
     return split or ("PublicTest" if source in ("ferplus", "fer2013") and not is_manifest(data) else "validation")
 
 
-def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tuple[list[Judgement], str]:
+def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tuple[list[Judgement], str, str]:
     """The float model and the file, judged on the same rows; a plain file alone, as it answers as its source does. With
-    how many labels differ, in words; '' for models without.
+    how many labels differ, in words ('' for models without), and where the figures come from, for the spec.
 
     Raises ExportError: the file is worse by more than its target allows.
     """
-    from mien.cli.judging import Asked, judged, need
+    from mien.cli.judging import Asked, figures_place, judged, need
     from mien.export.verify import label_changes
 
     need()
     asked = Asked(data, source, split, copies=True)
     models = [str(made.files[0])] if made.target.name == "onnx" else [str(base), str(made.files[0])]
-    told, said, _ = judged(models, asked)
+    told, said, manifest = judged(models, asked)
     for name, before, after in _figures(told):
         lost = 100 * (before - after)
         if lost > made.target.allowed.points:
@@ -309,7 +311,8 @@ def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tupl
                 f"points (allowed {made.target.allowed.points:g}); nothing was written{_TEACH if made.target.precision == 'int8' else ''}"
             )
     flipped = label_changes(said[0].probabilities, said[-1].probabilities)
-    return told, "" if flipped is None else f"{flipped} of {len(said[0].probabilities):,}"
+    words = "" if flipped is None else f"{flipped} of {len(said[0].probabilities):,}"
+    return told, words, figures_place(manifest, split)
 
 
 def _figures(told: list[Judgement]) -> Iterator[tuple[str, float, float]]:
@@ -322,12 +325,10 @@ def _figures(told: list[Judgement]) -> Iterator[tuple[str, float, float]]:
             yield f"CCC of {name}", before, after
 
 
-def _with_figures(made: Made, judged: Judgement, source: str, split: str) -> Made:
+def _with_figures(made: Made, judged: Judgement, place: str) -> Made:
     """With the judged figures in the spec, inside the file too."""
     if judged.scores.expression is None:
         return made
-    place = f"{judged.data}/{split}"
-    place += "/majority" if source == "ferplus" else ""
     figures = {
         f"{place}/{name}": round(getattr(judged.scores.expression, name), 5)
         for name in ("accuracy", "macro_f1", "macro_recall", "ece")
@@ -335,15 +336,24 @@ def _with_figures(made: Made, judged: Judgement, source: str, split: str) -> Mad
     return made.restated(metrics=figures)
 
 
-def _card(made: Made, judged: Judgement, source: str, split: str) -> str:
-    from mien.report.card import model_card
+def _command(made: Made, data: Path, source: str, split: str) -> str:
+    """The command that makes the figures of the card. A manifest knows its source; FER2013's folder is told by its name."""
+    from mien.data.manifest import is_manifest
     from mien.runtime.store import ENTRIES
 
-    file, name = made.files[0], made.spec.name
-    word = name if name in ENTRIES and ENTRIES[name].file == file.name else file.name
-    place = "FER2013" if source in ("ferplus", "fer2013") else "DATA"
-    command = f"mien evaluate {word} --data {place} --source {source} --split {split} --without-copies"
-    return model_card(made.spec, judged, file, command)
+    file, name = made.files[0].name, made.spec.name
+    words = ["mien", "evaluate", name if name in ENTRIES and ENTRIES[name].file == file else file, "--data"]
+    if is_manifest(data):
+        words.append(data.name)
+    else:
+        words += ["FER2013" if source in ("ferplus", "fer2013") else data.name or "DATA", "--source", source]
+    return shlex.join([*words, "--split", split, "--without-copies"])
+
+
+def _card(made: Made, judged: Judgement, command: str) -> str:
+    from mien.report.card import model_card
+
+    return model_card(made.spec, judged, made.files[0], command)
 
 
 def _say(made: Made, files: list[Path], base: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mien.evaluation.judgement import Judgement
     from mien.export.targets import Made, Rows, Target
+    from mien.recipe import Recipe
     from mien.spec import Output
 
 #: Faces that set the ranges of an int8 file, and as many others that check it.
@@ -43,7 +44,10 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Judge the file beside the float model on this dataset; write figures and card.")
     ] = None,
-    source: Annotated[str, typer.Option(help="The source of both; a manifest knows its own.")] = "ferplus",
+    source: Annotated[
+        str | None,
+        typer.Option(help="The source of both: ferplus, if not given; a manifest knows its own. See --finetune."),
+    ] = None,
     split: Annotated[
         str | None, typer.Option(help="The split of --data; PublicTest, or a manifest's validation.")
     ] = None,
@@ -53,7 +57,8 @@ def export(
     finetune: Annotated[
         Path | None,
         typer.Option(
-            help="int8: if that loses too much, train on with rounding into this run folder, and export that."
+            help="int8: if that loses too much, train on with rounding into this run folder, and export that; on the "
+            "recipe's own sources, or --source."
         ),
     ] = None,
     name: Annotated[
@@ -87,14 +92,15 @@ def export(
     for suffix in (kind.suffix, *beside, ".json", *([".md"] if data else [])):
         check_free(place.with_suffix(suffix), overwrite)
     outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
-    job = _Job(kind, place, data, calibrate, source, split, batch, name, outputs, overwrite)
+    taught = None if finetune is None else _taught(model, source, calibrate)
+    job = _Job(kind, place, data, calibrate, source or "ferplus", split, batch, name, outputs, overwrite)
     try:
         job.go(model)
     except ExportError as error:
-        if finetune is None:
+        if finetune is None or taught is None:
             raise
         print(f"mien: {error}; training on with rounding: {finetune}", file=sys.stderr)
-        job.go(str(_finetuned(model, finetune, calibrate or Path(), source)))
+        job.go(str(_finetuned(model, taught, finetune, calibrate or Path())))
 
 
 @dataclass(frozen=True)
@@ -135,20 +141,15 @@ class _Job:
                 _say_change(told, flipped)
 
 
-def _finetuned(model: str, run: Path, data: Path, source: str) -> Path:
-    """A run that goes on from a model for a few epochs with rounding; an unfinished one is resumed. Raises MienError."""
-    from mien.cli.train import tell, track
-    from mien.recipe import DetectorRecipe, load_recipe
-    from mien.runtime.sessions import read_spec
-    from mien.runtime.store import model_file
+def _taught(model: str, source: str | None, data: Path | None) -> Recipe:
+    """The recipe that goes on from a model for a few epochs with rounding, on its own sources if none is given.
 
-    try:
-        from mien.training.fit import fit
-    except ModuleNotFoundError as error:
-        raise MissingExtra.of("Training needs PyTorch and Lightning", "train") from error
-    written = Path(model) / "recipe.yaml"
-    name = str(written) if written.is_file() else read_spec(model_file(model)).name
-    begun, network = load_recipe(name), _network_words(model)
+    Raises ConfigError: no recipe of the model is known; several sources, of which `data` can be one alone.
+    """
+    from mien.recipe import DetectorRecipe, load_recipe
+
+    name, network = _recipe_of(model)
+    begun = load_recipe(name)
     assert not isinstance(begun, DetectorRecipe)
     settings = [
         *network,
@@ -158,20 +159,57 @@ def _finetuned(model: str, run: Path, data: Path, source: str) -> Path:
         "trainer.ema=0",
         "trainer.compile=false",
     ]
-    settings += [f"optimizer.lr={begun.optimizer.lr * _SLOWER:g}", f"data.sources=[{source}]"]
+    settings += [f"optimizer.lr={begun.optimizer.lr * _SLOWER:g}", *([f"data.sources=[{source}]"] if source else [])]
     recipe = load_recipe(name, settings)
     assert not isinstance(recipe, DetectorRecipe)
-    resume = (run / "recipe.yaml").is_file()
-    fit(recipe, data, run, resume, None, track, sys.stderr.isatty(), None if resume else model, tell=tell)
-    return run
+    if len(recipe.data.sources) > 1 and data is not None:
+        from mien.cli.judging import need
+
+        need()
+        from mien.data.manifest import is_manifest
+
+        if not is_manifest(data):
+            raise ConfigError(
+                f"--finetune: {model} learned from {', '.join(recipe.data.sources)}; give --calibrate one manifest of them "
+                "(mien data merge), or name the one to go on with: --source"
+            )
+    return recipe
 
 
-def _network_words(model: str) -> list[str]:
-    """The network of a model file, for a recipe that may have another by now."""
+def _recipe_of(model: str) -> tuple[str, list[str]]:
+    """The recipe by which a run or a model was made, by its file or its name, with the settings of the network that it has by
+    now. Raises ConfigError."""
+    from mien.recipe import recipe_names
     from mien.runtime.sessions import read_spec
     from mien.runtime.store import model_file
 
-    return [] if _is_run(model) else [f"network={msgspec.json.encode(read_spec(model_file(model)).network).decode()}"]
+    if _is_run(model):
+        written = _weights(model).with_name("recipe.yaml")
+        if _weights(model).name != "weights.safetensors" or not written.is_file():
+            raise ConfigError(
+                f"--finetune: {model} is no run with its recipe beside it, by which to train on; train on by hand, with "
+                f"--init {model} (docs/export.md)"
+            )
+        return str(written), []
+    spec = read_spec(model_file(model))
+    if spec.name not in recipe_names():
+        raise ConfigError(
+            f"--finetune: {model} was made by no recipe that is known here ({spec.name!r}); give the run that it is of"
+        )
+    return spec.name, [f"network={msgspec.json.encode(spec.network).decode()}"]
+
+
+def _finetuned(model: str, recipe: Recipe, run: Path, data: Path) -> Path:
+    """A run that goes on from a model; an unfinished one is resumed. Raises MienError."""
+    from mien.cli.train import tell, track
+
+    try:
+        from mien.training.fit import fit
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("Training needs PyTorch and Lightning", "train") from error
+    resume = (run / "recipe.yaml").is_file()
+    fit(recipe, data, run, resume, None, track, sys.stderr.isatty(), None if resume else model, tell=tell)
+    return run
 
 
 def _check(options: dict[str, object], fits: bool, words: str) -> None:

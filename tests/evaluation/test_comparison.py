@@ -14,7 +14,9 @@ from mien.evaluation.comparison import compare_models
 from mien.evaluation.intervals import mcnemar
 from mien.evaluation.judgement import judge
 from mien.evaluation.predictions import Predictions
+from mien.evaluation.robustness import Robustness
 from mien.report.compared import comparison_page, comparison_text
+from mien.report.tables import comparison_tables
 from pages import check_page
 
 
@@ -157,3 +159,48 @@ def test_what_cannot_be_compared_is_told(three):
         compare_models([judged[0], judged[0]], told[:2], [drawn] * 2)
     with pytest.raises(DataError, match="other rows"):
         compare_models(judged[:2], told[:2], [drawn, drawn.take(range(5))])
+
+
+def stood(relative: float) -> Robustness:
+    """How a model stood corruptions of which nothing else is told."""
+    edges = (relative - 0.01, relative + 0.01)
+    return Robustness(
+        rows=9,
+        seed=0,
+        clean=0.9,
+        relative=relative,
+        relative_interval=edges,
+        flips=0.1,
+        flips_interval=(0, 0.2),
+        curves={},
+        relatives={},
+        relatives_intervals={},
+    )
+
+
+def test_what_was_judged_beside_stands_in_the_leaderboard(three):
+    drawn, told, _, plain = three
+    copies = set(drawn.ids[:30])
+    judged = [judge(name, one, drawn, copies, draws=50) for name, one in zip(("low", "high"), told[:2], strict=True)]
+    judged = [msgspec.structs.replace(one, robustness=stood(0.8 + i / 10)) for i, one in enumerate(judged)]
+    board = comparison_tables(compare_models(judged, told[:2], [drawn] * 2, count=50))[0]
+    high = dict(zip(board.head, board.rows[0], strict=True))
+    assert high["accuracy without copies"] == f"{judged[1].without_copies.expression.accuracy:.1%}".replace("%", " %")
+    assert high["relative accuracy"] == "90.0 %"
+    assert board.rows[0][board.head.index("relative accuracy") + 1] == "89.0 to 91.0"
+    assert "30 judged rows have an identical or near copy" in board.caption
+    assert not {"accuracy without copies", "relative accuracy"} & set(comparison_tables(plain)[0].head)
+    none = [judge(one.model, told[i], drawn, set(drawn.ids), draws=50) for i, one in enumerate(judged)]
+    board = comparison_tables(compare_models(none, told[:2], [drawn] * 2, count=50))[0]
+    assert "none left" in board.rows[0]
+
+
+def test_ccc_without_copies_stands_in_the_leaderboard(three):
+    drawn, told, _, _ = three
+    silent = [Predictions(one.labels, one.ids, np.full_like(one.probabilities, np.nan), one.affect) for one in told[:2]]
+    judged = [judge(name, one, drawn, set(drawn.ids[:30]), draws=50) for name, one in zip("ab", silent, strict=True)]
+    board = comparison_tables(compare_models(judged, silent, [drawn] * 2, count=50))[0]
+    row = dict(zip(board.head, board.rows[0], strict=True))
+    best = next(one for one in judged if one.model == row["model"])
+    for i, name in enumerate(("valence", "arousal")):
+        assert row[f"CCC {name} without copies"] == f"{best.without_copies.affect.ccc[i]:.3f}"

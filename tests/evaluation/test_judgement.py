@@ -243,6 +243,35 @@ def test_comparisons_are_written_as_page_text_and_json(mien, drawn):
     assert mien(*words, "--out", "c.md")[0] == 2
 
 
+def test_comparisons_tell_what_copies_make_of_them(mien, drawn):
+    """In the terminal, in the text and on the page alike."""
+    same = drawn.split("test").table
+    names = pa.array([f"again {name}" for name in same["id"].to_pylist()[:9]])
+    train = same.slice(0, 9).set_column(same.schema.get_field_index("id"), "id", names)
+    Manifest(
+        drawn.header, train.set_column(train.schema.get_field_index("split"), "split", pa.array(["train"] * 9))
+    ).write("t.parquet")
+    drawn.write("d.parquet")
+    for name, right in (("a.csv", 0.9), ("b.csv", 0.4)):
+        write_predictions(answers(drawn, right, seed=2), name)
+    words = ("compare", "b.csv", "a.csv", "--data", "d.parquet", "--split", "test", "--train", "t.parquet")
+    found = json.loads(mien(*words, "--json")[1])["judgements"][0]
+    assert found["copies"] >= 9
+    accuracy = f"{found['without_copies']['expression']['accuracy']:.1%}".replace("%", " %")
+    low, high = (f"{100 * edge:.1f}" for edge in found["without_intervals"]["accuracy"])
+    told = " ".join(mien(*words)[1].split())
+    assert f"{found['copies']} judged rows have an identical or near copy" in told
+    assert f" {accuracy} {low}\u2013{high} " in told
+    assert [mien(*words, "--out", f"c.{suffix}")[0] for suffix in ("html", "md")] == [0, 0]
+    text = Path("c.md").read_text()
+    assert "| accuracy without copies | 95 % | really behind |" in text
+    assert f"| {accuracy} | {low} to {high} |" in text
+    page = check_page(Path("c.html").read_text()).text
+    assert "accuracy without copies" in page
+    assert accuracy in page
+    assert "without copies" not in mien(*words[:-2])[1]
+
+
 def test_a_model_is_judged_under_corruptions(mien, tmp_path):
     model = tmp_path / "m.onnx"
     export_onnx(a_run(tmp_path / "run") / "weights.safetensors", model)

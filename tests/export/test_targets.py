@@ -20,7 +20,7 @@ from mien.export.onnx import export_onnx
 from mien.export.quantize import LEAST, answers, folded, heads_and_stem, layers, quantized
 from mien.export.targets import TARGETS, Made, Rows, make, publish, target
 from mien.export.tensorrt import OPERATORS, OPSET
-from mien.export.verify import Allowed
+from mien.export.verify import Allowed, agreement
 from mien.models.network import ExportGraph
 from mien.runtime.sessions import OnnxSession, open_session, read_spec
 from mien.runtime.store import model_file
@@ -136,6 +136,62 @@ def test_a_file_that_changes_more_than_its_target_allows_is_not_written(rows, tm
     monkeypatch.setattr(targets, "_FLIPS", 1)
     with pytest.raises(ExportError, match=r"of 100 chips with another label than the float model on 100 other faces"):
         make(NANO, target("onnx-int8"), tmp_path, "m", rows)
+
+
+def drawn_tiny(folder: Path, **section) -> tuple[Path, Rows]:
+    """The file of a tiny untrained network, and drawn faces as it sees them."""
+    from mien.data.prepare import chips, prepare
+    from mien.data.synthetic import synthetic
+
+    export_onnx(a_run(folder / "run", **section) / "weights.safetensors", folder / "tiny.onnx")
+    pictures = chips(prepare(synthetic(2 * LEAST, 3, plain=False), read_spec(folder / "tiny.onnx").crop, None).chips)
+    faces = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2), np.float32)
+    return folder / "tiny.onnx", Rows("drawn", faces[::2], faces[1::2])
+
+
+def without_affect(model: onnx.ModelProto, *_) -> onnx.ModelProto:
+    """In place of `quantized`: the float graph, in which valence and arousal are the same for every face."""
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(model)
+    [weight] = [item for item in wrong.graph.initializer if item.name == "network.affect.weight"]
+    weight.CopyFrom(onnx.numpy_helper.from_array(np.zeros(weight.dims, np.float32), weight.name))
+    return wrong
+
+
+@pytest.mark.parametrize("expression", [False, True])
+def test_int8_that_ruins_valence_and_arousal_is_not_written(expression, tmp_path, monkeypatch):
+    tiny, rows = drawn_tiny(tmp_path, expression=expression, affect="trained")
+    monkeypatch.setattr(targets, "quantized", without_affect)
+    monkeypatch.setattr(targets, "_KEPT", 0)
+    with pytest.raises(
+        ExportError,
+        match=r"the file's (valence|arousal) has a CCC of -?0\.0000 with the float model on 100 other faces of drawn \(allowed 0\.99",
+    ):
+        make(tiny, target("onnx-int8"), tmp_path, "m", rows)
+
+
+def test_where_valence_moves_too_far_layers_stay_in_float(tmp_path, monkeypatch):
+    tiny, rows = drawn_tiny(tmp_path, expression=False, affect="trained")
+    monkeypatch.setattr(targets, "_CCC", 0.9999)
+    made = make(tiny, target("onnx-int8"), tmp_path, "m", rows)
+    assert made.kept
+    assert (made.difference.flipped, "flipped" in str(made.difference)) == (None, False)
+    assert min(made.difference.affect.ccc) > 0.99
+    assert re.search(r"CCC with it 0\.99\d\d \(valence\) and 0\.99\d\d \(arousal\)", str(made.difference))
+
+
+def test_affect_that_hardly_varies_agrees_by_its_distance():
+    rng = np.random.default_rng(0)
+    steady = 0.3 + 1e-4 * rng.normal(size=(200, 2))
+    moved = agreement(steady, steady + 1e-3 * rng.normal(size=(200, 2)))
+    assert max(moved.ccc) < 0.5
+    assert moved.short(0.99) is None
+    varied = rng.uniform(-1, 1, (200, 2))
+    assert agreement(varied, varied + 0.01).short(0.99) is None
+    name, ccc = agreement(varied, varied * [1, 0]).short(0.99)
+    assert (name, round(ccc, 9)) == ("arousal", 0)
+    assert agreement(np.full((9, 2), np.nan), np.full((9, 2), np.nan)) is None
+    assert agreement(varied, np.full((200, 2), np.nan)).short(0.99) is not None
 
 
 def test_ensembles_keep_every_members_stem_and_heads(tmp_path):
@@ -284,8 +340,13 @@ def test_a_run_is_judged_before_and_after_and_the_figures_are_in_the_file(mien, 
     assert code == 0, err
     assert "accuracy on synthetic: 0." in out
     assert "before (" in out
-    assert next(iter(read_spec("m.onnx").metrics)).split("/")[:2] == ["synthetic", "validation"]
-    assert "m.onnx" in (tmp_path / "m.md").read_text()
+    figures = ("accuracy", "macro_f1", "macro_recall", "ece")
+    assert list(read_spec("m.onnx").metrics) == [f"synthetic/validation/{name}" for name in figures]
+    card = (tmp_path / "m.md").read_text()
+    assert "    mien evaluate m.onnx --data drawn.parquet --split validation --without-copies\n" in card
+    assert "FER2013" not in card
+    code, _, err = mien("evaluate", "m.onnx", "--data", "drawn.parquet", "--split", "validation", "--without-copies")
+    assert code == 0, err
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     code, _, err = mien("export", run, "--to", "openvino", "--out", "o.xml", "--data", "drawn.parquet")
     assert code == 0, err

@@ -9,7 +9,7 @@ from builders import a_run
 from mien.data.manifest import Manifest
 from mien.data.prepare import chips, prepare
 from mien.data.synthetic import synthetic
-from mien.errors import ConfigError, ExportError
+from mien.errors import ConfigError, ExportError, TrainingError
 from mien.export import targets
 from mien.export.onnx import export_onnx
 from mien.export.quantize import answers, folded, layers, quantized
@@ -116,6 +116,48 @@ def test_an_export_that_loses_too_much_trains_on_and_exports_that(one_epoch, mie
     assert "too many labels flipped; training on with rounding: taught" in err
     assert "begins afresh: nothing" in err
     recipe = load_recipe(tmp_path / "taught" / "recipe.yaml")
+    assert recipe.data.sources == drawn_recipe().data.sources
     assert (recipe.quantize.bits, recipe.optimizer.lr) == (8, pytest.approx(0.004 * 0.02))
     assert read_spec("m.onnx").precision == "int8"
     assert "of 120 labels flipped" in out
+
+
+@pytest.mark.parametrize(("words", "sources"), [((), ("fer2013",)), (("--source", "ferplus"), ("ferplus",))])
+def test_it_trains_on_with_the_labels_that_the_run_learned(words, sources, mien, tmp_path, monkeypatch):
+    a_run(tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").write_text(recipe_text(drawn_recipe("data.sources=[fer2013]")))
+    synthetic(400, seed=1).write(tmp_path / "many.parquet")
+    recipes = []
+
+    def refuse(*_):
+        raise ExportError("too many labels flipped")
+
+    def fit(recipe, *_, **__):
+        recipes.append(recipe)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(targets, "refuse", refuse)
+    monkeypatch.setattr("mien.training.fit.fit", fit)
+    words = ("--to", "onnx-int8", "--calibrate", "many.parquet", "--finetune", "taught", *words)
+    for model in ("run", "run/weights.safetensors"):
+        code, _, err = mien("export", model, *words)
+        assert (code, "enough" in err) == (2, True), err
+    assert [one.data.sources for one in recipes] == [sources] * 2
+
+
+def test_what_has_no_recipe_to_train_on_by_is_told_before_the_work(mien, tmp_path):
+    a_run(tmp_path / "run")
+    weights = tmp_path / "run" / "weights.safetensors"
+    export_onnx(weights, tmp_path / "tiny.onnx")
+    weights.rename(tmp_path / "soup.safetensors")
+    words = ("--to", "onnx-int8", "--calibrate", "none", "--out", "m.onnx", "--finetune", "taught")
+    code, _, err = mien("export", "soup.safetensors", *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--finetune: soup.safetensors is no run with its recipe beside it" in err
+    assert "--init soup.safetensors" in err
+    code, _, err = mien("export", "tiny.onnx", *words)
+    assert (code, "tiny.onnx was made by no recipe that is known here ('tiny')" in err) == (2, True)
+    a_run(tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").write_text(recipe_text(drawn_recipe("data.sources=[ferplus, rafdb]")))
+    code, _, err = mien("export", "run", *words)
+    assert (code, "run learned from ferplus, rafdb; give --calibrate one manifest of them" in err) == (2, True)

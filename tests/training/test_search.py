@@ -1,5 +1,6 @@
 """mien tune."""
 
+import csv
 from itertools import pairwise
 
 import pytest
@@ -65,6 +66,18 @@ def test_a_sweep_uses_the_rates_that_it_tells(drawn, tmp_path, monkeypatch):
     assert max(growth) == pytest.approx(min(growth), rel=0.01)
 
 
+def test_all_trials_are_judged_by_the_loss_of_the_recipe_searched_around(drawn, tmp_path):
+    """None of them learns anything, so all answer alike."""
+    recipe = drawn_recipe("schedule.epochs=1", "optimizer={name: adamw, lr: 1.0e-12, decay: 0}")
+    search = ["loss.expression=soft_cross_entropy,focal", "loss.smoothing=0..0.5"]
+    done = tune(recipe, [drawn], tmp_path / "t", 4, search, threads=1)
+    assert {one.settings["loss.expression"] for one in done} == {"soft_cross_entropy", "focal"}
+    assert [one.value for one in done] == pytest.approx([done[0].value] * 4, abs=1e-5)
+    with (tmp_path / "t" / "trials" / "0000" / "metrics.csv").open() as file:
+        first = list(csv.DictReader(file))[-1]
+    assert float(first["val/loss"]) == pytest.approx(done[0].value, abs=1e-5)
+
+
 @pytest.mark.parametrize("word", ["optimizer.lr", "optimizer.lr=1..x", "=1..2"])
 def test_a_search_that_cannot_be_read(word):
     with pytest.raises(ConfigError, match="expected section.key=low..high"):
@@ -82,6 +95,11 @@ def test_a_search_that_cannot_be_read(word):
         ("schedule.every=0.5..3", r"schedule\.every: .*`int`"),
         ("network.channels=1..3", "takes certain values, no range; name them: network.channels=a,b"),
         ("crop.margin=0..1", "all trials share the same chips"),
+        ("schedule.monitor=loss,accuracy", "trials are compared by it; choose one with --set"),
+        (
+            "network.affect=trained,none",
+            "losses of trials that differ in it cannot be compared; compare by another figure",
+        ),
     ],
 )
 def test_a_search_that_cannot_be_is_told_before_anything_is_made(word, match, drawn, tmp_path):

@@ -50,7 +50,7 @@ def ensemble(
 
     names = _check(models, mean, weights, select, out, tta)
     need()
-    from mien.cli.judging import rows
+    from mien.cli.judging import figures_place, rows
     from mien.evaluation.ensemble import choose_weights, judge_ensemble
     from mien.evaluation.predictions import predictions_kind, write_predictions
     from mien.files import check_free
@@ -81,7 +81,7 @@ def ensemble(
             _show(found, split)
         if out is not None:
             said = not (tta or labels or found.optimistic)  # figures of what the file itself answers
-            _export(files, share, out, found, _place(judging, split) if said else "", overwrite)
+            _export(files, share, out, found, figures_place(judging, split) if said else "", overwrite)
     for path in (predictions, out):
         if path is not None and not json:
             print(f"written: {path} ({path.stat().st_size / 1e6:.2f} MB)")
@@ -119,11 +119,6 @@ def _check_share(share: np.ndarray, names: list[str]) -> None:
     """Raises ConfigError where fewer than two members count: that is no ensemble, and no file of one."""
     if (share > 0).sum() < 2:
         raise ConfigError(f"ensemble: only {names[int(share.argmax())]} has a weight above 0; use it without --out")
-
-
-def _place(manifest: Manifest, split: str) -> str:
-    """Where figures in a spec come from: source, split and rule."""
-    return "/".join(part for part in (manifest.header.source, split, manifest.header.rule) if part)
 
 
 def _given(weights: str, count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from mien.evaluation.judgement import Judgement
     from mien.export.targets import Made, Rows, Target
+    from mien.recipe import Recipe
     from mien.spec import Output
 
 #: Faces that set the ranges of an int8 file, and as many others that check it.
@@ -42,7 +44,10 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Judge the file beside the float model on this dataset; write figures and card.")
     ] = None,
-    source: Annotated[str, typer.Option(help="The source of both; a manifest knows its own.")] = "ferplus",
+    source: Annotated[
+        str | None,
+        typer.Option(help="The source of both: ferplus, if not given; a manifest knows its own. See --finetune."),
+    ] = None,
     split: Annotated[
         str | None, typer.Option(help="The split of --data; PublicTest, or a manifest's validation.")
     ] = None,
@@ -52,7 +57,8 @@ def export(
     finetune: Annotated[
         Path | None,
         typer.Option(
-            help="int8: if that loses too much, train on with rounding into this run folder, and export that."
+            help="int8: if that loses too much, train on with rounding into this run folder, and export that; on the "
+            "recipe's own sources, or --source."
         ),
     ] = None,
     name: Annotated[
@@ -86,14 +92,15 @@ def export(
     for suffix in (kind.suffix, *beside, ".json", *([".md"] if data else [])):
         check_free(place.with_suffix(suffix), overwrite)
     outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
-    job = _Job(kind, place, data, calibrate, source, split, batch, name, outputs, overwrite)
+    taught = None if finetune is None else _taught(model, source, calibrate)
+    job = _Job(kind, place, data, calibrate, source or "ferplus", split, batch, name, outputs, overwrite)
     try:
         job.go(model)
     except ExportError as error:
-        if finetune is None:
+        if finetune is None or taught is None:
             raise
         print(f"mien: {error}; training on with rounding: {finetune}", file=sys.stderr)
-        job.go(str(_finetuned(model, finetune, calibrate or Path(), source)))
+        job.go(str(_finetuned(model, taught, finetune, calibrate or Path())))
 
 
 @dataclass(frozen=True)
@@ -124,29 +131,25 @@ class _Job:
             told: list[Judgement] = []
             if self.data is not None:
                 split = _split(self.data, self.source, self.split)
-                told, flipped = _judged(made, base, self.data, self.source, split)
-                made = _with_figures(made, told[-1], self.source, split)
-            card = {".md": lambda: _card(made, told[-1], self.source, split)} if told else {}
+                told, flipped, where = _judged(made, base, self.data, self.source, split)
+                made = _with_figures(made, told[-1], where)
+                command = _command(made, self.data, self.source, split)
+            card = {".md": lambda: _card(made, told[-1], command)} if told else {}
             files = publish(made, place, self.overwrite, card)
             _say(made, files, base)
             if told:
                 _say_change(told, flipped)
 
 
-def _finetuned(model: str, run: Path, data: Path, source: str) -> Path:
-    """A run that goes on from a model for a few epochs with rounding; an unfinished one is resumed. Raises MienError."""
-    from mien.cli.train import tell, track
-    from mien.recipe import DetectorRecipe, load_recipe
-    from mien.runtime.sessions import read_spec
-    from mien.runtime.store import model_file
+def _taught(model: str, source: str | None, data: Path | None) -> Recipe:
+    """The recipe that goes on from a model for a few epochs with rounding, on its own sources if none is given.
 
-    try:
-        from mien.training.fit import fit
-    except ModuleNotFoundError as error:
-        raise MissingExtra.of("Training needs PyTorch and Lightning", "train") from error
-    written = Path(model) / "recipe.yaml"
-    name = str(written) if written.is_file() else read_spec(model_file(model)).name
-    begun, network = load_recipe(name), _network_words(model)
+    Raises ConfigError: no recipe of the model is known; several sources, of which `data` can be one alone.
+    """
+    from mien.recipe import DetectorRecipe, load_recipe
+
+    name, network = _recipe_of(model)
+    begun = load_recipe(name)
     assert not isinstance(begun, DetectorRecipe)
     settings = [
         *network,
@@ -156,20 +159,57 @@ def _finetuned(model: str, run: Path, data: Path, source: str) -> Path:
         "trainer.ema=0",
         "trainer.compile=false",
     ]
-    settings += [f"optimizer.lr={begun.optimizer.lr * _SLOWER:g}", f"data.sources=[{source}]"]
+    settings += [f"optimizer.lr={begun.optimizer.lr * _SLOWER:g}", *([f"data.sources=[{source}]"] if source else [])]
     recipe = load_recipe(name, settings)
     assert not isinstance(recipe, DetectorRecipe)
-    resume = (run / "recipe.yaml").is_file()
-    fit(recipe, data, run, resume, None, track, sys.stderr.isatty(), None if resume else model, tell=tell)
-    return run
+    if len(recipe.data.sources) > 1 and data is not None:
+        from mien.cli.judging import need
+
+        need()
+        from mien.data.manifest import is_manifest
+
+        if not is_manifest(data):
+            raise ConfigError(
+                f"--finetune: {model} learned from {', '.join(recipe.data.sources)}; give --calibrate one manifest of them "
+                "(mien data merge), or name the one to go on with: --source"
+            )
+    return recipe
 
 
-def _network_words(model: str) -> list[str]:
-    """The network of a model file, for a recipe that may have another by now."""
+def _recipe_of(model: str) -> tuple[str, list[str]]:
+    """The recipe by which a run or a model was made, by its file or its name, with the settings of the network that it has by
+    now. Raises ConfigError."""
+    from mien.recipe import recipe_names
     from mien.runtime.sessions import read_spec
     from mien.runtime.store import model_file
 
-    return [] if _is_run(model) else [f"network={msgspec.json.encode(read_spec(model_file(model)).network).decode()}"]
+    if _is_run(model):
+        written = _weights(model).with_name("recipe.yaml")
+        if _weights(model).name != "weights.safetensors" or not written.is_file():
+            raise ConfigError(
+                f"--finetune: {model} is no run with its recipe beside it, by which to train on; train on by hand, with "
+                f"--init {model} (docs/export.md)"
+            )
+        return str(written), []
+    spec = read_spec(model_file(model))
+    if spec.name not in recipe_names():
+        raise ConfigError(
+            f"--finetune: {model} was made by no recipe that is known here ({spec.name!r}); give the run that it is of"
+        )
+    return spec.name, [f"network={msgspec.json.encode(spec.network).decode()}"]
+
+
+def _finetuned(model: str, recipe: Recipe, run: Path, data: Path) -> Path:
+    """A run that goes on from a model; an unfinished one is resumed. Raises MienError."""
+    from mien.cli.train import tell, track
+
+    try:
+        from mien.training.fit import fit
+    except ModuleNotFoundError as error:
+        raise MissingExtra.of("Training needs PyTorch and Lightning", "train") from error
+    resume = (run / "recipe.yaml").is_file()
+    fit(recipe, data, run, resume, None, track, sys.stderr.isatty(), None if resume else model, tell=tell)
+    return run
 
 
 def _check(options: dict[str, object], fits: bool, words: str) -> None:
@@ -288,18 +328,19 @@ def _split(data: Path, source: str, split: str | None) -> str:
     return split or ("PublicTest" if source in ("ferplus", "fer2013") and not is_manifest(data) else "validation")
 
 
-def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tuple[list[Judgement], str]:
+def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tuple[list[Judgement], str, str]:
     """The float model and the file, judged on the same rows; a plain file alone, as it answers as its source does. With
-    how many labels differ, in words.
+    how many labels differ, in words ('' for models without), and where the figures come from, for the spec.
 
     Raises ExportError: the file is worse by more than its target allows.
     """
-    from mien.cli.judging import Asked, judged, need
+    from mien.cli.judging import Asked, figures_place, judged, need
+    from mien.export.verify import label_changes
 
     need()
     asked = Asked(data, source, split, copies=True)
     models = [str(made.files[0])] if made.target.name == "onnx" else [str(base), str(made.files[0])]
-    told, said, _ = judged(models, asked)
+    told, said, manifest = judged(models, asked)
     for name, before, after in _figures(told):
         lost = 100 * (before - after)
         if lost > made.target.allowed.points:
@@ -307,8 +348,9 @@ def _judged(made: Made, base: Path, data: Path, source: str, split: str) -> tupl
                 f"--to {made.target.name}: {name} falls from {before:.4f} to {after:.4f} on {told[0].data}, by {lost:.2f} "
                 f"points (allowed {made.target.allowed.points:g}); nothing was written{_TEACH if made.target.precision == 'int8' else ''}"
             )
-    labels = [one.probabilities.argmax(axis=1) for one in said]
-    return told, f"{int((labels[0] != labels[-1]).sum())} of {len(labels[0]):,}"
+    flipped = label_changes(said[0].probabilities, said[-1].probabilities)
+    words = "" if flipped is None else f"{flipped} of {len(said[0].probabilities):,}"
+    return told, words, figures_place(manifest, split)
 
 
 def _figures(told: list[Judgement]) -> Iterator[tuple[str, float, float]]:
@@ -321,12 +363,10 @@ def _figures(told: list[Judgement]) -> Iterator[tuple[str, float, float]]:
             yield f"CCC of {name}", before, after
 
 
-def _with_figures(made: Made, judged: Judgement, source: str, split: str) -> Made:
+def _with_figures(made: Made, judged: Judgement, place: str) -> Made:
     """With the judged figures in the spec, inside the file too."""
     if judged.scores.expression is None:
         return made
-    place = f"{judged.data}/{split}"
-    place += "/majority" if source == "ferplus" else ""
     figures = {
         f"{place}/{name}": round(getattr(judged.scores.expression, name), 5)
         for name in ("accuracy", "macro_f1", "macro_recall", "ece")
@@ -334,15 +374,24 @@ def _with_figures(made: Made, judged: Judgement, source: str, split: str) -> Mad
     return made.restated(metrics=figures)
 
 
-def _card(made: Made, judged: Judgement, source: str, split: str) -> str:
-    from mien.report.card import model_card
+def _command(made: Made, data: Path, source: str, split: str) -> str:
+    """The command that makes the figures of the card. A manifest knows its source; FER2013's folder is told by its name."""
+    from mien.data.manifest import is_manifest
     from mien.runtime.store import ENTRIES
 
-    file, name = made.files[0], made.spec.name
-    word = name if name in ENTRIES and ENTRIES[name].file == file.name else file.name
-    place = "FER2013" if source in ("ferplus", "fer2013") else "DATA"
-    command = f"mien evaluate {word} --data {place} --source {source} --split {split} --without-copies"
-    return model_card(made.spec, judged, file, command)
+    file, name = made.files[0].name, made.spec.name
+    words = ["mien", "evaluate", name if name in ENTRIES and ENTRIES[name].file == file else file, "--data"]
+    if is_manifest(data):
+        words.append(data.name)
+    else:
+        words += ["FER2013" if source in ("ferplus", "fer2013") else data.name or "DATA", "--source", source]
+    return shlex.join([*words, "--split", split, "--without-copies"])
+
+
+def _card(made: Made, judged: Judgement, command: str) -> str:
+    from mien.report.card import model_card
+
+    return model_card(made.spec, judged, made.files[0], command)
 
 
 def _say(made: Made, files: list[Path], base: Path) -> None:
@@ -350,7 +399,7 @@ def _say(made: Made, files: list[Path], base: Path) -> None:
     print(f"model: {files[0]} ({size:.2f} MB; it was {before:.2f} MB)")
     print(f"against the float model on {made.on}: {made.difference}")
     if made.kept:
-        print(f"kept in float, as labels changed too often: {', '.join(made.kept)}")
+        print(f"kept in float, as the answers moved too far: {', '.join(made.kept)}")
     if made.line:
         print(f"next, on the machine with the card (not run here): {made.line}")
 
@@ -359,5 +408,5 @@ def _say_change(told: list[Judgement], flipped: str) -> None:
     for name, before, after in _figures(told):
         change = "" if len(told) == 1 else f", {before:.4f} before ({100 * (after - before):+.2f} points)"
         print(f"{name} on {told[0].data}: {after:.4f}{change}")
-    if len(told) > 1:
+    if len(told) > 1 and flipped:
         print(f"labels flipped on {told[0].data}: {flipped}")

@@ -312,6 +312,11 @@ def chips_of(manifest: Manifest, classifier: Classifier, border: int = 0) -> Man
     return prepared.chips
 
 
+def figures_place(manifest: Manifest, split: str) -> str:
+    """Where figures in a spec come from: source, split and rule of the rows that judged."""
+    return "/".join(part for part in (manifest.header.source, split, manifest.header.rule) if part)
+
+
 def is_table(model: str) -> bool:
     """Whether this is another tool's answers, by the suffix."""
     return Path(model).suffix in _TABLES

@@ -3,7 +3,7 @@
 The ranges of activations come from real faces (`calibrate`). Weights are rounded channel by channel to seven bits, not eight:
 processors without VNNI add two products of eight-bit numbers in sixteen bits and overflow with the eighth; what seven bits
 lose stands in docs/export.md. What stands before the first layer with weights (grey, scaling), that layer, and the heads
-stay in float; more layers do where labels change too often, the worst first.
+stay in float; more layers do where labels change too often or valence and arousal move too far, the worst first.
 """
 
 from __future__ import annotations

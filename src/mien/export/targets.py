@@ -17,15 +17,16 @@ from mien.export.graphs import HALF_TOLERANCE, TOLERANCE, halve, open_graph, sto
 from mien.export.openvino import write_openvino
 from mien.export.quantize import LEAST, answers, float_weights, folded, layers, quantized, ranked
 from mien.export.tensorrt import build_line, for_tensorrt, with_batch
-from mien.export.verify import Allowed, Difference, compare, refuse
+from mien.export.verify import Allowed, Difference, agreement, compare, label_changes, refuse
 from mien.files import whole_files
 from mien.runtime.sessions import open_session
 from mien.spec import ModelSpec, Precision, encode
 
 __all__ = ["TARGETS", "Made", "Rows", "Target", "make", "publish", "target"]
 
-#: Share of labels that int8 may change before more layers stay in float, and at most this share of the layers.
-_FLIPS, _KEPT = 0.01, 1 / 3
+#: Share of labels that int8 may change, and least CCC of valence and of arousal with what they were, before more layers stay in
+#: float; and at most this share of the layers.
+_FLIPS, _CCC, _KEPT = 0.01, 0.995, 1 / 3
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 _EXACT = Allowed(TOLERANCE)
-_ROUNDED = Allowed(None, flipped=0.02, points=0.5)
+_ROUNDED = Allowed(None, flipped=0.02, points=0.5, ccc=0.99)
 TARGETS = {
     one.name: one
     for one in (
@@ -151,7 +152,7 @@ def _write(kind: Target, model: onnx.ModelProto, spec: ModelSpec, place: Path, b
 
 
 def _int8(model: onnx.ModelProto, rows: Rows) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The int8 graph, with as many layers in float as labels need to stay, and their names."""
+    """The int8 graph, with as many layers in float as its answers need to stay, and their names."""
     if min(len(rows.ranges), len(rows.held)) < LEAST:
         least = 2 * LEAST
         raise ConfigError(
@@ -160,16 +161,19 @@ def _int8(model: onnx.ModelProto, rows: Rows) -> tuple[onnx.ModelProto, tuple[st
     order: list[str] = []
     most, kept = int(len(layers(model.graph)) * _KEPT), 0
     small = quantized(model, rows.ranges)
-    while kept < most and _flips(model, small, rows.held) > _FLIPS:
+    while kept < most and _moved(model, small, rows.held):
         order = order or ranked(model, small, rows.held)
         kept = min(most, max(1, 2 * kept))
         small = quantized(model, rows.ranges, order[:kept])
     return small, tuple(order[:kept])
 
 
-def _flips(model: onnx.ModelProto, small: onnx.ModelProto, chips: np.ndarray) -> float:
-    ours, theirs = (answers(graph, chips)[:, :-2] for graph in (model, small))
-    return float((np.nan_to_num(ours).argmax(1) != np.nan_to_num(theirs).argmax(1)).mean())
+def _moved(model: onnx.ModelProto, small: onnx.ModelProto, chips: np.ndarray) -> bool:
+    """Whether labels change too often, or valence or arousal have moved too far."""
+    ours, theirs = answers(model, chips), answers(small, chips)
+    flipped, affect = label_changes(ours[:, :-2], theirs[:, :-2]), agreement(ours[:, -2:], theirs[:, -2:])
+    often = flipped is not None and flipped > _FLIPS * len(chips)
+    return often or (affect is not None and affect.short(_CCC) is not None)
 
 
 def publish(

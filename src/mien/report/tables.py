@@ -310,6 +310,11 @@ def _leaderboard(found: Comparison) -> Table:
     head = ["", "model"]
     head += ["accuracy", "95 %", "macro recall", "95 %", "macro F1", "95 %", "ECE", "NLL"] if labelled else []
     head += ["CCC valence", "95 %", "CCC arousal", "95 %"] if affective else []
+    copies = found.judgements[0].copies
+    if copies is not None:
+        head += _without_head(labelled)
+    robust = all(one.robustness is not None for one in found.judgements)
+    head += ["relative accuracy", "95 %"] if robust else []
     rows = []
     for place, one in enumerate(found.judgements, 1):
         cells = [str(place), one.model]
@@ -322,13 +327,38 @@ def _leaderboard(found: Comparison) -> Table:
             assert one.scores.affect is not None
             for i, what in enumerate(("valence", "arousal")):
                 cells += [number(one.scores.affect.ccc[i]), span(one.intervals.get(f"{what} ccc"), False)]
+        cells += [] if copies is None else _without(one, labelled)
+        if robust and one.robustness is not None:
+            cells += [percent(one.robustness.relative), span(one.robustness.relative_interval)]
         duel = found.against_best(one.model)
         cells.append("" if duel is None else "yes" if duel.real else "no")
         rows.append(tuple(cells))
     rows_of = found.judgements[0].scores
     count = rows_of.expression.rows if rows_of.expression is not None else rows_of.affect.rows if rows_of.affect else 0
     caption = f"On the same {count:,} faces, the best first. 'Really behind': whether the distance to the first is more than chance."
+    if copies is not None:
+        caption += f" {copies:,} judged rows have an identical or near copy (mirror images too) in training; 'without copies' leaves these out."
+    if robust:
+        caption += " 'Relative accuracy': the mean share that is kept under corruptions."
     return Table("leaderboard", "Leaderboard", caption, (*head, "really behind"), tuple(rows))
+
+
+def _without_head(labelled: bool) -> list[str]:
+    names = ("accuracy",) if labelled else ("CCC valence", "CCC arousal")
+    return [word for name in names for word in (f"{name} without copies", "95 %")]
+
+
+def _without(one: Judgement, labelled: bool) -> list[str]:
+    """What ranks, on the rows that have no copy in training, with intervals."""
+    left, edges = one.without_copies, one.without_intervals
+    if labelled:
+        scores = None if left is None else left.expression
+        return ["none left", ""] if scores is None else [percent(scores.accuracy), span(edges.get("accuracy"))]
+    affect = None if left is None else left.affect
+    if affect is None:
+        return ["none left", ""] * 2
+    pairs = zip(affect.ccc, ("valence ccc", "arousal ccc"), strict=True)
+    return [cell for value, name in pairs for cell in (number(value), span(edges.get(name), False))]
 
 
 def _duels(duels: Sequence[Duel]) -> Table:

@@ -16,6 +16,7 @@ from mien.evaluation.affect import concordance, rmse
 from mien.evaluation.metrics import macro_auroc, macro_f1
 from mien.models.network import Answer, ExportGraph, Network
 from mien.recipe import Recipe
+from mien.sections import DistilSection, LossSection
 from mien.training.augment import augment, centre
 from mien.training.dataset import Batch
 from mien.training.loop import Learner
@@ -28,7 +29,10 @@ __all__ = ["ExpressionModule", "check_sides"]
 
 
 class ExpressionModule(Learner):
-    """Trains a Network by a Recipe, with or without teachers."""
+    """Trains a Network by a Recipe, with or without teachers.
+
+    judge: the loss of held-out rows, val/loss, where several learners are compared by it; else the recipe's own.
+    """
 
     recipe: Recipe
 
@@ -40,8 +44,10 @@ class ExpressionModule(Learner):
         teachers: Sequence[ExportGraph] = (),
         transform: Transform | None = None,
         auxiliary: Tensor | None = None,
+        judge: LossSection | None = None,
     ) -> None:
         super().__init__(network, recipe)
+        self.judge = judge or recipe.loss
         self.loss = Loss(recipe.loss, recipe.distil, weights, auxiliary)
         self.teachers = [_asked(teacher) for teacher in teachers]  # a list: not saved, not trained
         self.transform = transform
@@ -108,9 +114,9 @@ class ExpressionModule(Learner):
         averaged over processes either."""
         rows = [torch.cat(column) for column in zip(*self._seen, strict=True)]
         self._seen.clear()
-        found = held_metrics(self.loss, *rows[:4])
+        found = held_metrics(self.judge, *rows[:4])
         if len(rows) > 4:
-            found |= _second_metrics(self.loss, *rows[4:])
+            found |= _second_metrics(self.judge, *rows[4:])
         for name, value in found.items():
             self.log(f"val/{name}", value, prog_bar=name in {"loss", "accuracy", "ccc"}, rank_zero_only=False)
 
@@ -127,7 +133,7 @@ def _second(others: Tensor, classes: int) -> tuple[Tensor, Tensor | None]:
     return others[:, :classes], told.unflatten(1, (-1, classes)).nanmean(1) if told.shape[1] else None
 
 
-def _second_metrics(loss: Loss, logits: Tensor, targets: Tensor) -> dict[str, float]:
+def _second_metrics(judge: LossSection, logits: Tensor, targets: Tensor) -> dict[str, float]:
     """The second head's loss and accuracy over the labelled rows; nothing where there are none."""
     known = ~targets.isnan().any(dim=1)
     if not known.any():
@@ -135,7 +141,7 @@ def _second_metrics(loss: Loss, logits: Tensor, targets: Tensor) -> dict[str, fl
     logits, targets = logits[known], targets[known]
     even = torch.ones(targets.shape[1], device=targets.device)
     return {
-        "auxiliary": float(soft_cross_entropy(logits, targets, even, loss.section.smoothing)),
+        "auxiliary": float(soft_cross_entropy(logits, targets, even, judge.smoothing)),
         "auxiliary_accuracy": float((logits.argmax(1) == targets.argmax(1)).float().mean()),
     }
 
@@ -160,11 +166,11 @@ def check_sides(network: Network, recipe: Recipe) -> None:
             network.train()
 
 
-def held_metrics(loss: Loss, logits: Tensor, targets: Tensor, said: Tensor, affect: Tensor) -> dict[str, float]:
-    """loss, accuracy, macro_f1, auroc, ccc and rmse (means of valence and arousal): those that the rows allow; NaN marks what is unknown."""
+def held_metrics(judge: LossSection, logits: Tensor, targets: Tensor, said: Tensor, affect: Tensor) -> dict[str, float]:
+    """loss (judge's, no class weighing more than another), accuracy, macro_f1, auroc, ccc and rmse (means of valence and arousal): those that the rows allow; NaN marks what is unknown."""
     found: dict[str, float] = {}
     parts = Answer(None if logits.isnan().all() else logits, None if said.isnan().all() else said)
-    plain = Loss(loss.section, loss.distil, torch.ones_like(loss.class_weights)).to(logits.device)
+    plain = Loss(judge, DistilSection(), torch.ones(targets.shape[1])).to(logits.device)
     found["loss"] = float(plain(parts, targets, affect)[0])
     known = ~targets.isnan().any(dim=1) & ~logits.isnan().any(dim=1)
     if known.any():

@@ -5,6 +5,9 @@ OUT/chips.parquet  the chips of all trials
 OUT/study.db       Optuna's study (SQLite): a search that was stopped goes on with --resume
 OUT/trials/        recipe and metrics of each trial
 OUT/best.yaml      the recipe with the best trial's settings, for `mien train`
+
+All trials are judged by one measure: where that is val/loss, by the loss of the recipe that is searched around, whatever a trial
+learns by.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from mien.files import whole_file
 from mien.labels import LabelSet
 from mien.models.network import build_network
 from mien.recipe import Recipe, recipe_text, with_settings
-from mien.sections import LEAST
+from mien.sections import LEAST, LossSection
 from mien.spec import strict
 from mien.training.auxiliary import second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
@@ -44,6 +47,8 @@ __all__ = ["Range", "Trial", "read_search", "tune"]
 
 #: Searched by default, besides the learning rate: decay, dropout and smoothing.
 _USUAL = ("optimizer.decay=0.00001..0.3", "network.dropout=0..0.5", "loss.smoothing=0..0.2")
+#: What decides which parts val/loss is the sum of.
+_IN_LOSS = ("network.affect", "network.expression")
 _SWEEP = 100
 
 
@@ -106,6 +111,13 @@ def _checked(recipe: Recipe, words: Iterable[str]) -> dict[str, Range]:
     for name, one in found.items():
         if name.startswith(("data.", "crop.")):
             raise ConfigError(f"--search {name}: all trials share the same chips and labels; search other settings")
+        if name == "schedule.monitor":
+            raise ConfigError(f"--search {name}: trials are compared by it; choose one with --set {name}=accuracy")
+        if name in _IN_LOSS and recipe.schedule.monitor == "loss":
+            raise ConfigError(
+                f"--search {name}: losses of trials that differ in it cannot be compared; "
+                "compare by another figure, such as --set schedule.monitor=accuracy"
+            )
         for value in one.choices or (one.low, one.high):
             _changed(recipe, {name: value})
         kind = _kind(name)
@@ -223,7 +235,7 @@ class _Bench:
     learn: ChipDataset
     held: ChipDataset
 
-    def _parts(self, recipe: Recipe) -> tuple[ExpressionModule, Any, Any]:
+    def _parts(self, recipe: Recipe, judge: LossSection) -> tuple[ExpressionModule, Any, Any]:
         with quiet():
             lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         second = self.learn.auxiliary
@@ -235,7 +247,7 @@ class _Bench:
             for targets in (self.learn.targets, second)
         )
         assert balance is not None
-        learner = ExpressionModule(network, recipe, balance, auxiliary=others)
+        learner = ExpressionModule(network, recipe, balance, auxiliary=others, judge=judge)
         sampler = EpochSampler(self.learn.targets, recipe.data, recipe.seed, learner.place)
         return learner, loader(self.learn, recipe.trainer.batch, sampler), loader(self.held, 512)
 
@@ -245,7 +257,7 @@ class _Bench:
         level = msgspec.structs.replace(
             recipe.schedule, name="constant", warmup=0
         )  # a plateau's warm-up would set its own rates
-        learner, train, _ = self._parts(msgspec.structs.replace(recipe, schedule=level))
+        learner, train, _ = self._parts(msgspec.structs.replace(recipe, schedule=level), recipe.loss)
         learner.lr = recipe.optimizer.lr  # what Lightning's finder looks for
         with quiet(), redirect_stderr(StringIO()):  # the finder's bar cannot be switched off
             trainer = lightning.Trainer(
@@ -264,12 +276,12 @@ class _Bench:
         return float(suggested) if suggested else recipe.optimizer.lr
 
     def objective(self, recipe: Recipe, trial: Any, space: Mapping[str, Range], tell: Callable[[str], None]) -> float:
-        """The best monitored figure of one trial; Optuna may end it early."""
+        """The best monitored figure of one trial, its loss that of `recipe`; Optuna may end it early."""
         import optuna
 
         changed = _changed(recipe, {name: one.suggest(trial, name) for name, one in space.items()})
         place = open_run(self.folder / "trials" / f"{trial.number:04d}", changed, resume=False)
-        learner, train, held = self._parts(changed)
+        learner, train, held = self._parts(changed, recipe.loss)
         watch = _Watch(trial, changed.schedule.monitor)
         try:
             run_loop(learner, train, held, place, False, [Freezer(changed.network), watch])

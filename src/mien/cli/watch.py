@@ -223,7 +223,10 @@ class _Run:
     def __init__(
         self, reader: Reader, how: Watching, asked: _Asked, every: int, span: Any, rate: float, patience: float
     ) -> None:
+        from mien.runtime.watch import Memory
+
         self.reader, self.how, self.asked = reader, how, asked
+        self.memory = Memory(how)
         self._every, self._span, self._rate, self._patience = every, span, rate, patience
         self.seen = Seen()
         self.bookmark: Bookmark | None = None
@@ -248,7 +251,7 @@ class _Run:
         if found is None or not part.is_file() or part.stat().st_size < found.size:
             return
         self.progress = found
-        self.how.restore(found.state)
+        self.memory.restore(found.state)
         self.seen.frames, self.seen.faces = found.frames, found.faces
         print(
             f"mien: going on at {found.seconds:.1f} s, where an earlier run stopped (--fresh begins anew)",
@@ -269,7 +272,7 @@ class _Run:
                 None if going is None else going.size, lasting,
             )  # fmt: skip
         if asked.save is not None:
-            away = self.how.tracker.away if isinstance(self.how.tracker, OverlapTracker) else None
+            away = self.memory.tracker.away if isinstance(self.memory.tracker, OverlapTracker) else None
             self._video = VideoSink(
                 asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, blurred, away,
                 None if going is None else going.start, lasting,
@@ -391,7 +394,7 @@ class _Run:
             before = next(moving, None)
             if before is None or before.index != self.progress.index:
                 raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped")
-        return watched(self.reader, moving, self.how, before, self._between if self.bookmark else None)
+        return watched(self.reader, moving, self.how, self.memory, before, self._between if self.bookmark else None)
 
     def _between(self, seconds: float) -> None:  # noqa: ARG002 - the time is the frame's to come
         """A part is finished: say so on the disk."""
@@ -402,7 +405,7 @@ class _Run:
         start = self._video.checkpoint() if self._video is not None else None
         self.bookmark.write(
             Progress(self.bookmark.key, self._table.checkpoint(), self._last.index, self._last.seconds,
-                     self.seen.frames, self.seen.faces, start, self.how.state())
+                     self.seen.frames, self.seen.faces, start, self.memory.state())
         )  # fmt: skip
 
     def _stopped(self, error: OutputError) -> OutputError:

@@ -1,0 +1,66 @@
+"""Watching in Python: what is known of one video stays with it."""
+
+import numpy as np
+import pytest
+
+from builders import a_face, a_video
+from mien.errors import ConfigError
+from mien.runtime.classify import Classifier
+from mien.runtime.fakes import FakeDetector, FakeSession, FakeTracker
+from mien.runtime.read import Reader
+from mien.runtime.track import OverlapTracker
+from mien.runtime.watch import Watching
+
+
+class Changing:
+    """A session whose answers are told."""
+
+    def __init__(self, *valences):
+        self.valences, self.spec = list(valences), FakeSession().spec
+
+    def run(self, chips):
+        probabilities, _ = FakeSession().run(chips)
+        affect = np.full((len(chips), 2), self.valences[0], np.float32)
+        self.valences = self.valences[1:] or self.valences
+        return probabilities, affect
+
+
+def a_reader(session=None, faces=None):
+    found = [a_face(expression=None)] if faces is None else faces
+    return Reader(FakeDetector(found), Classifier(session or FakeSession()))
+
+
+def seen(moving):
+    """(track, valence) of each frame's first face."""
+    return [(faces[0].track, round(faces[0].expression.valence, 3)) for _, faces in moving]
+
+
+def test_the_same_settings_serve_another_video_without_the_first_one_s_people(tmp_path):
+    a_video(tmp_path / "a.mp4", count=4)
+    how = Watching(smoothing=0.3)
+    low, high = a_reader(Changing(-0.9)), a_reader(Changing(0.9))
+    assert seen(low.watch(tmp_path / "a.mp4", how=how)) == [(1, -0.9)] * 4
+    assert seen(high.watch(tmp_path / "a.mp4", how=how)) == [(1, 0.9)] * 4
+    elsewhere = a_reader(faces=[a_face((400.0, 10.0, 440.0, 60.0), expression=None)])
+    assert {track for track, _ in seen(elsewhere.watch(tmp_path / "a.mp4", how=how))} == {1}
+
+
+def test_two_videos_at_once_do_not_mix(tmp_path):
+    a_video(tmp_path / "a.mp4", count=4)
+    how = Watching(smoothing=0.3)
+    moving = [a_reader(Changing(v)).watch(tmp_path / "a.mp4", how=how) for v in (-0.9, 0.9)]
+    for (_, [low]), (_, [high]) in zip(*moving, strict=True):
+        assert (low.track, high.track) == (1, 1)
+        assert (low.expression.valence, high.expression.valence) == pytest.approx((-0.9, 0.9))
+
+
+def test_each_video_gets_a_tracker_of_its_own(tmp_path):
+    a_video(tmp_path / "a.mp4", count=3)
+    made = []
+    how = Watching(tracker=lambda: made.append(FakeTracker()) or made[-1])
+    for _ in range(2):
+        assert seen(a_reader().watch(tmp_path / "a.mp4", how=how)) == [(1, 0.5)] * 3
+    assert [[round(time, 2) for time in tracker.times] for tracker in made] == [[0.0, 0.04, 0.08]] * 2
+    for tracker in (FakeTracker(), OverlapTracker(), 3):
+        with pytest.raises(ConfigError, match="tracker: give what makes one for each video"):
+            Watching(tracker=tracker)

@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from builders import a_video, drawn_face
+from builders import a_face, a_video, drawn_face
 from mien.errors import DataError, OutputError, VideoError
 from mien.runtime.detect import WholeImage
+from mien.runtime.read import load
 from mien.runtime.resume import key_of
 from mien.runtime.subtitles import Line, cues, write_subtitles
 from mien.runtime.table import TABLE_VERSION, read_rows, table_columns
 from mien.vision.draw import blur
-from mien.vision.image import write_image
+from mien.vision.image import read_image, write_image
 from mien.vision.video import frames
 from mien.vision.writer import VideoWriter
 from test_runtime import a_model
@@ -98,8 +99,6 @@ def test_from_and_to_and_raw(watch):
 
 
 def test_max_faces_and_min_size(watch, monkeypatch):
-    from builders import a_face
-
     many = [a_face((0, 0, side, side), expression=None) for side in (60, 50, 20)]
     monkeypatch.setattr(WholeImage, "__call__", lambda *_: many)
     for words, count in [((), 3), (("--max-faces", 1), 1), (("--min-size", 30), 2)]:
@@ -348,6 +347,51 @@ def test_blurred_faces_are_patches(watch, tmp_path):
     assert image[90:100, 78:88].mean() - face[90:100, 78:88].mean() > 60, "the dark eye is gone"
 
 
+def sharpness(image, box) -> float:
+    x0, y0, x1, y1 = box
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F)[y0:y1, x0:x1].std())
+
+
+@pytest.mark.parametrize("words", [(), ("--max-faces", 1), ("--min-size", 50), ("--max-faces", 1, "--min-size", 50)])
+def test_faces_that_are_left_out_are_blurred_too(words, watch, killed, tmp_path, monkeypatch):
+    """Three faces; the smallest is found in the first frames alone, and a run that is gone on with knows of it."""
+    boxes = [(10, 10, 80, 80), (110, 20, 170, 80), (200, 30, 240, 70)]
+    noise = np.random.default_rng(0).integers(0, 255, (96, 256, 3)).astype(np.uint8)
+    with VideoWriter(tmp_path / "f.mp4", 256, 96, rate=5) as writer:
+        for i in range(60):
+            writer.write(noise, i / 5)
+    calls = itertools.count()
+    found = [a_face(tuple(map(float, box)), expression=None) for box in boxes]
+    monkeypatch.setattr(WholeImage, "__call__", lambda *_: found[: 2 if 48 < next(calls) < 56 else 3])
+    monkeypatch.setattr("mien.runtime.copy.draw", lambda image, _: image)  # boxes and bars are sharp
+    killed(52)
+    with pytest.raises(ZeroDivisionError):
+        watch("f.mp4", "--save", "o.mp4", "--table", "t.csv", "--blur-faces", *words)
+    calls = itertools.count(50)
+    code, _, err = watch("f.mp4", "--save", "o.mp4", "--table", "t.csv", "--blur-faces", *words)
+    assert (code, "going on at 9.8 s" in err) == (0, True)
+    shown = [frame.image for frame in frames("o.mp4")]
+    assert len(shown) == 60
+    for box in boxes:
+        x0, y0, x1, y1 = box
+        inside = (x0 + 6, y0 + 6, x1 - 6, y1 - 6)
+        assert max(sharpness(image, inside) for image in shown) < sharpness(noise, inside) / 4
+
+
+def test_no_face_of_a_group_is_found_in_a_blurred_copy(test_data, mien, tmp_path):
+    photo = read_image(test_data / "photos" / "group_selfie.jpg")
+    photo = cv2.resize(photo, (960, 960 * photo.shape[0] // photo.shape[1]), interpolation=cv2.INTER_AREA)
+    with VideoWriter(tmp_path / "group.mp4", photo.shape[1], photo.shape[0]) as writer:
+        for i in range(3):
+            writer.write(photo, i / 25)
+    reader = load(threads=1)
+    assert len(reader(photo)) >= 5
+    for number, words in enumerate([("--max-faces", 1), ("--min-size", 120)]):
+        code, _, err = mien("watch", "group.mp4", "--save", f"{number}.mp4", "--blur-faces", "--threads", 1, *words)
+        assert code == 0, err
+        assert [len(reader(frame.image)) for frame in frames(f"{number}.mp4")] == [0, 0, 0]
+
+
 def test_a_full_disk_keeps_what_was_finished(watch, tmp_path, monkeypatch):
     """The table cannot grow beyond 60 kB: the finished part is kept, and the next run goes on there."""
     from runtime.test_sinks import a_disk_of
@@ -518,6 +562,7 @@ def test_a_source_without_a_frame_makes_and_replaces_nothing(watch, tmp_path):
         (("--table", "a.csv", "--save", "b.mp4", "--report", "./a.csv"), "is named for two outputs"),
         (("--report", "a.pdf"), "ends in .html"),
         (("--blur-faces",), "--blur-faces: does nothing without --save"),
+        (("--blur-faces", "--save", "o.mp4", "--look", 1), "--look: leaves who newly appears visible"),
         (("--thumbnails",), "--thumbnails: does nothing without --report"),
         (("--smooth", "inf"), "--smooth"),
     ],

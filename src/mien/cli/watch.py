@@ -81,6 +81,10 @@ def watch(
     asked.check(span)
     _check_options({"--thumbnails": thumbnails}, report, "--report")
     _check_options({"--blur-faces": blur_faces, "--audio": audio}, save, "--save")
+    if blur_faces and look:
+        raise ConfigError(
+            "--look: leaves who newly appears visible until the next look; leave it out with --blur-faces"
+        )
     from mien.runtime.read import load
     from mien.runtime.watch import Watching
     from mien.vision.video import is_address, video_info
@@ -92,10 +96,10 @@ def watch(
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
              "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
              "save": str(save), "engine": [*_file_facts(model), *tell_choice(reader)]}  # fmt: skip
-    run = _Run(reader, how, asked, every, span, rate, patience)
+    run = _Run(reader, how, asked, every, span, rate, patience, blur_faces)
     run.resume(fresh, facts)
     sound = not blur_faces if audio is None else audio
-    run.open(facts, info.rate / every, sound and info.audio and not live, blur_faces)
+    run.open(facts, info.rate / every, sound and info.audio and not live)
     run.go(_display(asked.place, _total(info, every, span)))
     _summary(reader, run.seen)
     run.derive(thumbnails and not blur_faces)
@@ -221,12 +225,20 @@ class _Run:
     """One reading: its sinks, how far it came, and what it leaves behind if it is stopped."""
 
     def __init__(
-        self, reader: Reader, how: Watching, asked: _Asked, every: int, span: Any, rate: float, patience: float
+        self,
+        reader: Reader,
+        how: Watching,
+        asked: _Asked,
+        every: int,
+        span: Any,
+        rate: float,
+        patience: float,
+        blurred: bool,
     ) -> None:
         from mien.runtime.watch import Memory
 
         self.reader, self.how, self.asked = reader, how, asked
-        self.memory = Memory(how)
+        self.memory, self._blurred = Memory(how, hiding=blurred), blurred
         self._every, self._span, self._rate, self._patience = every, span, rate, patience
         self.seen = Seen()
         self.bookmark: Bookmark | None = None
@@ -258,10 +270,9 @@ class _Run:
             file=sys.stderr,
         )
 
-    def open(self, facts: dict[str, Any], rate: float, sound: bool, blurred: bool) -> None:
+    def open(self, facts: dict[str, Any], rate: float, sound: bool) -> None:
         """The sinks of files. Raises ConfigError, OutputError."""
         from mien.runtime.sinks import TableSink, VideoSink
-        from mien.runtime.track import OverlapTracker
 
         asked, going, lasting = self.asked, self.progress, self.bookmark is not None
         if asked.rows is not None:
@@ -272,9 +283,9 @@ class _Run:
                 None if going is None else going.size, lasting,
             )  # fmt: skip
         if asked.save is not None:
-            away = self.memory.tracker.away if isinstance(self.memory.tracker, OverlapTracker) else None
             self._video = VideoSink(
-                asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, blurred, away,
+                asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, self._blurred,
+                self.memory.hidden if self._blurred else None,
                 None if going is None else going.start, lasting,
             )  # fmt: skip
             if going is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mien.errors import ConfigError
-from mien.faces import Face, Frame
+from mien.faces import Box, Face, Frame
 from mien.runtime.follow import Finder
 from mien.runtime.pipeline import newest, overlapped
 from mien.runtime.track import OverlapTracker, Smoother, Tracker
@@ -20,6 +20,9 @@ __all__ = ["PART", "Memory", "Watching", "kept", "watched"]
 
 #: Seconds of video after which a reading can be gone on with; see Finder.
 PART = 10.0
+
+#: A frame, its faces, those found and left out, and whether a cut lies before it.
+_Found = tuple[Frame, list[Face], list[Face], bool]
 
 
 @dataclass(frozen=True)
@@ -65,36 +68,58 @@ def _makes(tracker: Callable[..., object]) -> bool:
 
 
 class Memory:
-    """What is known across the frames of one video: who is who, and what each showed. It begins empty."""
+    """What is known across the frames of one video: who is who, and what each showed. It begins empty.
 
-    def __init__(self, how: Watching) -> None:
-        self.tracker, self._smoother = how.tracker(), Smoother(how.smoothing)
+    hiding: know, too, where faces are that are not given out; see `hidden`.
+    """
 
-    def __call__(self, faces: Sequence[Face], seconds: float, cut: bool) -> list[Face]:
-        """The faces that were read in one frame, in the same order, numbered and smoothed; cut: a cut lies before it."""
-        if cut and isinstance(self.tracker, OverlapTracker):
-            self.tracker.cut()
-        return self._smoother(self.tracker(faces, seconds), seconds)
+    def __init__(self, how: Watching, hiding: bool = False) -> None:
+        self._tracker, self._smoother = how.tracker(), Smoother(how.smoothing)
+        self._everyone = OverlapTracker() if hiding else None
+        self._left: list[Box] = []
+
+    def __call__(self, faces: Sequence[Face], left: Sequence[Face], seconds: float, cut: bool) -> list[Face]:
+        """The faces that were read in one frame, in the same order, numbered and smoothed.
+
+        left: those that were found and left out.  cut: a cut lies before this frame.
+        """
+        for tracker in (self._tracker, self._everyone):
+            if cut and isinstance(tracker, OverlapTracker):
+                tracker.cut()
+        if self._everyone is not None:
+            self._everyone([*faces, *left], seconds)
+            self._left = [face.box for face in left]
+        return self._smoother(self._tracker(faces, seconds), seconds)
+
+    def hidden(self, seconds: float) -> list[Box]:
+        """Where faces are in this frame, the last one seen, beside those given out: faces that were left out, and the places
+        where lost ones should be. For a memory that is `hiding`."""
+        if self._everyone is None:
+            raise RuntimeError("Memory(how, hiding=True) knows this")
+        return [*self._left, *self._everyone.away(seconds)]
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on after this frame; for the tracker of this library."""
-        tracker = self.tracker.state() if isinstance(self.tracker, OverlapTracker) else None
-        return {"tracker": tracker, "smoother": self._smoother.state()}
+        states = {name: tracker.state() for name, tracker in self._kept()}
+        return {**states, "smoother": self._smoother.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another one was."""
-        if isinstance(self.tracker, OverlapTracker):
-            self.tracker.restore(state["tracker"])
+        for name, tracker in self._kept():
+            tracker.restore(state[name])
         self._smoother.restore(state["smoother"])
 
+    def _kept(self) -> list[tuple[str, OverlapTracker]]:
+        trackers = {"tracker": self._tracker, "everyone": self._everyone}
+        return [(name, tracker) for name, tracker in trackers.items() if isinstance(tracker, OverlapTracker)]
 
-def kept(faces: Sequence[Face], most: int | None, least: float | None) -> list[Face]:
-    """The faces that are wanted, in the same order: of at least so many pixels, and only so many, the largest first."""
-    large = [face for face in faces if least is None or face.size >= least]
-    if most is None or len(large) <= most:
-        return large
-    best = sorted(range(len(large)), key=lambda i: -large[i].size)[:most]
-    return [large[i] for i in sorted(best)]
+
+def kept(faces: Sequence[Face], most: int | None, least: float | None) -> tuple[list[Face], list[Face]]:
+    """The faces that are wanted (of at least so many pixels, and only so many, the largest) and those left out, each in the
+    same order."""
+    large = [i for i, face in enumerate(faces) if least is None or face.size >= least]
+    wanted = set(sorted(large, key=lambda i: -faces[i].size)[:most])
+    return [faces[i] for i in sorted(wanted)], [face for i, face in enumerate(faces) if i not in wanted]
 
 
 def watched(
@@ -117,24 +142,24 @@ def watched(
     if before is not None:
         finder.prime(before.image)
 
-    def find(frame: Frame) -> tuple[Frame, list[Face], bool]:
+    def find(frame: Frame) -> _Found:
         with times.stage("detect"):
             faces, cut = finder(frame.image, frame.seconds)
-        return frame, kept(faces, how.most, how.least), cut
+        return frame, *kept(faces, how.most, how.least), cut
 
-    def read(found: tuple[Frame, list[Face], bool]) -> tuple[Frame, list[Face], bool]:
-        frame, faces, cut = found
+    def read(found: _Found) -> _Found:
+        frame, faces, left, cut = found
         with times.stage("classify"):
-            return frame, reader.classifier(frame.image, faces), cut
+            return frame, reader.classifier(frame.image, faces), left, cut
 
     last = None if before is None else before.seconds
     source = _timed(newest(moving) if how.live else moving, reader)
-    for frame, faces, cut in overlapped(source, find, read):
+    for frame, faces, left, cut in overlapped(source, find, read):
         if between is not None and last is not None and frame.seconds // how.part != last // how.part:
             between(frame.seconds)
         last = frame.seconds
         with times.stage("track"):
-            known = memory(faces, frame.seconds, cut)
+            known = memory(faces, left, frame.seconds, cut)
         yield frame, known
 
 

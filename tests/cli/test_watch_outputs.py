@@ -545,6 +545,17 @@ def test_another_command_begins_anew(watch, killed, tmp_path):
     assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
 
 
+def test_a_bookmark_of_another_form_begins_anew(watch, killed, tmp_path, monkeypatch):
+    a_video(tmp_path / "long.mp4", count=600)
+    killed(500)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("mien.runtime.resume._STATE", 2)
+        watch("long.mp4", "--table", "t.csv")
+    assert (tmp_path / ".t.csv.bookmark").exists()
+    code, _, err = watch("long.mp4", "--table", "t.csv")
+    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
+
+
 def test_a_source_without_a_frame_makes_and_replaces_nothing(watch, tmp_path):
     (tmp_path / "t.csv").write_text("kept")
     for words in (("--from", "9"), ("--from", "9", "--to", "10")):

@@ -1,5 +1,9 @@
 """Watching in Python: what is known of one video stays with it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -64,3 +68,37 @@ def test_each_video_gets_a_tracker_of_its_own(tmp_path):
     for tracker in (FakeTracker(), OverlapTracker(), 3):
         with pytest.raises(ConfigError, match="tracker: give what makes one for each video"):
             Watching(tracker=tracker)
+
+
+SCRIPT = """
+import sys, threading, time
+import mien.vision.video as video
+from builders import a_face, drawn_face
+from mien.faces import Frame
+from mien.runtime.classify import Classifier
+from mien.runtime.fakes import FakeDetector, FakeSession
+from mien.runtime.read import Reader
+
+def camera(*_):
+    for index in range(10**9):
+        if sys.argv[1] == "silent" and index == 20:
+            threading.Event().wait()
+        time.sleep(0.01)
+        yield Frame(drawn_face(), index, index / 100)
+
+video.frames = camera
+moving = Reader(FakeDetector([a_face(expression=None)]), Classifier(FakeSession())).watch(0)
+for _ in range(3):
+    print(next(moving)[1][0].expression.label)
+time.sleep(0.5)
+if sys.argv[1] == "raises":
+    raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize("way", ["ends", "silent", "raises"])
+def test_a_script_that_still_holds_a_camera_s_frames_can_end(way):
+    """Endless, or silent in the middle; the generator is neither closed nor exhausted."""
+    words = [sys.executable, "-c", SCRIPT, way]
+    done = subprocess.run(words, timeout=40, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3 if way == "raises" else 0, "happiness\n" * 3, "")

@@ -57,9 +57,28 @@ def test_a_miss_a_way_behind_a_pillar_and_a_newcomer():
     assert late.track == 3, "after the patience it is someone else"
 
 
+@pytest.mark.parametrize("gap", [1.9, 2.5, 3.0, 20.0])
+def test_frames_far_apart_keep_their_people(gap):
+    """Sampling is not absence: only frames that were read count; who is away for more than one of them is gone."""
+    still = [(gap * i, {"one": 50, "two": 250}) for i in range(6)]
+    assert tracks_of(OverlapTracker(), still) == {"one": [1] * 6, "two": [2] * 6}
+    away = [(gap * i, {"one": 50} if i in (2, 3, 4) else {"one": 50, "two": 250}) for i in range(6)]
+    assert tracks_of(OverlapTracker(), away) == {"one": [1] * 6, "two": [2, 2, 3]}
+    uneven = np.cumsum([0.0, *[gap, 0.8 * gap, 1.3 * gap] * 4])
+    assert set(tracks_of(OverlapTracker(), [(t, {"one": 50}) for t in uneven])["one"]) == {1}
+
+
+def test_a_lost_face_is_expected_for_as_long_as_its_track_lives():
+    tracker = OverlapTracker()
+    for i in range(3):
+        tracker([a_face(a_box(50))], 3.0 * i)
+    tracker([], 9.0)
+    assert tracker.away(9.0) == [a_box(50)]
+
+
 def test_a_time_that_goes_back_counts_as_the_same_time():
     tracker, smoother = OverlapTracker(), Smoother(0.3)
-    for seconds in (0.0, 2000.0, 2000.1, 0.0, 0.1):
+    for seconds in (0.0, 0.1, 2000.0, 2000.1, 0.0, 0.1):
         [face] = smoother(tracker([a_face(a_box(50))], seconds), seconds)
     assert face.track == 2, "only the leap forward was longer than the patience"
     assert np.isclose(face.expression.probabilities.sum(), 1)

@@ -14,7 +14,7 @@ from mien.files import whole_file
 __all__ = ["Bookmark", "Progress", "key_of"]
 
 #: The form of `Progress.state`: with another one a reading begins anew.
-_STATE = 3
+_STATE = 4
 
 
 class Progress(msgspec.Struct, frozen=True):

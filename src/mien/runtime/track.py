@@ -67,17 +67,23 @@ class OverlapTracker:
     longer the face was away (2.5 widths and 2 at most). A face that fits no track begins a new one; numbers start at 1 and are never
     given twice.
 
-    patience: seconds that a track outlives its last face.  reach: in face widths, from one frame to the next.
+    patience: seconds that a track outlives its last face; where frames come further apart, one and a half times the longest of
+    the last eight steps between two. A hole (a stream that died) is no such step until frames go on at that pace.
+    reach: in face widths, from one frame to the next.
     """
 
     def __init__(self, patience: float = 2.0, reach: float = 0.75) -> None:
         self.patience, self.reach = patience, reach
         self._tracks: list[_Track] = []
         self._next = 1
+        self._frame: float | None = None
+        self._steps: list[float] = []
+        self._lasts = patience
 
     def __call__(self, faces: Sequence[Face], seconds: float) -> list[Face]:
         """See Tracker."""
-        self._tracks = [track for track in self._tracks if seconds - track.seen <= self.patience]
+        self._pace(seconds)
+        self._tracks = [track for track in self._tracks if seconds - track.seen <= self._lasts]
         costs = np.array([[self._cost(track, face.box, seconds) for track in self._tracks] for face in faces])
         pairs = assigned(costs.reshape(len(faces), len(self._tracks)))
         numbered, known = [], list(self._tracks)
@@ -94,6 +100,14 @@ class OverlapTracker:
             numbered.append(replace(face, track=track.number))
         return numbered
 
+    def _pace(self, seconds: float) -> None:
+        """How long a track outlives its last face, from the steps before this one; the first step has nothing before it."""
+        step = None if self._frame is None else max(seconds - self._frame, 0.0)
+        before = self._steps or ([] if step is None else [step])
+        self._lasts = max(self.patience, 1.5 * max(before, default=0.0))
+        self._steps = [*self._steps, *([] if step is None else [step])][-8:]
+        self._frame = seconds
+
     def cut(self) -> None:
         """The picture changed altogether: who comes now is someone else, as far as boxes tell."""
         self._tracks = []
@@ -102,7 +116,7 @@ class OverlapTracker:
         """Where the faces should be that have a track but are not seen now."""
         found = []
         for track in self._tracks:
-            if 0 < seconds - track.seen <= self.patience:
+            if 0 < seconds - track.seen <= self._lasts:
                 (x, y), w, h = track.at(seconds), track.width / 2, track.height / 2
                 found.append((x - w, y - h, x + w, y + h))
         return found
@@ -120,11 +134,13 @@ class OverlapTracker:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here."""
-        return {"next": self._next, "tracks": [asdict(track) for track in self._tracks]}
+        pace = {"frame": self._frame, "steps": self._steps}
+        return {"next": self._next, "tracks": [asdict(track) for track in self._tracks], **pace}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another tracker was."""
         self._next, self._tracks = state["next"], [_Track(**track) for track in state["tracks"]]
+        self._frame, self._steps = state["frame"], state["steps"]
 
 
 def _middle(box: Box) -> tuple[float, float, float, float]:

@@ -2,18 +2,21 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from builders import a_face, a_video
+from builders import a_face, a_video, drawn_face
 from mien.errors import ConfigError
+from mien.faces import Frame
 from mien.runtime.classify import Classifier
 from mien.runtime.fakes import FakeDetector, FakeSession, FakeTracker
 from mien.runtime.read import Reader
 from mien.runtime.track import OverlapTracker
 from mien.runtime.watch import Watching
+from mien.vision.video import VideoInfo
 
 
 class Changing:
@@ -68,6 +71,40 @@ def test_each_video_gets_a_tracker_of_its_own(tmp_path):
     for tracker in (FakeTracker(), OverlapTracker(), 3):
         with pytest.raises(ConfigError, match="tracker: give what makes one for each video"):
             Watching(tracker=tracker)
+
+
+@pytest.mark.parametrize(
+    ("source", "seconds", "how", "live"),
+    [
+        (0, None, None, True),
+        (0, None, Watching(smoothing=0.3), True),
+        (0, None, Watching(live=False), False),
+        ("rtsp://door/live", None, None, True),
+        ("rtsp://door/live", None, Watching(smoothing=0.3), True),
+        ("https://films/a.mp4", 2.0, None, False),
+        ("https://films/a.mp4", 2.0, Watching(live=True), True),
+        ("a.mp4", None, None, False),
+    ],
+)
+def test_a_camera_and_a_stream_without_an_end_are_live(source, seconds, how, live, monkeypatch):
+    """Live: frames that come faster than they can be read are let go."""
+
+    def quick(*_):
+        for index in range(60):
+            time.sleep(0.002)
+            yield Frame(drawn_face(), index, index / 100)
+
+    class Slow(FakeDetector):
+        def __call__(self, image):
+            time.sleep(0.02)
+            return super().__call__(image)
+
+    monkeypatch.setattr("mien.vision.video.frames", quick)
+    monkeypatch.setattr("mien.vision.video.video_info", lambda _: VideoInfo(96, 96, None, seconds, 30.0))
+    reader = Reader(Slow([a_face(expression=None)]), Classifier(FakeSession()))
+    found = [frame.index for frame, _ in reader.watch(source, how=how)]
+    assert found == sorted(found)
+    assert (len(found) < 60) == live
 
 
 SCRIPT = """

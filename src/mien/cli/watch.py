@@ -87,10 +87,10 @@ def watch(
         )
     from mien.runtime.read import load
     from mien.runtime.watch import Watching
-    from mien.vision.video import is_address, video_info
+    from mien.vision.video import is_live, video_info
 
     info = video_info(asked.place, rate)
-    live = isinstance(asked.place, int) or (is_address(asked.place) and info.seconds is None)
+    live = is_live(asked.place, info)
     reader = load(model, detector, threads or _share(), detector_file, min_size, engine=engine, device=device)
     how = Watching(look, max_faces, min_size, smooth, live)
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,

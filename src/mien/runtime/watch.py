@@ -32,7 +32,8 @@ class Watching:
     gap: seconds between two looks for faces, which are followed in between; 0 looks in every frame.
     most: only so many faces, the largest.  least: only faces of so many pixels or more.
     smoothing: the time constant of the average over the past, in seconds; 0 leaves answers as read.
-    live: let frames go that come faster than they can be read.
+    live: let frames go that come faster than they can be read; None: of a camera and of a stream without an end, as
+        mien.vision.video.is_live tells.
     tracker: makes the tracker of a video, such as `lambda: OverlapTracker(patience=5)`; each video gets one of its own.
     Raises ConfigError: a tracker instead of what makes one.
 
@@ -45,7 +46,7 @@ class Watching:
     most: int | None = None
     least: float | None = None
     smoothing: float = 0.0
-    live: bool = False
+    live: bool | None = None
     part: float = PART
     tracker: Callable[[], Tracker] = OverlapTracker
 

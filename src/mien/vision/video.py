@@ -22,7 +22,7 @@ from mien.vision.clock import Clock
 from mien.vision.image import SUFFIXES, read_image
 from mien.vision.writer import VideoWriter
 
-__all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "video_info"]
+__all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "is_live", "video_info"]
 
 #: Seconds an address may take to answer, or stay silent.
 _SILENCE = 10.0
@@ -115,6 +115,16 @@ def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
         seconds = min((length for length in known if length), default=None)
         count = round(seconds * rate) if seconds else stream.frames or None
         return VideoInfo(stream.width, stream.height, count, seconds, rate, bool(container.streams.audio))
+
+
+def is_live(source: Source, info: VideoInfo | None = None) -> bool:
+    """Whether frames come whether or not they are read: from a camera, and from an address without an end.
+
+    info: of the source, if it is known; else an address is opened to see. Raises VideoError.
+    """
+    if isinstance(source, int):
+        return True
+    return is_address(source) and (info or video_info(source)).seconds is None
 
 
 def _own_length(stream: Any) -> float | None:

@@ -556,6 +556,25 @@ def test_a_bookmark_of_another_form_begins_anew(watch, killed, tmp_path, monkeyp
     assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
 
 
+def test_options_are_for_the_kind_of_source_they_are_for(mien, tmp_path):
+    a_model(tmp_path / "tiny.onnx")
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "0.png", drawn_face())
+    write_image(tmp_path / "in" / "1.png", drawn_face())
+    for words, code, message in [
+        (("in", "--rate", 4, "--table", "t.csv"), 0, ""),
+        (("in", "--patience", 4), 2, "--patience: is for the address of a stream; in is not tried again"),
+        ((0, "--rate", 4), 2, "--rate: is for a folder of pictures; camera 0 has its own times"),
+        ((0, "--patience", 4), 2, "--patience: is for the address of a stream; camera 0 is not tried again"),
+        (("http://127.0.0.1:9/a", "--rate", 4), 2, "--rate: is for a folder of pictures; http://127.0.0.1:9/a has"),
+        (("http://127.0.0.1:9/a", "--patience", 4), 2, "http://127.0.0.1:9/a: cannot be read as a video"),
+        (("none.mp4", "--rate", 4), 2, "none.mp4: no such video file"),
+    ]:
+        ended, _, err = mien("watch", *words, *OPTIONS)
+        assert (ended, message in err, err.count("\n")) == (code, True, int(code == 2)), err
+    assert [row["seconds"] for row in rows("t.csv")] == ["0.0", "0.25"]
+
+
 def test_a_source_without_a_frame_makes_and_replaces_nothing(watch, tmp_path):
     (tmp_path / "t.csv").write_text("kept")
     for words in (("--from", "9"), ("--from", "9", "--to", "10")):
@@ -576,6 +595,8 @@ def test_a_source_without_a_frame_makes_and_replaces_nothing(watch, tmp_path):
         (("--blur-faces", "--save", "o.mp4", "--look", 1), "--look: leaves who newly appears visible"),
         (("--thumbnails",), "--thumbnails: does nothing without --report"),
         (("--smooth", "inf"), "--smooth"),
+        (("--rate", 3), "--rate: is for a folder of pictures; a.mp4 has its own times"),
+        (("--patience", 5), "--patience: is for the address of a stream; a.mp4 is not tried again"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_any_work(watch, words, message):

@@ -16,7 +16,7 @@ from mien.runtime.fakes import FakeDetector, FakeSession, FakeTracker
 from mien.runtime.read import Reader
 from mien.runtime.track import OverlapTracker
 from mien.runtime.watch import Watching
-from mien.vision.video import VideoInfo
+from mien.vision.video import VideoInfo, frames
 
 
 class Changing:
@@ -105,6 +105,44 @@ def test_a_camera_and_a_stream_without_an_end_are_live(source, seconds, how, liv
     found = [frame.index for frame, _ in reader.watch(source, how=how)]
     assert found == sorted(found)
     assert (len(found) < 60) == live
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"part": 0}, "part: 0: give seconds above 0"),
+        ({"gap": -1.0}, "gap: -1.0: give seconds from 0 on"),
+        ({"smoothing": float("nan")}, "smoothing: nan: give seconds from 0 on"),
+        ({"most": 0}, "most: 0: give a whole number of faces from 1 on"),
+        ({"least": -3}, "least: -3: give pixels"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Watching(**fields)
+    assert Watching(most=np.int64(2), least=0, gap=1, smoothing=0, part=3).most == 2
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, None])
+def test_each_zeroth_frame_is_refused_at_once(every, tmp_path):
+    a_video(tmp_path / "a.mp4")
+    with pytest.raises(ConfigError, match="every: .* give a whole number from 1 on"):
+        a_reader().watch(tmp_path / "a.mp4", every=every)
+    for fields in ({"rate": 0}, {"rate": float("nan")}, {"gap": -1.0}):
+        with pytest.raises(ConfigError, match=next(iter(fields))):
+            frames(tmp_path, **fields)
+
+
+def test_a_number_of_numpy_s_is_a_camera(monkeypatch):
+    asked = []
+
+    def camera(number, every):
+        asked.append((number, type(number), every))
+        yield Frame(drawn_face(), 0, 0.0)
+
+    monkeypatch.setattr("mien.vision.video._camera", camera)
+    assert seen(a_reader().watch(np.int64(0))) == [(1, 0.5)]
+    assert asked == [(0, int, 1)]
 
 
 SCRIPT = """

@@ -63,8 +63,12 @@ def watch(
         bool, typer.Option("--blur-faces", help="Make faces unrecognisable in --save; no sound.")
     ] = False,
     audio: Annotated[bool | None, typer.Option(help="Keep the sound in --save.")] = None,
-    rate: Annotated[float, typer.Option(min=0.001, max=1000, help="Frames a second of a folder of pictures.")] = 25.0,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds to try again when a stream dies.")] = 30.0,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, max=1000, help="Frames a second of a folder of pictures; 25 by default.")
+    ] = None,
+    patience: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to try again when a stream dies; 30 by default.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where a killed run stopped.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each engine.")] = None,
     engine: Engine = "auto",
@@ -89,6 +93,8 @@ def watch(
     from mien.runtime.watch import Watching
     from mien.vision.video import is_live, video_info
 
+    _check_kind(asked.place, rate, patience)
+    rate, patience = 25.0 if rate is None else rate, 30.0 if patience is None else patience
     info = video_info(asked.place, rate)
     live = is_live(asked.place, info)
     reader = load(model, detector, threads or _share(), detector_file, min_size, engine=engine, device=device)
@@ -163,6 +169,17 @@ def _check_options(given: dict[str, bool | None], needed: Path | None, name: str
     for option, on in given.items():
         if on and needed is None:
             raise ConfigError(f"{option}: does nothing without {name}; name its file")
+
+
+def _check_kind(place: str | int, rate: float | None, patience: float | None) -> None:
+    """Raises ConfigError: an option of another kind of source."""
+    from mien.vision.video import is_address
+
+    camera, name = isinstance(place, int), f"camera {place}" if isinstance(place, int) else place
+    if rate is not None and (camera or is_address(place) or Path(str(place)).is_file()):
+        raise ConfigError(f"--rate: is for a folder of pictures; {name} has its own times (--every 5 reads each fifth)")
+    if patience is not None and (camera or Path(str(place)).exists()):
+        raise ConfigError(f"--patience: is for the address of a stream; {name} is not tried again")
 
 
 def _timeline() -> Any:

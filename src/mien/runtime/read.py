@@ -59,7 +59,8 @@ class Reader:
 
         begin, end: seconds.  how: detection every so often, smoothing, another tracker; see mien.runtime.watch.Watching. An
         address is opened once more before, to see whether it is live, unless `how` says.
-        Raises VideoError: not a video, no camera, or (after the frames that could be decoded) cut off.
+        Raises ConfigError: an `every` below 1. VideoError: not a video, no camera, or (after the frames that could be decoded)
+        cut off.
         """
         from mien.runtime.watch import Watching, watched
         from mien.vision.video import frames, is_live  # PyAV is needed for video alone

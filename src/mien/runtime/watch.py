@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from mien.errors import ConfigError
@@ -35,7 +37,8 @@ class Watching:
     live: let frames go that come faster than they can be read; None: of a camera and of a stream without an end, as
         mien.vision.video.is_live tells.
     tracker: makes the tracker of a video, such as `lambda: OverlapTracker(patience=5)`; each video gets one of its own.
-    Raises ConfigError: a tracker instead of what makes one.
+    part: seconds of video after which a reading can be gone on with; see Finder.
+    Raises ConfigError: a number that cannot be meant, a tracker instead of what makes one.
 
     >>> Watching(tracker=OverlapTracker(patience=5))
     Traceback (most recent call last):
@@ -51,6 +54,15 @@ class Watching:
     tracker: Callable[[], Tracker] = OverlapTracker
 
     def __post_init__(self) -> None:
+        for name, seconds in (("gap", self.gap), ("smoothing", self.smoothing)):
+            if not 0 <= seconds < math.inf:
+                raise ConfigError(f"{name}: {seconds!r}: give seconds from 0 on")
+        if not 0 < self.part < math.inf:
+            raise ConfigError(f"part: {self.part!r}: give seconds above 0")
+        if self.most is not None and (not isinstance(self.most, Integral) or self.most < 1):
+            raise ConfigError(f"most: {self.most!r}: give a whole number of faces from 1 on, or None for all")
+        if self.least is not None and not 0 <= self.least < math.inf:
+            raise ConfigError(f"least: {self.least!r}: give pixels, or None for faces of any size")
         if not _makes(self.tracker):
             raise ConfigError(
                 "tracker: give what makes one for each video, such as OverlapTracker or lambda: OverlapTracker(patience=5)"

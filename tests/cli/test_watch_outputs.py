@@ -21,7 +21,7 @@ from mien.errors import DataError, OutputError, VideoError
 from mien.runtime.detect import WholeImage
 from mien.runtime.read import load
 from mien.runtime.resume import key_of
-from mien.runtime.subtitles import Line, cues, write_subtitles
+from mien.runtime.subtitles import Line, cues, usual_step, write_subtitles
 from mien.runtime.table import TABLE_VERSION, read_rows, table_columns
 from mien.vision.draw import blur
 from mien.vision.image import read_image, write_image
@@ -110,20 +110,52 @@ def test_max_faces_and_min_size(watch, monkeypatch):
 def test_subtitles(watch, tmp_path):
     code, out, _ = watch("a.mp4", "--subtitles", "s.srt")
     assert (code, "written: s.srt" in out) == (0, True)
-    assert (tmp_path / "s.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:00,440\nperson 1: ")
+    assert (tmp_path / "s.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:00,480\nperson 1: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "s.srt", "tiny.onnx"]
     seen = [Line(0.1 * i, 1, "anger" if i < 12 else "fear") for i in range(20)] + [
         Line(2.0, None, None),
         Line(3.0, 2, "x"),
     ]
-    assert [(c.begin, c.end, c.words) for c in cues(seen)] == [
+    assert rounded(cues(seen, 0.1)) == [
         (0.0, 1.0, "person 1: anger"),
         (1.0, 2.0, "person 1: fear"),
         (3.0, 3.1, "person 2: x"),
     ]
-    write_subtitles(tmp_path / "s.vtt", seen)
+    write_subtitles(tmp_path / "s.vtt", seen, usual=0.1)
     assert (tmp_path / "s.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nperson 1: anger\n")
     assert watch("a.mp4", "--subtitles", "s.txt")[0] == 2
+
+
+def rounded(found):
+    return [(round(cue.begin, 4), round(cue.end, 4), cue.words) for cue in found]
+
+
+@pytest.mark.parametrize("gap", [0.3, 0.6, 1.0, 1.2, 3.0])
+def test_subtitles_of_frames_far_apart_do_not_flicker(gap):
+    lines = [Line(i * gap, 1, "anger") for i in range(9)] + [Line(i * gap, 1, "fear") for i in range(9, 12)]
+    assert usual_step(line.seconds for line in lines) == pytest.approx(gap)
+    first, second = cues(lines, gap)
+    assert (first.begin, first.end, second.end) == pytest.approx((0.0, second.begin, 12 * gap))
+    assert abs(first.end - 9 * gap) <= 0.25 + 1e-6
+    assert (first.words, second.words) == ("person 1: anger", "person 1: fear")
+
+
+def test_a_cue_lasts_a_second_at_most_where_frames_are_missing():
+    lines = [Line(t, 1, "anger") for t in (0.0, 0.1, 0.2, 5.1, 5.2, 5.3)]
+    assert rounded(cues(lines, 0.1)) == [(0.0, 1.2, "person 1: anger"), (5.1, 5.4, "person 1: anger")]
+    two = [Line(0.0, 1, "anger"), Line(0.0, 2, "fear"), Line(0.4, 1, "anger")]
+    assert rounded(cues(two, 0.04)) == [(0.0, 0.44, "person 1: anger\nperson 2: fear")]
+    assert (list(cues([])), usual_step([])) == ([], 0.04)
+
+
+def test_subtitles_go_with_the_saved_video_if_there_is_one(watch, tmp_path):
+    a_video(tmp_path / "long.mp4", count=60, gaps=[0.1] * 59)
+    part = ("long.mp4", "--from", 3, "--every", 10)
+    assert watch(*part, "--subtitles", "alone.srt")[0] == 0
+    assert "00:00:03,000 --> 00:00:06,000\n" in (tmp_path / "alone.srt").read_text()
+    assert watch(*part, "--subtitles", "s.srt", "--save", "s.mp4")[0] == 0
+    assert "1\n00:00:00,000 --> 00:00:03,000\n" in (tmp_path / "s.srt").read_text()
+    assert np.allclose([frame.seconds for frame in frames("s.mp4")], [0, 1, 2], atol=2e-3)
 
 
 def with_sound(path, codec="aac", count=50, rate=16000):

@@ -461,7 +461,7 @@ class _Run:
         try:
             if asked.subtitles is not None:
                 with self._noted(asked.subtitles):
-                    _subtitles(rows, asked.subtitles, asked.overwrite)
+                    _subtitles(rows, asked.subtitles, asked.overwrite, asked.save is not None)
             if asked.report is not None:
                 with self._noted(asked.report):
                     _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source)
@@ -478,12 +478,18 @@ class _Run:
             self.failed[path] = OutputError(f"{error}; the rows are kept in {self.asked.rows}")
 
 
-def _subtitles(rows: Path, out: Path, overwrite: bool) -> None:
-    from mien.runtime.subtitles import Line, write_subtitles
+def _subtitles(rows: Path, out: Path, overwrite: bool, saved: bool) -> None:
+    """saved: they go with the saved video, which begins at its first frame; else with the source."""
+    from array import array
+
+    from mien.runtime.subtitles import Line, usual_step, write_subtitles
     from mien.runtime.table import read_rows
 
-    lines = (Line(row["seconds"], row["track"], row["label"]) for row in read_rows(rows, ("seconds", "track", "label")))
-    write_subtitles(out, lines, overwrite)
+    times = array("d", (row["seconds"] for row in read_rows(rows, ("seconds",))))
+    start = times[0] if saved else 0.0
+    found = read_rows(rows, ("seconds", "track", "label"))
+    lines = (Line(row["seconds"] - start, row["track"], row["label"]) for row in found)
+    write_subtitles(out, lines, overwrite, usual_step(times))
 
 
 def _tell(words: str) -> None:

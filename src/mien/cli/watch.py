@@ -80,7 +80,7 @@ def watch(
     Exit code 1 if the video was cut off or damaged (what was decoded is kept) or an output could not be written (the others
     are), 2 if nothing could be.
     """
-    asked = _Asked(source, table, save, subtitles, report, overwrite)
+    asked = _Asked(source, table, save, subtitles, report, overwrite, blur_faces)
     span = (_seconds(begin, "--from") or 0.0, _seconds(end, "--to"))
     asked.check(span)
     _check_options({"--thumbnails": thumbnails}, report, "--report")
@@ -102,7 +102,7 @@ def watch(
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
              "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
              "save": str(save), "engine": [*_file_facts(model), *tell_choice(reader)]}  # fmt: skip
-    run = _Run(reader, how, asked, every, span, rate, patience, blur_faces)
+    run = _Run(reader, how, asked, every, span, rate, patience)
     run.resume(fresh, facts)
     sound = not blur_faces if audio is None else audio
     run.open(facts, info.rate / every, sound and info.audio and not live)
@@ -131,6 +131,7 @@ class _Asked:
     subtitles: Path | None
     report: Path | None
     overwrite: bool
+    blurred: bool
 
     @property
     def place(self) -> str | int:
@@ -242,20 +243,12 @@ class _Run:
     """One reading: its sinks, how far it came, and what it leaves behind if it is stopped."""
 
     def __init__(
-        self,
-        reader: Reader,
-        how: Watching,
-        asked: _Asked,
-        every: int,
-        span: Any,
-        rate: float,
-        patience: float,
-        blurred: bool,
+        self, reader: Reader, how: Watching, asked: _Asked, every: int, span: Any, rate: float, patience: float
     ) -> None:
         from mien.runtime.watch import Memory
 
         self.reader, self.how, self.asked = reader, how, asked
-        self.memory, self._blurred = Memory(how, hiding=blurred), blurred
+        self.memory = Memory(how, hiding=asked.blurred)
         self._every, self._span, self._rate, self._patience = every, span, rate, patience
         self.seen = Seen()
         self.bookmark: Bookmark | None = None
@@ -301,8 +294,8 @@ class _Run:
             )  # fmt: skip
         if asked.save is not None:
             self._video = VideoSink(
-                asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, self._blurred,
-                self.memory.hidden if self._blurred else None,
+                asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, asked.blurred,
+                self.memory.hidden if asked.blurred else None,
                 None if going is None else going.start, lasting,
             )  # fmt: skip
             if going is not None:
@@ -457,11 +450,13 @@ class _Run:
         rows, asked = self.asked.rows, self.asked
         if rows is None or not self.seen.frames or rows in self.failed or not rows.exists():
             return
+        from mien.runtime.subtitles import subtitles_of
+
         video = asked.source if thumbnails and Path(asked.source).is_file() else None
         try:
             if asked.subtitles is not None:
                 with self._noted(asked.subtitles):
-                    _subtitles(rows, asked.subtitles, asked.overwrite, asked.save is not None)
+                    subtitles_of(rows, asked.subtitles, asked.overwrite, asked.save is not None)
             if asked.report is not None:
                 with self._noted(asked.report):
                     _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source)
@@ -476,20 +471,6 @@ class _Run:
             yield
         except OutputError as error:
             self.failed[path] = OutputError(f"{error}; the rows are kept in {self.asked.rows}")
-
-
-def _subtitles(rows: Path, out: Path, overwrite: bool, saved: bool) -> None:
-    """saved: they go with the saved video, which begins at its first frame; else with the source."""
-    from array import array
-
-    from mien.runtime.subtitles import Line, usual_step, write_subtitles
-    from mien.runtime.table import read_rows
-
-    times = array("d", (row["seconds"] for row in read_rows(rows, ("seconds",))))
-    start = times[0] if saved else 0.0
-    found = read_rows(rows, ("seconds", "track", "label"))
-    lines = (Line(row["seconds"] - start, row["track"], row["label"]) for row in found)
-    write_subtitles(out, lines, overwrite, usual_step(times))
 
 
 def _tell(words: str) -> None:

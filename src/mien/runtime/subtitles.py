@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -11,8 +12,9 @@ from typing import NamedTuple
 
 from mien.errors import ConfigError
 from mien.files import whole_file
+from mien.runtime.table import read_rows
 
-__all__ = ["SUBTITLE_FORMS", "Cue", "Line", "cues", "usual_step", "write_subtitles"]
+__all__ = ["SUBTITLE_FORMS", "Cue", "Line", "cues", "subtitles_of", "usual_step", "write_subtitles"]
 
 SUBTITLE_FORMS = (".srt", ".vtt")
 _STEP = 0.5
@@ -125,6 +127,16 @@ def write_subtitles(path: Path, lines: Iterable[Line], overwrite: bool = False, 
         for number, cue in enumerate(cues(lines, usual), 1):
             head = "" if web else f"{number}\n"
             file.write(f"{head}{_clock(cue.begin, web)} --> {_clock(cue.end, web)}\n{cue.words}\n\n")
+
+
+def subtitles_of(rows: Path, out: Path, overwrite: bool, saved: bool) -> None:
+    """Subtitles of a table. saved: they go with the saved video, which begins at its first frame; else with the source.
+    Raises as `write_subtitles` and `read_rows` do."""
+    times = array("d", (row["seconds"] for row in read_rows(rows, ("seconds",))))
+    start = times[0] if saved else 0.0
+    found = read_rows(rows, ("seconds", "track", "label"))
+    lines = (Line(row["seconds"] - start, row["track"], row["label"]) for row in found)
+    write_subtitles(out, lines, overwrite, usual_step(times))
 
 
 def _clock(seconds: float, web: bool) -> str:

@@ -149,7 +149,7 @@ def resident() -> float:
 
 
 def long_clip(reader: Reader, photo: np.ndarray, folder: Path, minutes: float) -> list[float]:
-    """MiB after each sixth of a 1080p clip: ten seconds of it, read again and again, go through one table and one tracker."""
+    """MiB after each sixth of a 1080p clip: ten seconds of it, read again and again, go into one table."""
     clip = folder / "long.mp4"
     make_clip(clip, photo, 10, (1920, 1080))
     how, told = Watching(gap=0.2), []

@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from builders import a_video, drawn_face
+from builders import a_face, a_video, drawn_face
 from mien.errors import DataError, OutputError, VideoError
 from mien.runtime.detect import WholeImage
+from mien.runtime.read import load
 from mien.runtime.resume import key_of
-from mien.runtime.subtitles import Line, cues, write_subtitles
+from mien.runtime.subtitles import Line, cues, usual_step, write_subtitles
 from mien.runtime.table import TABLE_VERSION, read_rows, table_columns
 from mien.vision.draw import blur
-from mien.vision.image import write_image
+from mien.vision.image import read_image, write_image
 from mien.vision.video import frames
 from mien.vision.writer import VideoWriter
 from test_runtime import a_model
@@ -98,8 +99,6 @@ def test_from_and_to_and_raw(watch):
 
 
 def test_max_faces_and_min_size(watch, monkeypatch):
-    from builders import a_face
-
     many = [a_face((0, 0, side, side), expression=None) for side in (60, 50, 20)]
     monkeypatch.setattr(WholeImage, "__call__", lambda *_: many)
     for words, count in [((), 3), (("--max-faces", 1), 1), (("--min-size", 30), 2)]:
@@ -111,20 +110,52 @@ def test_max_faces_and_min_size(watch, monkeypatch):
 def test_subtitles(watch, tmp_path):
     code, out, _ = watch("a.mp4", "--subtitles", "s.srt")
     assert (code, "written: s.srt" in out) == (0, True)
-    assert (tmp_path / "s.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:00,440\nperson 1: ")
+    assert (tmp_path / "s.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:00,480\nperson 1: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "s.srt", "tiny.onnx"]
     seen = [Line(0.1 * i, 1, "anger" if i < 12 else "fear") for i in range(20)] + [
         Line(2.0, None, None),
         Line(3.0, 2, "x"),
     ]
-    assert [(c.begin, c.end, c.words) for c in cues(seen)] == [
+    assert rounded(cues(seen, 0.1)) == [
         (0.0, 1.0, "person 1: anger"),
         (1.0, 2.0, "person 1: fear"),
         (3.0, 3.1, "person 2: x"),
     ]
-    write_subtitles(tmp_path / "s.vtt", seen)
+    write_subtitles(tmp_path / "s.vtt", seen, usual=0.1)
     assert (tmp_path / "s.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nperson 1: anger\n")
     assert watch("a.mp4", "--subtitles", "s.txt")[0] == 2
+
+
+def rounded(found):
+    return [(round(cue.begin, 4), round(cue.end, 4), cue.words) for cue in found]
+
+
+@pytest.mark.parametrize("gap", [0.3, 0.6, 1.0, 1.2, 3.0])
+def test_subtitles_of_frames_far_apart_do_not_flicker(gap):
+    lines = [Line(i * gap, 1, "anger") for i in range(9)] + [Line(i * gap, 1, "fear") for i in range(9, 12)]
+    assert usual_step(line.seconds for line in lines) == pytest.approx(gap)
+    first, second = cues(lines, gap)
+    assert (first.begin, first.end, second.end) == pytest.approx((0.0, second.begin, 12 * gap))
+    assert abs(first.end - 9 * gap) <= 0.25 + 1e-6
+    assert (first.words, second.words) == ("person 1: anger", "person 1: fear")
+
+
+def test_a_cue_lasts_a_second_at_most_where_frames_are_missing():
+    lines = [Line(t, 1, "anger") for t in (0.0, 0.1, 0.2, 5.1, 5.2, 5.3)]
+    assert rounded(cues(lines, 0.1)) == [(0.0, 1.2, "person 1: anger"), (5.1, 5.4, "person 1: anger")]
+    two = [Line(0.0, 1, "anger"), Line(0.0, 2, "fear"), Line(0.4, 1, "anger")]
+    assert rounded(cues(two, 0.04)) == [(0.0, 0.44, "person 1: anger\nperson 2: fear")]
+    assert (list(cues([])), usual_step([])) == ([], 0.04)
+
+
+def test_subtitles_go_with_the_saved_video_if_there_is_one(watch, tmp_path):
+    a_video(tmp_path / "long.mp4", count=60, gaps=[0.1] * 59)
+    part = ("long.mp4", "--from", 3, "--every", 10)
+    assert watch(*part, "--subtitles", "alone.srt")[0] == 0
+    assert "00:00:03,000 --> 00:00:06,000\n" in (tmp_path / "alone.srt").read_text()
+    assert watch(*part, "--subtitles", "s.srt", "--save", "s.mp4")[0] == 0
+    assert "1\n00:00:00,000 --> 00:00:03,000\n" in (tmp_path / "s.srt").read_text()
+    assert np.allclose([frame.seconds for frame in frames("s.mp4")], [0, 1, 2], atol=2e-3)
 
 
 def with_sound(path, codec="aac", count=50, rate=16000):
@@ -348,6 +379,51 @@ def test_blurred_faces_are_patches(watch, tmp_path):
     assert image[90:100, 78:88].mean() - face[90:100, 78:88].mean() > 60, "the dark eye is gone"
 
 
+def sharpness(image, box) -> float:
+    x0, y0, x1, y1 = box
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_32F)[y0:y1, x0:x1].std())
+
+
+@pytest.mark.parametrize("words", [(), ("--max-faces", 1), ("--min-size", 50), ("--max-faces", 1, "--min-size", 50)])
+def test_faces_that_are_left_out_are_blurred_too(words, watch, killed, tmp_path, monkeypatch):
+    """Three faces; the smallest is found in the first frames alone, and a run that is gone on with knows of it."""
+    boxes = [(10, 10, 80, 80), (110, 20, 170, 80), (200, 30, 240, 70)]
+    noise = np.random.default_rng(0).integers(0, 255, (96, 256, 3)).astype(np.uint8)
+    with VideoWriter(tmp_path / "f.mp4", 256, 96, rate=5) as writer:
+        for i in range(60):
+            writer.write(noise, i / 5)
+    calls = itertools.count()
+    found = [a_face(tuple(map(float, box)), expression=None) for box in boxes]
+    monkeypatch.setattr(WholeImage, "__call__", lambda *_: found[: 2 if 48 < next(calls) < 56 else 3])
+    monkeypatch.setattr("mien.runtime.copy.draw", lambda image, _: image)  # boxes and bars are sharp
+    killed(52)
+    with pytest.raises(ZeroDivisionError):
+        watch("f.mp4", "--save", "o.mp4", "--table", "t.csv", "--blur-faces", *words)
+    calls = itertools.count(50)
+    code, _, err = watch("f.mp4", "--save", "o.mp4", "--table", "t.csv", "--blur-faces", *words)
+    assert (code, "going on at 9.8 s" in err) == (0, True)
+    shown = [frame.image for frame in frames("o.mp4")]
+    assert len(shown) == 60
+    for box in boxes:
+        x0, y0, x1, y1 = box
+        inside = (x0 + 6, y0 + 6, x1 - 6, y1 - 6)
+        assert max(sharpness(image, inside) for image in shown) < sharpness(noise, inside) / 4
+
+
+def test_no_face_of_a_group_is_found_in_a_blurred_copy(test_data, mien, tmp_path):
+    photo = read_image(test_data / "photos" / "group_selfie.jpg")
+    photo = cv2.resize(photo, (960, 960 * photo.shape[0] // photo.shape[1]), interpolation=cv2.INTER_AREA)
+    with VideoWriter(tmp_path / "group.mp4", photo.shape[1], photo.shape[0]) as writer:
+        for i in range(3):
+            writer.write(photo, i / 25)
+    reader = load(threads=1)
+    assert len(reader(photo)) >= 5
+    for number, words in enumerate([("--max-faces", 1), ("--min-size", 120)]):
+        code, _, err = mien("watch", "group.mp4", "--save", f"{number}.mp4", "--blur-faces", "--threads", 1, *words)
+        assert code == 0, err
+        assert [len(reader(frame.image)) for frame in frames(f"{number}.mp4")] == [0, 0, 0]
+
+
 def test_a_full_disk_keeps_what_was_finished(watch, tmp_path, monkeypatch):
     """The table cannot grow beyond 60 kB: the finished part is kept, and the next run goes on there."""
     from runtime.test_sinks import a_disk_of
@@ -501,6 +577,36 @@ def test_another_command_begins_anew(watch, killed, tmp_path):
     assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
 
 
+def test_a_bookmark_of_another_form_begins_anew(watch, killed, tmp_path, monkeypatch):
+    a_video(tmp_path / "long.mp4", count=600)
+    killed(500)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("mien.runtime.resume._STATE", 2)
+        watch("long.mp4", "--table", "t.csv")
+    assert (tmp_path / ".t.csv.bookmark").exists()
+    code, _, err = watch("long.mp4", "--table", "t.csv")
+    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
+
+
+def test_options_are_for_the_kind_of_source_they_are_for(mien, tmp_path):
+    a_model(tmp_path / "tiny.onnx")
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "0.png", drawn_face())
+    write_image(tmp_path / "in" / "1.png", drawn_face())
+    for words, code, message in [
+        (("in", "--rate", 4, "--table", "t.csv"), 0, ""),
+        (("in", "--patience", 4), 2, "--patience: is for the address of a stream; in is not tried again"),
+        ((0, "--rate", 4), 2, "--rate: is for a folder of pictures; camera 0 has its own times"),
+        ((0, "--patience", 4), 2, "--patience: is for the address of a stream; camera 0 is not tried again"),
+        (("http://127.0.0.1:9/a", "--rate", 4), 2, "--rate: is for a folder of pictures; http://127.0.0.1:9/a has"),
+        (("http://127.0.0.1:9/a", "--patience", 4), 2, "http://127.0.0.1:9/a: cannot be read as a video"),
+        (("none.mp4", "--rate", 4), 2, "none.mp4: no such video file"),
+    ]:
+        ended, _, err = mien("watch", *words, *OPTIONS)
+        assert (ended, message in err, err.count("\n")) == (code, True, int(code == 2)), err
+    assert [row["seconds"] for row in rows("t.csv")] == ["0.0", "0.25"]
+
+
 def test_a_source_without_a_frame_makes_and_replaces_nothing(watch, tmp_path):
     (tmp_path / "t.csv").write_text("kept")
     for words in (("--from", "9"), ("--from", "9", "--to", "10")):
@@ -524,8 +630,11 @@ def test_thumbnails_of_what_is_gone_are_refused(watch, source):
         (("--table", "a.csv", "--save", "b.mp4", "--report", "./a.csv"), "is named for two outputs"),
         (("--report", "a.pdf"), "ends in .html"),
         (("--blur-faces",), "--blur-faces: does nothing without --save"),
+        (("--blur-faces", "--save", "o.mp4", "--look", 1), "--look: leaves who newly appears visible"),
         (("--thumbnails",), "--thumbnails: does nothing without --report"),
         (("--smooth", "inf"), "--smooth"),
+        (("--rate", 3), "--rate: is for a folder of pictures; a.mp4 has its own times"),
+        (("--patience", 5), "--patience: is for the address of a stream; a.mp4 is not tried again"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_any_work(watch, words, message):

@@ -1,9 +1,11 @@
 """Tracking, smoothing, following: who is who, over seconds and not over frames."""
 
 import itertools
+import json
 import math
 import threading
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -55,9 +57,28 @@ def test_a_miss_a_way_behind_a_pillar_and_a_newcomer():
     assert late.track == 3, "after the patience it is someone else"
 
 
+@pytest.mark.parametrize("gap", [1.9, 2.5, 3.0, 20.0])
+def test_frames_far_apart_keep_their_people(gap):
+    """Sampling is not absence: only frames that were read count; who is away for more than one of them is gone."""
+    still = [(gap * i, {"one": 50, "two": 250}) for i in range(6)]
+    assert tracks_of(OverlapTracker(), still) == {"one": [1] * 6, "two": [2] * 6}
+    away = [(gap * i, {"one": 50} if i in (2, 3, 4) else {"one": 50, "two": 250}) for i in range(6)]
+    assert tracks_of(OverlapTracker(), away) == {"one": [1] * 6, "two": [2, 2, 3]}
+    uneven = np.cumsum([0.0, *[gap, 0.8 * gap, 1.3 * gap] * 4])
+    assert set(tracks_of(OverlapTracker(), [(t, {"one": 50}) for t in uneven])["one"]) == {1}
+
+
+def test_a_lost_face_is_expected_for_as_long_as_its_track_lives():
+    tracker = OverlapTracker()
+    for i in range(3):
+        tracker([a_face(a_box(50))], 3.0 * i)
+    tracker([], 9.0)
+    assert tracker.away(9.0) == [a_box(50)]
+
+
 def test_a_time_that_goes_back_counts_as_the_same_time():
     tracker, smoother = OverlapTracker(), Smoother(0.3)
-    for seconds in (0.0, 2000.0, 2000.1, 0.0, 0.1):
+    for seconds in (0.0, 0.1, 2000.0, 2000.1, 0.0, 0.1):
         [face] = smoother(tracker([a_face(a_box(50))], seconds), seconds)
     assert face.track == 2, "only the leap forward was longer than the patience"
     assert np.isclose(face.expression.probabilities.sum(), 1)
@@ -102,19 +123,60 @@ def test_the_pairing_has_the_least_cost(shape):
         assert sum(costs[r, c] for r, c in pairs.items()) == least
 
 
+def smoothed(constant, *readings):
+    """The valence after each reading (seconds, valence) of one person."""
+    smoother, found = Smoother(constant), []
+    for seconds, valence in readings:
+        [face] = smoother([a_face(track=1, expression=an_expression(valence=valence))], seconds)
+        found.append(face.expression.valence)
+    return found
+
+
 @pytest.mark.parametrize("rate", [10, 50])
 def test_smoothing_is_over_seconds(rate):
-    """A step is 1 - exp(-t / constant) done after t seconds, whatever the frame rate."""
+    """After a long time a step is 1 - exp(-t / constant) done after t seconds, whatever the frame rate."""
     smoother = Smoother(0.5)
     low = a_face(track=1, expression=an_expression("sadness", 0.9, -1.0, 0.0))
     high = a_face(track=1, expression=an_expression("happiness", 0.9, 1.0, 0.0))
-    for i in range(rate + 1):
+    for i in range(10 * rate + 1):
         smoother([low], i / rate)
     for i in range(1, rate // 2 + 1):
-        [face] = smoother([high], 1 + i / rate)
+        [face] = smoother([high], 10 + i / rate)
     assert face.expression.valence == pytest.approx(2 * (1 - math.exp(-1)) - 1, abs=1e-6)
     assert face.expression.probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert face.expression.label == "happiness"
+
+
+@pytest.mark.parametrize("rate", [5, 25, 100])
+def test_the_first_reading_counts_as_any_other(rate):
+    """It weighs 1/e of the present one after the constant, not as much as all frames before it might have."""
+    *_, last = smoothed(0.5, (0.0, 1.0), *((i / rate, 0.0) for i in range(1, rate + 1)))
+    weights = np.exp(-np.arange(rate + 1) / rate / 0.5)
+    assert last == pytest.approx(weights[-1] / weights.sum(), abs=1e-9)
+
+
+def test_smoothing_is_the_weighted_mean_of_readings_that_come_irregularly():
+    rng = np.random.default_rng(3)
+    times, values = np.cumsum(rng.exponential(0.2, 40)), rng.uniform(-1, 1, 40)
+    for i, valence in enumerate(smoothed(0.3, *zip(times, values, strict=True))):
+        weights = np.exp((times[: i + 1] - times[i]) / 0.3)
+        assert valence == pytest.approx(np.average(values[: i + 1], weights=weights), abs=1e-9)
+
+
+def test_an_unknown_value_is_unknown_in_its_frame_alone():
+    before, unknown, after = smoothed(0.5, (0.0, 0.8), (0.1, math.nan), (0.2, 0.4))
+    assert (before, math.isnan(unknown)) == (0.8, True)
+    old = math.exp(-0.2 / 0.5)
+    assert after == pytest.approx((0.8 * old + 0.4) / (old + 1))
+    unknown, known = smoothed(0.5, (0.0, math.nan), (0.1, 0.4))
+    assert (math.isnan(unknown), known) == (True, 0.4)
+
+
+def test_smoothing_keeps_heat_and_features():
+    read = replace(an_expression(), heat=np.ones((2, 2)), features=np.arange(3), threshold=0.6)
+    [face] = Smoother(0.3)([a_face(track=1, expression=read)], 0.0)
+    assert (face.expression.heat is read.heat, face.expression.features is read.features) == (True, True)
+    assert (face.expression.labels, face.expression.threshold) == (read.labels, 0.6)
 
 
 def test_smoothing_keeps_faces_apart_and_off_is_off():
@@ -129,17 +191,18 @@ def test_smoothing_keeps_faces_apart_and_off_is_off():
 
 def test_tracker_and_smoother_go_on_from_their_state():
     def scene(i):
-        return [a_face(a_box(20 + 5 * i), expression=an_expression(valence=math.sin(i))), a_face(a_box(300 - 5 * i))]
+        valence = math.nan if i in (3, 30) else math.sin(i)
+        return [a_face(a_box(20 + 5 * i), expression=an_expression(valence=valence)), a_face(a_box(300 - 5 * i))]
 
     def run(parts):
         tracker, smoother, rows = OverlapTracker(), Smoother(0.3), []
         for part in parts:
             again, calm = OverlapTracker(), Smoother(0.3)
-            again.restore(tracker.state())
-            calm.restore(smoother.state())
+            again.restore(json.loads(json.dumps(tracker.state(), allow_nan=False)))
+            calm.restore(json.loads(json.dumps(smoother.state(), allow_nan=False)))
             tracker, smoother = again, calm
             for i in part:
-                rows += [(f.track, f.expression.valence) for f in smoother(tracker(scene(i), i / 10), i / 10)]
+                rows += [(f.track, repr(f.expression.valence)) for f in smoother(tracker(scene(i), i / 10), i / 10)]
         return rows
 
     assert run([range(50)]) == run([range(17), range(17, 31), range(31, 50)])

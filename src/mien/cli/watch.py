@@ -63,8 +63,12 @@ def watch(
         bool, typer.Option("--blur-faces", help="Make faces unrecognisable in --save; no sound.")
     ] = False,
     audio: Annotated[bool | None, typer.Option(help="Keep the sound in --save.")] = None,
-    rate: Annotated[float, typer.Option(min=0.001, max=1000, help="Frames a second of a folder of pictures.")] = 25.0,
-    patience: Annotated[float, typer.Option(min=0, help="Seconds to try again when a stream dies.")] = 30.0,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, max=1000, help="Frames a second of a folder of pictures; 25 by default.")
+    ] = None,
+    patience: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to try again when a stream dies; 30 by default.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, not where a killed run stopped.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each engine.")] = None,
     engine: Engine = "auto",
@@ -76,22 +80,23 @@ def watch(
     Exit code 1 if the video was cut off or damaged (what was decoded is kept) or an output could not be written (the others
     are), 2 if nothing could be.
     """
-    asked = _Asked(source, table, save, subtitles, report, overwrite)
+    asked = _Asked(source, table, save, subtitles, report, overwrite, blur_faces)
     span = (_seconds(begin, "--from") or 0.0, _seconds(end, "--to"))
     asked.check(span)
     _check_options({"--thumbnails": thumbnails}, report, "--report")
     _check_options({"--blur-faces": blur_faces, "--audio": audio}, save, "--save")
+    if blur_faces and look:
+        raise ConfigError(
+            "--look: leaves who newly appears visible until the next look; leave it out with --blur-faces"
+        )
     from mien.runtime.read import load
     from mien.runtime.watch import Watching
-    from mien.vision.video import is_address, video_info
+    from mien.vision.video import is_live, video_info
 
-    if thumbnails and (isinstance(asked.place, int) or is_address(asked.place)):
-        raise ConfigError(
-            "--thumbnails: are of what can be read again; record it with --save VIDEO.mp4 and --table, then use `mien report "
-            "TABLE --out PAGE.html --thumbnails VIDEO.mp4`"
-        )
+    _check_kind(asked.place, rate, patience, thumbnails)
+    rate, patience = 25.0 if rate is None else rate, 30.0 if patience is None else patience
     info = video_info(asked.place, rate)
-    live = isinstance(asked.place, int) or (is_address(asked.place) and info.seconds is None)
+    live = is_live(asked.place, info)
     least = None if detector == "whole" else min_size  # which looks for none; smaller ones are left out all the same
     reader = load(model, detector, threads or _share(), detector_file, least, engine=engine, device=device)
     how = Watching(look, max_faces, min_size, smooth, live)
@@ -101,7 +106,7 @@ def watch(
     run = _Run(reader, how, asked, every, span, rate, patience)
     run.resume(fresh, facts)
     sound = not blur_faces if audio is None else audio
-    run.open(facts, info.rate / every, sound and info.audio and not live, blur_faces)
+    run.open(facts, info.rate / every, sound and info.audio and not live)
     run.go(_display(asked.place, _total(info, every, span)))
     _summary(reader, run.seen)
     run.derive(thumbnails and not blur_faces)
@@ -127,6 +132,7 @@ class _Asked:
     subtitles: Path | None
     report: Path | None
     overwrite: bool
+    blurred: bool
 
     @property
     def place(self) -> str | int:
@@ -165,6 +171,21 @@ def _check_options(given: dict[str, bool | None], needed: Path | None, name: str
     for option, on in given.items():
         if on and needed is None:
             raise ConfigError(f"{option}: does nothing without {name}; name its file")
+
+
+def _check_kind(place: str | int, rate: float | None, patience: float | None, thumbnails: bool) -> None:
+    """Raises ConfigError: an option of another kind of source."""
+    from mien.vision.video import is_address
+
+    camera, name = isinstance(place, int), f"camera {place}" if isinstance(place, int) else place
+    if rate is not None and (camera or is_address(place) or Path(str(place)).is_file()):
+        raise ConfigError(f"--rate: is for a folder of pictures; {name} has its own times (--every 5 reads each fifth)")
+    if patience is not None and (camera or Path(str(place)).exists()):
+        raise ConfigError(f"--patience: is for the address of a stream; {name} is not tried again")
+    if thumbnails and (camera or is_address(place)):
+        raise ConfigError(
+            "--thumbnails: are of what can be read again; record it (--save) and use `mien report` on its table"
+        )
 
 
 def _timeline() -> Any:
@@ -229,7 +250,10 @@ class _Run:
     def __init__(
         self, reader: Reader, how: Watching, asked: _Asked, every: int, span: Any, rate: float, patience: float
     ) -> None:
+        from mien.runtime.watch import Memory
+
         self.reader, self.how, self.asked = reader, how, asked
+        self.memory = Memory(how, hiding=asked.blurred)
         self._every, self._span, self._rate, self._patience = every, span, rate, patience
         self.seen = Seen()
         self.bookmark: Bookmark | None = None
@@ -254,17 +278,16 @@ class _Run:
         if found is None or not part.is_file() or part.stat().st_size < found.size:
             return
         self.progress = found
-        self.how.restore(found.state)
+        self.memory.restore(found.state)
         self.seen.frames, self.seen.faces = found.frames, found.faces
         print(
             f"mien: going on at {found.seconds:.1f} s, where an earlier run stopped (--fresh begins anew)",
             file=sys.stderr,
         )
 
-    def open(self, facts: dict[str, Any], rate: float, sound: bool, blurred: bool) -> None:
+    def open(self, facts: dict[str, Any], rate: float, sound: bool) -> None:
         """The sinks of files. Raises ConfigError, OutputError."""
         from mien.runtime.sinks import TableSink, VideoSink
-        from mien.runtime.track import OverlapTracker
 
         asked, going, lasting = self.asked, self.progress, self.bookmark is not None
         if asked.rows is not None:
@@ -275,9 +298,9 @@ class _Run:
                 None if going is None else going.size, lasting,
             )  # fmt: skip
         if asked.save is not None:
-            away = self.how.tracker.away if isinstance(self.how.tracker, OverlapTracker) else None
             self._video = VideoSink(
-                asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, blurred, away,
+                asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, asked.blurred,
+                self.memory.hidden if asked.blurred else None,
                 None if going is None else going.start, lasting,
             )  # fmt: skip
             if going is not None:
@@ -397,7 +420,7 @@ class _Run:
             before = next(moving, None)
             if before is None or before.index != self.progress.index:
                 raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped")
-        return watched(self.reader, moving, self.how, before, self._between if self.bookmark else None)
+        return watched(self.reader, moving, self.how, self.memory, before, self._between if self.bookmark else None)
 
     def _between(self, seconds: float) -> None:  # noqa: ARG002 - the time is the frame's to come
         """A part is finished: say so on the disk."""
@@ -408,7 +431,7 @@ class _Run:
         start = self._video.checkpoint() if self._video is not None else None
         self.bookmark.write(
             Progress(self.bookmark.key, self._table.checkpoint(), self._last.index, self._last.seconds,
-                     self.seen.frames, self.seen.faces, start, self.how.state())
+                     self.seen.frames, self.seen.faces, start, self.memory.state())
         )  # fmt: skip
 
     def _stopped(self, error: OutputError) -> OutputError:
@@ -432,11 +455,13 @@ class _Run:
         rows, asked = self.asked.rows, self.asked
         if rows is None or not self.seen.frames or rows in self.failed or not rows.exists():
             return
+        from mien.runtime.subtitles import subtitles_of
+
         video = asked.source if thumbnails else None
         try:
             if asked.subtitles is not None:
                 with self._noted(asked.subtitles):
-                    _subtitles(rows, asked.subtitles, asked.overwrite)
+                    subtitles_of(rows, asked.subtitles, asked.overwrite, asked.save is not None)
             if asked.report is not None:
                 with self._noted(asked.report):
                     _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source, self._rate)
@@ -451,14 +476,6 @@ class _Run:
             yield
         except OutputError as error:
             self.failed[path] = OutputError(f"{error}; the rows are kept in {self.asked.rows}")
-
-
-def _subtitles(rows: Path, out: Path, overwrite: bool) -> None:
-    from mien.runtime.subtitles import Line, write_subtitles
-    from mien.runtime.table import read_rows
-
-    lines = (Line(row["seconds"], row["track"], row["label"]) for row in read_rows(rows, ("seconds", "track", "label")))
-    write_subtitles(out, lines, overwrite)
 
 
 def _tell(words: str) -> None:

@@ -31,8 +31,9 @@ class VideoSink:
 
     It is written in parts, in a folder beside it; at the end, at Ctrl-C and when the source breaks they become the video; any
     other error leaves nothing. Sound that cannot be kept is left out; `silent` then says why.
-    audio: the video whose sound to keep.  blurred: make every face unrecognisable, and `away(seconds)` too, where faces are
-    that are not found now.  times: where the time of drawing is added as a stage.
+    audio: the video whose sound to keep.  times: where the time of drawing is added as a stage.
+    blurred: make every face that is given unrecognisable, and the boxes of `hidden(seconds)`, where others are: those left out
+    and those not found now, which a mien.runtime.watch.Memory knows.
     kept: begin where an earlier writing was stopped, at this time of the first frame.
     resumable: keep the parts, to be gone on with, until `forget`.
     """
@@ -45,13 +46,13 @@ class VideoSink:
         times: Times | None = None,
         audio: str | PathLike[str] | None = None,
         blurred: bool = False,
-        away: Callable[[float], list[Box]] | None = None,
+        hidden: Callable[[float], list[Box]] | None = None,
         kept: float | None = None,
         resumable: bool = False,
     ) -> None:
         self.path, self._rate, self._overwrite = check_free(path, overwrite), rate, overwrite
         self._times, self._audio = times or Times(), audio
-        self._blurred, self._away = blurred, away
+        self._blurred, self._others = blurred, hidden
         self.start, self._resumable = kept, resumable
         if self.path.suffix.lower() != ".mp4":
             raise ConfigError(f"{path}: the video is H.264 in MP4; use a name that ends in .mp4")
@@ -105,8 +106,8 @@ class VideoSink:
     def _hidden(self, frame: Frame, faces: Sequence[Face]) -> np.ndarray:
         if not self._blurred:
             return frame.image
-        away = self._away(frame.seconds) if self._away else []
-        return blur(frame.image, [*(face.box for face in faces), *away])
+        others = self._others(frame.seconds) if self._others else []
+        return blur(frame.image, [*(face.box for face in faces), *others])
 
     def checkpoint(self) -> float | None:
         """Everything so far is safely on the disk; the time of the first frame."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -58,13 +59,18 @@ class Reader:
         """Each `every`-th frame of a video file, a folder of pictures, an address or a camera (its number) with its faces,
         which have track numbers: the same person keeps the same number.
 
-        begin, end: seconds.  how: detection every so often, smoothing, another tracker; see mien.runtime.watch.Watching.
-        Raises VideoError: not a video, no camera, or (after the frames that could be decoded) cut off.
+        begin, end: seconds.  how: detection every so often, smoothing, another tracker; see mien.runtime.watch.Watching. An
+        address is opened once more before, to see whether it is live, unless `how` says.
+        Raises ConfigError: an `every` below 1. VideoError: not a video, no camera, or (after the frames that could be decoded)
+        cut off.
         """
         from mien.runtime.watch import Watching, watched
-        from mien.vision.video import frames  # PyAV is needed for video alone
+        from mien.vision.video import frames, is_live  # PyAV is needed for video alone
 
-        return watched(self, frames(source, every, begin, end), how or Watching(live=isinstance(source, int)))
+        how = how or Watching()
+        if how.live is None:
+            how = replace(how, live=is_live(source))
+        return watched(self, frames(source, every, begin, end), how)
 
 
 def load(

@@ -13,12 +13,15 @@ from mien.files import whole_file
 
 __all__ = ["Bookmark", "Progress", "key_of"]
 
+#: The form of `Progress.state`: with another one a reading begins anew.
+_STATE = 4
+
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a reading came.
 
     key: of source, model and settings.  size: bytes of the finished rows.  index, seconds: of the last finished frame.
-    start: the time of the first frame of a saved video.  state: of tracker and smoother.
+    start: the time of the first frame of a saved video.  state: of a mien.runtime.watch.Memory.
     """
 
     key: str
@@ -58,5 +61,5 @@ class Bookmark:
 def key_of(source: Path, facts: dict[str, Any]) -> str:
     """A reading's key: the file (name, size, time of its last change) and all that its rows depend on."""
     stat = source.stat()
-    parts = [str(source.resolve()), stat.st_size, stat.st_mtime_ns, sorted(facts.items())]
+    parts = [_STATE, str(source.resolve()), stat.st_size, stat.st_mtime_ns, sorted(facts.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()  # json, not msgspec: it takes names that are no UTF-8

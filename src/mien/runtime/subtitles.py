@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from mien.errors import ConfigError
 from mien.files import whole_file
+from mien.runtime.table import read_rows
 
-__all__ = ["SUBTITLE_FORMS", "Cue", "Line", "cues", "write_subtitles"]
+__all__ = ["SUBTITLE_FORMS", "Cue", "Line", "cues", "subtitles_of", "usual_step", "write_subtitles"]
 
 SUBTITLE_FORMS = (".srt", ".vtt")
+_STEP = 0.5
+#: Seconds that a frame is believed at most, as in mien.evaluation.timeline.
+_LONGEST = 1.0
 
 
 class Line(NamedTuple):
@@ -31,11 +38,25 @@ class Cue(NamedTuple):
     words: str
 
 
-def cues(lines: Iterable[Line], step: float = 0.5) -> Iterator[Cue]:
-    """What each person shows most often in every `step` seconds; equal neighbours are one cue; nobody, no cue."""
+def usual_step(times: Iterable[float]) -> float:
+    """The median seconds between two frames, given in order (each as often as it has rows); that of 25 a second for one frame.
+
+    >>> usual_step([0.0, 0.5, 0.5, 1.0, 9.0])
+    0.5
+    """
+    steps = [after - before for before, after in pairwise(times) if after > before]
+    return median(steps) if steps else 0.04
+
+
+def cues(lines: Iterable[Line], usual: float = 0.04) -> Iterator[Cue]:
+    """What each person shows longest in every half second; equal neighbours are one cue; nobody, no cue.
+
+    A frame lasts to the next one, at most a second; where frames are usually further apart, as long as that, and what is said
+    of a half second is said of that long. usual: seconds between two frames, see `usual_step`.
+    """
     shown: Cue | None = None
-    for begin, end, words in _steps(lines, step):
-        if shown is not None and words == shown.words and abs(begin - shown.end) < 1e-6:
+    for begin, end, words in _steps(lines, max(_STEP, usual), usual):
+        if shown is not None and words == shown.words and begin - shown.end < 1e-6:
             shown = shown._replace(end=end)
             continue
         if shown is not None and shown.words:
@@ -45,36 +66,77 @@ def cues(lines: Iterable[Line], step: float = 0.5) -> Iterator[Cue]:
         yield shown
 
 
-def _steps(lines: Iterable[Line], step: float) -> Iterator[Cue]:
-    votes: dict[int, Counter[str]] = defaultdict(Counter)
-    now, last = None, 0.0
+def _steps(lines: Iterable[Line], step: float, usual: float) -> Iterator[Cue]:
+    """What is shown in each step that frames cover, from the first to the last of them."""
+    place, begin, end = 0, 0.0, 0.0
+    shares = _Shares()
+    for now, until, faces in _lasting(lines, usual):
+        while until - now > 1e-6:
+            here = int((now + 1e-6) / step)
+            if here != place or now - end > 1e-6:
+                if end > begin:
+                    yield Cue(begin, end, shares.words())
+                place, begin, shares = here, now, _Shares()
+            end = min(until, (here + 1) * step)
+            for track, label in faces:
+                shares.add(track, label, end - now)
+            now = end
+    if end > begin:
+        yield Cue(begin, end, shares.words())
+
+
+def _lasting(lines: Iterable[Line], usual: float) -> Iterator[tuple[float, float, list[tuple[int, str]]]]:
+    """Each frame: from when to when it lasts, and its (track, label) pairs."""
+    longest, begun = max(_LONGEST, usual), None
+    faces: list[tuple[int, str]] = []
     for line in lines:
-        place = int(line.seconds // step)
-        if now is not None and place != now:
-            yield Cue(now * step, (now + 1) * step, _words(votes))
-            votes = defaultdict(Counter)
-        now, last = place, line.seconds
+        if begun is not None and line.seconds != begun:
+            yield begun, min(line.seconds, begun + longest), faces
+            faces = []
+        begun = line.seconds
         if line.label is not None:
-            votes[line.track or 0][line.label] += 1
-    if now is not None:
-        yield Cue(now * step, max(last, now * step + 0.1), _words(votes))
+            faces.append((line.track or 0, line.label))
+    if begun is not None:
+        yield begun, begun + usual, faces
 
 
-def _words(votes: dict[int, Counter[str]]) -> str:
-    return "\n".join(f"person {track}: {count.most_common(1)[0][0]}" for track, count in sorted(votes.items()))
+class _Shares:
+    """How long each person showed what."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, dict[str, float]] = defaultdict(dict)
+
+    def add(self, track: int, label: str, seconds: float) -> None:
+        """So many more."""
+        self._seconds[track][label] = self._seconds[track].get(label, 0.0) + seconds
+
+    def words(self) -> str:
+        """What each showed longest, a line a person."""
+        longest = {track: max(shown, key=shown.__getitem__) for track, shown in sorted(self._seconds.items())}
+        return "\n".join(f"person {track}: {label}" for track, label in longest.items())
 
 
-def write_subtitles(path: Path, lines: Iterable[Line], overwrite: bool = False) -> None:
-    """Subtitles by the ending of the name, .srt or .vtt. Raises ConfigError for another, OutputError."""
+def write_subtitles(path: Path, lines: Iterable[Line], overwrite: bool = False, usual: float = 0.04) -> None:
+    """Subtitles by the ending of the name, .srt or .vtt. usual: see `cues`. Raises ConfigError for another ending, OutputError."""
     if path.suffix.lower() not in SUBTITLE_FORMS:
         raise ConfigError(f"{path}: no form of subtitles; use .srt or .vtt")
     web = path.suffix.lower() == ".vtt"
     with whole_file(path, overwrite) as aside, aside.open("w", encoding="utf-8") as file:
         if web:
             file.write("WEBVTT\n\n")
-        for number, cue in enumerate(cues(lines), 1):
+        for number, cue in enumerate(cues(lines, usual), 1):
             head = "" if web else f"{number}\n"
             file.write(f"{head}{_clock(cue.begin, web)} --> {_clock(cue.end, web)}\n{cue.words}\n\n")
+
+
+def subtitles_of(rows: Path, out: Path, overwrite: bool, saved: bool) -> None:
+    """Subtitles of a table. saved: they go with the saved video, which begins at its first frame; else with the source.
+    Raises as `write_subtitles` and `read_rows` do."""
+    times = array("d", (row["seconds"] for row in read_rows(rows, ("seconds",))))
+    start = times[0] if saved else 0.0
+    found = read_rows(rows, ("seconds", "track", "label"))
+    lines = (Line(row["seconds"] - start, row["track"], row["label"]) for row in found)
+    write_subtitles(out, lines, overwrite, usual_step(times))
 
 
 def _clock(seconds: float, web: bool) -> str:

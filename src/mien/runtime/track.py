@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from mien.faces import Box, Expression, Face
+from mien.faces import Box, Face
 
 __all__ = ["OverlapTracker", "Smoother", "Tracker", "assigned"]
 
@@ -67,17 +67,23 @@ class OverlapTracker:
     longer the face was away (2.5 widths and 2 at most). A face that fits no track begins a new one; numbers start at 1 and are never
     given twice.
 
-    patience: seconds that a track outlives its last face.  reach: in face widths, from one frame to the next.
+    patience: seconds that a track outlives its last face; where frames come further apart, one and a half times the longest of
+    the last eight steps between two. A hole (a stream that died) is no such step until frames go on at that pace.
+    reach: in face widths, from one frame to the next.
     """
 
     def __init__(self, patience: float = 2.0, reach: float = 0.75) -> None:
         self.patience, self.reach = patience, reach
         self._tracks: list[_Track] = []
         self._next = 1
+        self._frame: float | None = None
+        self._steps: list[float] = []
+        self._lasts = patience
 
     def __call__(self, faces: Sequence[Face], seconds: float) -> list[Face]:
         """See Tracker."""
-        self._tracks = [track for track in self._tracks if seconds - track.seen <= self.patience]
+        self._pace(seconds)
+        self._tracks = [track for track in self._tracks if seconds - track.seen <= self._lasts]
         costs = np.array([[self._cost(track, face.box, seconds) for track in self._tracks] for face in faces])
         pairs = assigned(costs.reshape(len(faces), len(self._tracks)))
         numbered, known = [], list(self._tracks)
@@ -94,6 +100,14 @@ class OverlapTracker:
             numbered.append(replace(face, track=track.number))
         return numbered
 
+    def _pace(self, seconds: float) -> None:
+        """How long a track outlives its last face, from the steps before this one; the first step has nothing before it."""
+        step = None if self._frame is None else max(seconds - self._frame, 0.0)
+        before = self._steps or ([] if step is None else [step])
+        self._lasts = max(self.patience, 1.5 * max(before, default=0.0))
+        self._steps = [*self._steps, *([] if step is None else [step])][-8:]
+        self._frame = seconds
+
     def cut(self) -> None:
         """The picture changed altogether: who comes now is someone else, as far as boxes tell."""
         self._tracks = []
@@ -102,7 +116,7 @@ class OverlapTracker:
         """Where the faces should be that have a track but are not seen now."""
         found = []
         for track in self._tracks:
-            if 0 < seconds - track.seen <= self.patience:
+            if 0 < seconds - track.seen <= self._lasts:
                 (x, y), w, h = track.at(seconds), track.width / 2, track.height / 2
                 found.append((x - w, y - h, x + w, y + h))
         return found
@@ -120,11 +134,13 @@ class OverlapTracker:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here."""
-        return {"next": self._next, "tracks": [asdict(track) for track in self._tracks]}
+        pace = {"frame": self._frame, "steps": self._steps}
+        return {"next": self._next, "tracks": [asdict(track) for track in self._tracks], **pace}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another tracker was."""
         self._next, self._tracks = state["next"], [_Track(**track) for track in state["tracks"]]
+        self._frame, self._steps = state["frame"], state["steps"]
 
 
 def _middle(box: Box) -> tuple[float, float, float, float]:
@@ -191,20 +207,23 @@ def _augment(costs: np.ndarray, start: int, up: np.ndarray, down: np.ndarray, ow
 class Smoother:
     """Averages what each track shows over seconds: probabilities and affect, exponentially, the past only.
 
-    A reading `constant` seconds old weighs 1/e of the present one, whatever the frame rate. Faces without a track or without
-    an expression pass as they are, and so does everything if `constant` is 0.
+    A reading `constant` seconds old weighs 1/e of the present one, whatever the frame rate: the mean of all readings x_i of a
+    track at t_i is sum(w_i x_i) / sum(w_i) with w_i = exp(-(t - t_i) / constant), so each counts once, the first as any
+    other, however irregularly they come. A value that is unknown (NaN) in a frame stays unknown there and counts nowhere.
+    Heat and features stay those of the frame. Faces without a track or without an expression pass as they are, and so does
+    everything if `constant` is 0.
     """
 
     def __init__(self, constant: float) -> None:
         self.constant = constant
-        self._last: dict[int, tuple[float, np.ndarray]] = {}
+        self._known: dict[int, _Mean] = {}
 
     def __call__(self, faces: Sequence[Face], seconds: float) -> list[Face]:
         """The same faces, in the same order, with smoothed expressions."""
         if self.constant <= 0:
             return list(faces)
         oldest = seconds - max(20 * self.constant, 5.0)
-        self._last = {track: known for track, known in self._last.items() if known[0] >= oldest}
+        self._known = {track: mean for track, mean in self._known.items() if mean.seconds >= oldest}
         return [self._smoothed(face, seconds) for face in faces]
 
     def _smoothed(self, face: Face, seconds: float) -> Face:
@@ -212,24 +231,39 @@ class Smoother:
         if read is None or face.track is None:
             return face
         now = np.array([*read.probabilities, read.valence, read.arousal], np.float64)
-        if face.track in self._last:
-            then, before = self._last[face.track]
-            now = before + (1 - math.exp(-max(seconds - then, 0.0) / self.constant)) * (now - before)
-        self._last[face.track] = seconds, now
-        mean = Expression(read.labels, now[:-2].astype(np.float32), float(now[-2]), float(now[-1]), read.threshold)
-        return replace(face, expression=mean)
+        mean = self._known.get(face.track) or _Mean(seconds, np.zeros_like(now), np.zeros_like(now))
+        mean = self._known[face.track] = mean.joined(now, seconds, self.constant)
+        shown = np.where(np.isnan(now), np.nan, mean.values)
+        calm = replace(
+            read, probabilities=shown[:-2].astype(np.float32), valence=float(shown[-2]), arousal=float(shown[-1])
+        )
+        return replace(face, expression=calm)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here."""
-        return {str(track): [then, _numbers(values)] for track, (then, values) in self._last.items()}
+        return {
+            str(track): [mean.seconds, mean.weights.tolist(), mean.values.tolist()]
+            for track, mean in self._known.items()
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another smoother was."""
-        self._last = {
-            int(track): (then, np.array([math.nan if v is None else v for v in values]))
-            for track, (then, values) in state.items()
+        self._known = {
+            int(track): _Mean(seconds, np.array(weights), np.array(values))
+            for track, (seconds, weights, values) in state.items()
         }
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
-    return [None if math.isnan(value) else float(value) for value in values]
+class _Mean(NamedTuple):
+    """The weighted mean of what a track showed up to `seconds`, and the sum of the weights, of each value."""
+
+    seconds: float
+    weights: np.ndarray
+    values: np.ndarray
+
+    def joined(self, now: np.ndarray, seconds: float, constant: float) -> _Mean:
+        """With one more reading, of weight 1."""
+        known = ~np.isnan(now)
+        weights = self.weights * math.exp(-max(seconds - self.seconds, 0.0) / constant) + known
+        step = np.where(known, now - self.values, 0.0) / np.maximum(weights, 1.0)
+        return _Mean(seconds, weights, self.values + step)

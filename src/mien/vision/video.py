@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import re
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +17,14 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from mien.errors import ImageError, VideoError
+from mien.errors import ConfigError, ImageError, VideoError
 from mien.faces import Frame
 from mien.vision.cameras import opened_by
 from mien.vision.clock import Clock
 from mien.vision.image import SUFFIXES, is_picture, read_image
 from mien.vision.writer import VideoWriter
 
-__all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "video_info"]
+__all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "is_live", "video_info"]
 
 #: Seconds an address may take to answer, or stay silent.
 _SILENCE = 10.0
@@ -44,6 +46,11 @@ class VideoInfo(NamedTuple):
 def is_address(source: Source) -> bool:
     """Whether a source is an address (http, rtsp, ...) and not a file."""
     return not isinstance(source, int) and "://" in str(source) and not Path(source).exists()
+
+
+def _plain(source: Source) -> Source:
+    """A camera's number may be one of NumPy's."""
+    return int(source) if isinstance(source, Integral) else source
 
 
 def _open(source: Source) -> Any:
@@ -104,6 +111,7 @@ def _first_readable(folder: Path, paths: Sequence[Path]) -> np.ndarray:
 def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
     """What a video's header says; rate: frames a second of a folder of pictures, whose first one that can be read gives the size.
     Raises VideoError."""
+    source = _plain(source)
     if not isinstance(source, int) and Path(source).is_dir():
         paths = _pictures(Path(source))
         height, width = _first_readable(Path(source), paths).shape[:2]
@@ -115,6 +123,16 @@ def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
         seconds = min((length for length in known if length), default=None)
         count = round(seconds * rate) if seconds else stream.frames or None
         return VideoInfo(stream.width, stream.height, count, seconds, rate, bool(container.streams.audio))
+
+
+def is_live(source: Source, info: VideoInfo | None = None) -> bool:
+    """Whether frames come whether or not they are read: from a camera, and from an address without an end.
+
+    info: of the source, if it is known; else an address is opened to see. Raises VideoError.
+    """
+    if isinstance(source, Integral):
+        return True
+    return is_address(source) and (info or video_info(source)).seconds is None
 
 
 def _own_length(stream: Any) -> float | None:
@@ -144,9 +162,28 @@ def frames(
     frames keep their numbers.  rate: frames a second of a folder of pictures.
     patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
     the clock.
-    Raises VideoError: not a video; and, after the frames that could be decoded, a video that is damaged or cut off, a stream
-    that did not come back.
+    Raises ConfigError: an `every` below 1 or no whole number, a `rate` or `gap` that is none. With the first frame VideoError: not
+    a video; and, after the frames that could be decoded, a video that is damaged or cut off, a stream that did not come back.
     """
+    if not isinstance(every, Integral) or every < 1:
+        raise ConfigError(f"every: {every!r}: each Nth frame is read; give a whole number from 1 on")
+    if not 0 < rate < math.inf:
+        raise ConfigError(f"rate: {rate!r}: give frames a second, above 0")
+    if not 0 <= gap < math.inf:
+        raise ConfigError(f"gap: {gap!r}: give seconds, or 0 for every frame")
+    return _frames(_plain(source), every, begin, end, rate, patience, tell, gap)
+
+
+def _frames(
+    source: Source,
+    every: int,
+    begin: float,
+    end: float | None,
+    rate: float,
+    patience: float,
+    tell: Callable[[str], None] | None,
+    gap: float,
+) -> Iterator[Frame]:
     if isinstance(source, int):
         yield from _within(_camera(source, every), begin, end)
     elif is_address(source):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from mien.errors import ConfigError
 
 if TYPE_CHECKING:
     from mien.runtime.read import Reader
@@ -20,3 +23,10 @@ def tell_choice(reader: Reader) -> tuple[str, str]:
     if choice.fallen:
         print(f"mien: {choice}", file=sys.stderr)
     return choice.engine, choice.device
+
+
+def check_output(given: dict[str, bool | None], needed: Path | None, name: str) -> None:
+    """Raises ConfigError: an option that says how an output is made, without that output."""
+    for option, on in given.items():
+        if on and needed is None:
+            raise ConfigError(f"{option}: does nothing without {name}; name its file")

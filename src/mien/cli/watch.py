@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.options import Device, Engine, tell_choice
+from mien.cli.options import Device, Engine, check_output, tell_choice
 from mien.errors import ConfigError, MissingExtra, OutputError, VideoError
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def watch(
     asked = _Asked(source, table, save, subtitles, report, overwrite, blur_faces)
     span = (_seconds(begin, "--from") or 0.0, _seconds(end, "--to"))
     asked.check(span)
-    _check_options({"--thumbnails": thumbnails}, report, "--report")
-    _check_options({"--blur-faces": blur_faces, "--audio": audio}, save, "--save")
+    check_output({"--thumbnails": thumbnails}, report, "--report")
+    check_output({"--blur-faces": blur_faces, "--audio": audio}, save, "--save")
     if blur_faces and look:
         raise ConfigError(
             "--look: leaves who newly appears visible until the next look; leave it out with --blur-faces"
@@ -164,13 +164,6 @@ class _Asked:
             raise ConfigError(f"{self.subtitles}: no form of subtitles; use .srt or .vtt")
         if self.report is not None:
             _timeline().check_page(self.report)
-
-
-def _check_options(given: dict[str, bool | None], needed: Path | None, name: str) -> None:
-    """Raises ConfigError: an option that says how an output is made, without that output."""
-    for option, on in given.items():
-        if on and needed is None:
-            raise ConfigError(f"{option}: does nothing without {name}; name its file")
 
 
 def _check_kind(place: str | int, rate: float | None, patience: float | None, thumbnails: bool) -> None:

@@ -190,6 +190,10 @@ def test_a_folder_of_frames(tmp_path):
     got = list(frames(tmp_path, rate=10))
     assert [(f.index, f.seconds, int(f.image[0, 95, 0])) for f in got] == [(0, 0.0, 55), (1, 0.1, 70), (2, 0.2, 40)]
     assert video_info(tmp_path, 10)[:5] == (96, 64, 3, 0.3, 10)
+    for hidden in ("._frame1.png", "._frame2.png"):
+        (tmp_path / hidden).write_bytes(b"what macOS keeps beside a picture")
+    assert [(f.index, f.seconds) for f in frames(tmp_path, rate=10)] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    assert video_info(tmp_path, 10)[:5] == (96, 64, 3, 0.3, 10)
     (tmp_path / "frame3.png").write_bytes(b"no picture")
     got = []
     with pytest.raises(VideoError, match=r"1 of 4 pictures could not be read; the first: .*frame3\.png"):

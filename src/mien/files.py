@@ -5,17 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 
 from mien.errors import ConfigError, MienError, OutputError
 
-__all__ = ["check_distinct", "check_free", "path_text", "whole_file", "whole_files"]
+__all__ = ["check_distinct", "check_free", "is_hidden", "path_text", "whole_file", "whole_files"]
 
 
 def path_text(path: str | PathLike[str]) -> str:
     """A path as text that can be written anywhere: bytes of its name that are no UTF-8 become question marks."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def is_hidden(path: str | PathLike[str], pattern: str | PathLike[str] = "") -> bool:
+    """Whether a name in a path begins with a point and no part of the pattern that begins with one asks for it, as in a shell.
+
+    macOS leaves `._a.jpg`, which is no picture, beside a.jpg.
+
+    >>> is_hidden("in/._a.jpg", "in/*.jpg"), is_hidden("in/._a.jpg", "in/.*.jpg"), is_hidden(".in/a.jpg", ".in/*.jpg")
+    (True, False, False)
+    """
+    asked = [part for part in Path(pattern).parts if part.startswith(".")]
+    named = [part for part in Path(path).parts if part.startswith(".")]
+    return not all(any(fnmatchcase(part, one) for one in asked) for part in named)
 
 
 def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:

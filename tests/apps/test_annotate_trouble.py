@@ -3,6 +3,7 @@
 import hashlib
 import os
 import zipfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -49,6 +50,15 @@ def test_a_name_with_two_colons_is_a_file_and_an_archive_an_archive(tmp_path, mi
     assert open_place("zip://a.png::b.zip").read() == b"inside"
     (tmp_path / "zip::b.zip").write_bytes(b"beside")
     assert open_place("zip::b.zip").read() == b"beside"
+
+
+@pytest.mark.parametrize(("glob", "names"), [("*.png", ["a.png"]), (".*.png", ["._a.png"]), ("**/*", ["a.png"])])
+def test_a_glob_leaves_hidden_files_out_unless_it_asks(tmp_path, glob, names):
+    for name in ("a.png", "._a.png"):
+        (tmp_path / name).touch()
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "b.png").touch()
+    assert [Path(place.path).name for place, _ in open_place(tmp_path / glob).files()] == names
 
 
 @pytest.mark.usefixtures("here")

@@ -68,8 +68,9 @@ def test_hidden_pictures_of_a_folder_are_read_only_by_name(predict, tmp_path):
     code, out, err = predict("f", "--json")
     assert (code, images(out), err) == (0, ["f/a.png"], "")
     assert images(predict("f/.b.png", "--json")[1]) == ["f/.b.png"]
-    assert images(predict("f/*.png", "--json")[1]) == ["f/a.png"]
-    assert images(predict("f/.b*", "--json")[1]) == ["f/.b.png"]
+    for glob, names in (("f/*", ["f/a.png"]), ("**/*.png", ["f/a.png"]), ("f/.b*", ["f/.b.png"]), ("f/.*/*.png", [])):
+        code, out, err = predict(glob, "--json")
+        assert (code, images(out)) == (0 if names else 2, names), err
 
 
 def test_options_that_would_do_nothing_are_refused(mien, tmp_path):

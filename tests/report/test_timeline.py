@@ -108,7 +108,10 @@ def test_a_model_of_valence_and_arousal_alone_has_a_page(tmp_path):
         assert words in text
     for words in ("No face was read", "stacked", "Share of the time", "nan", "most probable", "An episode"):
         assert words not in text
-    assert episodes_csv(timeline).count("\n") == 1
+    with pytest.raises(
+        DataError, match=r"e\.csv: episodes are of expressions, and this table has valence and arousal alone"
+    ):
+        write_annotations(timeline, tmp_path / "e.csv")
 
 
 def test_the_block_bootstrap_is_the_plain_one_for_independent_rows():

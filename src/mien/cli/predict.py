@@ -12,7 +12,7 @@ import typer
 
 from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
-from mien.files import path_text
+from mien.files import is_hidden, path_text
 
 if TYPE_CHECKING:
     from mien.faces import Face
@@ -116,7 +116,10 @@ def _line(path: Path, faces: Sequence[Face]) -> None:
 
 
 def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The image files that the arguments name, each once, and what is wrong with arguments that name none."""
+    """The image files that the arguments name, each once, and what is wrong with arguments that name none.
+
+    Of a folder or a glob without hidden ones, unless the glob asks for them (`.*.jpg`).
+    """
     from mien.vision.image import SUFFIXES, is_picture
 
     found: list[Path] = []
@@ -140,9 +143,8 @@ def _matching(pattern: Path) -> tuple[list[Path], str]:
     if any("**" in part and part != "**" for part in pattern.parts):
         return [], f"{pattern}: ** stands for folders, alone between slashes (pics/**/*.jpg); within a name write *"
     base = Path(pattern.anchor) if pattern.anchor else Path()
-    found = sorted(item for item in base.glob(str(pattern.relative_to(base))) if item.is_file())
-    if not pattern.name.startswith("."):  # as a shell does
-        found = [item for item in found if not item.name.startswith(".")]
+    items = base.glob(str(pattern.relative_to(base)))
+    found = sorted(item for item in items if not is_hidden(item, pattern) and item.is_file())
     return found, f"{pattern}: no file matches"
 
 

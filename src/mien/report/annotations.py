@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from mien.errors import ConfigError
+from mien.errors import ConfigError, DataError
 from mien.evaluation.timeline import Episode, Timeline, episodes
 from mien.files import whole_file
 from mien.vision.video import is_address
@@ -141,7 +141,10 @@ def check_annotations(path: str | PathLike[str]) -> Path:
 
 
 def write_annotations(timeline: Timeline, path: str | PathLike[str], overwrite: bool = False) -> None:
-    """The episodes as the ending says: .csv, .eaf (ELAN) or .boris. Raises ConfigError for another, OutputError."""
+    """The episodes as the ending says: .csv, .eaf (ELAN) or .boris. Raises ConfigError for another, DataError: no expressions in
+    the table; OutputError."""
     path = check_annotations(path)
+    if timeline.people and all(isnan(p) for person in timeline.people for p in person.probabilities[:, 0]):
+        raise DataError(f"{path}: episodes are of expressions, and this table has valence and arousal alone")
     with whole_file(path, overwrite) as aside:
         aside.write_text(_WRITERS[path.suffix.lower()](timeline), encoding="utf-8")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mien.errors import ImageError
-from mien.files import whole_file
+from mien.files import is_hidden, whole_file
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "is_picture", "read_image", "write_image"]
 
@@ -36,9 +36,8 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError,
 
 
 def is_picture(path: Path) -> bool:
-    """Whether this file of a folder is one of its pictures: by its ending, and not hidden: macOS leaves `._a.jpg`, which is no
-    picture, beside a.jpg."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Whether a file of a folder is taken for a picture: by its ending, and not if it is hidden."""
+    return path.suffix.lower() in SUFFIXES and not is_hidden(path.name) and path.is_file()
 
 
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:

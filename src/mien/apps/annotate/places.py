@@ -16,7 +16,7 @@ from typing import Any
 import fsspec
 
 from mien.errors import ConfigError, DataError, OutputError
-from mien.files import path_text, whole_file
+from mien.files import is_hidden, path_text, whole_file
 
 __all__ = ["Place", "is_glob", "open_place", "place_errors", "reason"]
 
@@ -180,7 +180,7 @@ class Place:
 
     def files(self, without: str = "") -> Iterator[tuple[Place, int | None]]:
         """Every file below this folder and, where listing tells it, its size; folder by folder, hidden ones left out; a glob's
-        files. Links to folders of this machine are not followed.
+        files, hidden ones if it asks for them (`.*.jpg`). Links to folders of this machine are not followed.
 
         without: a path in the same file system below which nothing is taken. Raises DataError.
         """
@@ -210,7 +210,7 @@ class Place:
 
     def _globbed(self) -> Iterator[tuple[str, int | None]]:
         for path, facts in sorted(self.fs.glob(self.path, detail=True).items()):
-            if facts.get("type") == "file":
+            if facts.get("type") == "file" and not is_hidden(path, self.path):
                 yield path, int(facts.get("size") or 0)
 
 

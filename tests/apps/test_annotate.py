@@ -209,6 +209,18 @@ def test_rows_of_parquet_are_inputs(table, tmp_path, mien):
 
 
 @pytest.mark.usefixtures("here")
+def test_columns_called_as_ours_are_kept_beside_ours(tmp_path):
+    columns = {"image": [encoded(0)], "part": ["a"], "model": ["theirs"], "x0": [7.0], "P_happiness": ["much"]}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    keep = ("part", "model", "x0", "P_happiness")
+    annotate(tmp_path / "x.parquet", tmp_path / "out", workers=1, model="ferplus-nano", detector="whole", keep=keep)
+    assert pq.read_table(tmp_path / "out").num_rows == 1
+    [row] = face_rows(tmp_path / "out")
+    assert [row[f"input_{name}"] for name in keep] == ["a", "theirs", 7.0, "much"]
+    assert (row["model"], row["x0"]) == ("ferplus-nano", 0.0)
+
+
+@pytest.mark.usefixtures("here")
 def test_a_damaged_parquet_block_costs_its_rows(table, tmp_path):
     data = bytearray(table.read_bytes())
     chunk = pq.read_metadata(table).row_group(1).column(1)
@@ -236,7 +248,10 @@ def test_a_damaged_parquet_block_costs_its_rows(table, tmp_path):
         (lambda _: None, ("none*.jpg",), "nothing to annotate"),
         (lambda _: None, ("memory://none",), "there is no such file"),
         (lambda _: None, ("s4://none",), "addresses begin with s3://"),
-        (lambda at: pictures(at / "in", 1), ("in", "--column", "image"), "--column, --keep: are for Parquet"),
+        (lambda at: pictures(at / "in", 1), ("in", "--column", "image"), "--column, --keep, --root: are for Parquet"),
+        (lambda at: pictures(at / "in", 1), ("in", "--root", "elsewhere"), "--column, --keep, --root: are for Parquet"),
+        (lambda at: pq.write_table(pa.table({"path": ["a"], "label": ["b"], "input_label": ["c"]}), at / "x.parquet"), ("x.parquet", "--keep", "label", "--keep", "input_label"), "two columns would be called 'input_label'"),
+        (lambda at: pq.write_table(pa.table({"path": ["a"], "b": ["b"]}), at / "x.parquet"), ("x.parquet", "--keep", "b", "--keep", "b"), "two columns would be called 'b'"),
         (lambda at: pictures(at / "in", 1), ("in", "--address", "auto"), "add --runner ray"),
         (lambda at: (pictures(at / "in", 1), paths_file(at / "in" / "x.parquet", ["a"])), ("in",), "holds Parquet files and others"),
     ],

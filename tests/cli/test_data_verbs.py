@@ -41,8 +41,14 @@ def test_split_select_merge_and_cap(mien, drawn):
     assert max(Manifest.read("two.parquet").split("train").counts().values()) == 4
     assert mien("data", "merge", "drawn.parquet", "two.parquet", "--out", "m.parquet")[0] == 0
     assert len(Manifest.read("m.parquet")) == 80 + len(Manifest.read("two.parquet"))
-    code, _, err = mien("data", "split", drawn, "--out", "t.parquet", "--shares", "half")
-    assert (code, "expected such as train=0.8" in err) == (2, True)
+    for words, message in (
+        (("t.parquet", "--shares", "half"), "expected such as train=0.8"),
+        (("t.parquet", "--shares", "train=0.5,train=0.5"), "names a split twice"),
+        (("t.parquet", "--shares", "train=0.5,test=0.2"), "numbers that sum to 1"),
+        (("s.parquet",), "exists already"),
+    ):
+        code, _, err = mien("data", "split", drawn, "--out", *words)
+        assert (code, message in err, "auditing" in err) == (2, True, False), err
 
 
 def test_a_folder_is_recognised_and_read(mien, tmp_path):

@@ -211,6 +211,28 @@ def test_a_table_gives_all_its_columns(tmp_path):
     assert (three.valence, three.arousal) == (-1, 1)
 
 
+def test_an_id_of_nought_is_an_id_and_nan_is_nothing(tmp_path):
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        like.picture(tmp_path / name)
+    columns = {
+        "id": [10, 0, None],
+        "path": names,
+        "expression": ["happiness", "sadness", "anger"],
+        "age": [1.5, float("nan"), None],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    found = read_source("table", tmp_path / "t.parquet")
+    assert list(found.ids) == ["10", "0", "table:2"]
+    assert found.table["age"].to_pylist() == ["1.5", None, None]
+
+
+@pytest.mark.parametrize("name", ["table", "folders", "ferplus"])
+def test_a_rule_that_is_none_is_refused_for_every_source(name, tmp_path):
+    with pytest.raises(DataError, match=rf"{name}: unknown rule 'majorty'; did you mean 'majority'"):
+        read_source(name, tmp_path, "majorty")
+
+
 def test_one_expression_alone_stands_in_the_set_of_eight(tmp_path):
     like.picture(tmp_path / "happy" / "a.png")
     manifest = read_source("folders", tmp_path)

@@ -103,8 +103,9 @@ def test_a_cache_that_cannot_be_written_is_no_crash(address, monkeypatch, tmp_pa
         store.fetch(ENTRY, [f"{address}/good"])
 
 
-def test_offline_nothing_is_asked_for(address, monkeypatch):
-    monkeypatch.setenv("MIEN_OFFLINE", "1")
+@pytest.mark.parametrize("word", ["1", "true", "Yes"])
+def test_offline_nothing_is_asked_for(address, monkeypatch, word):
+    monkeypatch.setenv("MIEN_OFFLINE", word)
     with pytest.raises(ModelNotFound, match="offline"):
         store.fetch(ENTRY, [f"{address}/good"])
     assert address.asked == []

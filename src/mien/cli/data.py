@@ -172,11 +172,16 @@ def split(
     _need()
     from mien.data.audit import audit as look
     from mien.data.manifest import Manifest
+    from mien.data.split import check_shares
     from mien.data.split import split as deal
+    from mien.files import check_free
 
+    wanted = _shares(shares)
+    check_shares(wanted)
+    check_free(out, overwrite)
     rows = Manifest.read(manifest)
     groups = look(rows, progress=_track("auditing")).near_groups if near else ()
-    done = deal(rows, _shares(shares), seed, groups)
+    done = deal(rows, wanted, seed, groups)
     done.write(out, overwrite)
     _show(done)
     print(f"manifest: {out}")
@@ -184,9 +189,12 @@ def split(
 
 def _shares(text: str) -> dict[str, float]:
     try:
-        return {name.strip(): float(value) for name, _, value in (part.partition("=") for part in text.split(","))}
+        pairs = [(name.strip(), float(value)) for name, _, value in (part.partition("=") for part in text.split(","))]
     except ValueError as error:
         raise ConfigError(f"--shares {text}: expected such as train=0.8,validation=0.1,test=0.1") from error
+    if len(dict(pairs)) < len(pairs):
+        raise ConfigError(f"--shares {text}: names a split twice")
+    return dict(pairs)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from mien.errors import DataError, ImageError, near_miss
 from mien.labels import LabelSet, label_set
 from mien.vision.image import read_image
 
-__all__ = ["cap", "groups_of", "hold_out", "merge", "project", "split"]
+__all__ = ["cap", "check_shares", "groups_of", "hold_out", "merge", "project", "split"]
 
 
 def hold_out(manifest: Manifest, share: float, fold: int = 0) -> tuple[Manifest, Manifest]:
@@ -117,7 +117,7 @@ def split(manifest: Manifest, shares: Mapping[str, float], seed: int, near: Sequ
     as closely as groups allow. Raises DataError: unknown split, shares that do not sum to 1, a split that stays empty, a
     picture that cannot be read.
     """
-    _check_shares(shares)
+    check_shares(shares)
     groups = groups_of(manifest, near)
     labels = _strata(manifest)
     rng = np.random.default_rng(seed)
@@ -141,7 +141,8 @@ def split(manifest: Manifest, shares: Mapping[str, float], seed: int, near: Sequ
     return _with_splits(manifest, chosen.tolist())
 
 
-def _check_shares(shares: Mapping[str, float]) -> None:
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Raises DataError: no split of ours, or no numbers that sum to 1."""
     for name in shares:
         if name not in SPLITS:
             raise DataError(f"{name}: unknown split; {near_miss(name, SPLITS)}")

@@ -179,7 +179,7 @@ def fetch(entry: Entry, urls: Sequence[str] | None = None, timeout: float = 5.0)
         return found
     if not (urls or entry.urls):
         raise ModelNotFound(f"{entry.name}: {entry.file} is missing from the installation; reinstall mien")
-    if os.environ.get("MIEN_OFFLINE") == "1":
+    if os.environ.get("MIEN_OFFLINE", "").lower() not in {"", "0", "false", "no", "off"}:
         raise ModelNotFound(_by_hand(entry, "not fetched (offline)"))
     from http.client import HTTPException  # looking never needs the network
 

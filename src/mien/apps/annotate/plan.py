@@ -55,7 +55,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     input: a folder, a file, a glob or an address.  block: inputs in a block.  column: of Parquet files, the one with images or paths; '' to find it.
     keep: columns to carry over (as `input_NAME` where the
-    annotation has that name itself).  root: where relative paths in Parquet files begin; '' for the file's own folder.
+    annotation, or its table of faces, has that name itself).  root: where relative paths in Parquet files begin; '' for the file's own folder.
     """
 
     input: str
@@ -165,8 +165,8 @@ class _Listing:
         if first[0] == "parquet":
             yield from self._row_blocks(entry for entry in chain([first], files))
         else:
-            if self.asked.column or self.asked.keep:
-                raise ConfigError("--column, --keep: are for Parquet files; the input holds pictures or videos")
+            if self.asked.column or self.asked.keep or self.asked.root:
+                raise ConfigError("--column, --keep, --root: are for Parquet files; the input holds pictures or videos")
             yield from self._file_blocks(chain([first], files))
 
     def _files(self, place: Place) -> Iterator[tuple[str, Place, int | None]]:
@@ -228,7 +228,13 @@ class _Listing:
                 f"{place}: cannot be read as Parquet ({reason(error)}); mend it, or leave it out with a pattern"
             ) from error
         column = _column(place, schema, self.asked.column)
-        return groups, column, [_kept(place, schema, name) for name in self.asked.keep], column == "video"
+        kept = [_kept(place, schema, name) for name in self.asked.keep]
+        twice = next((one.name for one in kept if [other.name for other in kept].count(one.name) > 1), None)
+        if twice is not None:
+            raise ConfigError(
+                f"--keep: two columns would be called {twice!r}; leave one out, or rename it in the input"
+            )
+        return groups, column, kept, column == "video"
 
     def empty(self) -> DataError:
         """Why there is nothing to annotate."""
@@ -297,9 +303,11 @@ def _holds(kind: pa.DataType) -> bool:
 
 def _kept(place: Place, schema: pa.Schema, name: str) -> pa.Field:
     from mien.apps.annotate.columns import FACE_LISTS, OWN
+    from mien.runtime.table import table_columns
 
     if name not in schema.names:
         raise DataError(f"{place}: no column {name!r} to keep; there are {', '.join(schema.names)}")
-    taken = name in {*FACE_LISTS, *(column.name for column in OWN)}
+    ours = {"part", *FACE_LISTS, *(column.name for column in (*OWN, *table_columns(())))}
+    taken = name.lower() in ours or name.lower().startswith("p_")  # as rows of faces have them, too
     meaning = {"meaning": "as in the input", "input": name}
     return pa.field(f"input_{name}" if taken else name, schema.field(name).type, metadata=meaning)

@@ -70,10 +70,12 @@ def read_source(name: str, root: str | PathLike[str], rule: str = "majority") ->
     """Read a dataset.
 
     name: of a source.  root: its folder or file.
-    rule: how votes become targets ('majority', 'distribution', 'plain'); sources without votes ignore it.
+    rule: how votes become targets ('majority', 'distribution', 'plain'); sources without votes need none.
     Raises DatasetNotFound (with the layout it expects and where to get it) and DataError (file, row).
     """
     found = source(name)
+    if rule not in ferplus.RULES:
+        raise DataError(f"{name}: unknown rule {rule!r}; {near_miss(rule, ferplus.RULES)}")
     path = Path(root)
     if not path.exists():
         raise DatasetNotFound(

@@ -208,6 +208,10 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str,
     return csv_rows(path, columns) if path.suffix.lower() == ".csv" else parquet.rows(path, columns)
 
 
+def _empty(value: Any) -> bool:
+    return value is None or value == "" or value != value  # NaN
+
+
 def _sample(
     at: int, row: dict[str, Any], where: str, labels: tuple[str, ...], listed: Listed, facts: tuple[str, ...]
 ) -> Sample:
@@ -215,7 +219,7 @@ def _sample(
     edges = _box(row.get("box"), where)
     face = "" if edges is None else ",".join(f"{edge:g}" for edge in edges)
     return Sample(
-        str(row.get("id") or f"table:{at}"),
+        f"table:{at}" if _empty(row.get("id")) else str(row["id"]),
         parquet.image(row["image"], where, listed)
         if row.get("image")
         else listed(str(row.get("path") or ""), where, face),
@@ -226,7 +230,7 @@ def _sample(
         _affect(row.get("valence"), where, "valence"),
         _affect(row.get("arousal"), where, "arousal"),
         str(subject) if subject not in (None, "") else None,
-        facts={name: None if row.get(name) in (None, "") else str(row[name]) for name in facts},
+        facts={name: None if _empty(row.get(name)) else str(row[name]) for name in facts},
     )
 
 

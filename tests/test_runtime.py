@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 import mien
 from builders import LABELS, a_face, a_video, drawn_face
@@ -107,6 +108,10 @@ def test_a_reader_takes_every_kind_of_image(tmp_path):
     assert [faces[0].expression.label for faces in reader.many(kinds)] == ["happiness"] * 4
     with pytest.raises(ConfigError, match="many: expected several images"):
         reader.many(str(tmp_path / "a.png"))
+    for one in (drawn_face(), Image.fromarray(drawn_face())):
+        with pytest.raises(ConfigError, match="many: expected several images"):
+            reader.many(one)
+    assert len(list(reader.many(np.stack([drawn_face()] * 3)))) == 3
 
 
 def test_a_whole_image_is_one_face():

@@ -116,7 +116,7 @@ def test_subtitles(watch, tmp_path):
         Line(2.0, None, None),
         Line(3.0, 2, "x"),
     ]
-    assert rounded(cues(seen, 0.1)) == [
+    assert rounded(cues(seen, usual=0.1)) == [
         (0.0, 1.0, "person 1: anger"),
         (1.0, 2.0, "person 1: fear"),
         (3.0, 3.1, "person 2: x"),
@@ -134,17 +134,22 @@ def rounded(found):
 def test_subtitles_of_frames_far_apart_do_not_flicker(gap):
     lines = [Line(i * gap, 1, "anger") for i in range(9)] + [Line(i * gap, 1, "fear") for i in range(9, 12)]
     assert usual_step(line.seconds for line in lines) == pytest.approx(gap)
-    first, second = cues(lines, gap)
+    first, second = cues(lines, usual=gap)
     assert (first.begin, first.end, second.end) == pytest.approx((0.0, second.begin, 12 * gap))
     assert abs(first.end - 9 * gap) <= 0.25 + 1e-6
     assert (first.words, second.words) == ("person 1: anger", "person 1: fear")
 
 
+def test_subtitles_of_frames_far_apart_begin_with_the_first():
+    lines = [Line(3.0 + 5 * i, 1, ("sadness", "happiness")[i % 2]) for i in range(4)]
+    assert [(cue.begin, cue.end) for cue in cues(lines, usual=5.0)] == [(3, 8), (8, 13), (13, 18), (18, 23)]
+
+
 def test_a_cue_lasts_a_second_at_most_where_frames_are_missing():
     lines = [Line(t, 1, "anger") for t in (0.0, 0.1, 0.2, 5.1, 5.2, 5.3)]
-    assert rounded(cues(lines, 0.1)) == [(0.0, 1.2, "person 1: anger"), (5.1, 5.4, "person 1: anger")]
+    assert rounded(cues(lines, usual=0.1)) == [(0.0, 1.2, "person 1: anger"), (5.1, 5.4, "person 1: anger")]
     two = [Line(0.0, 1, "anger"), Line(0.0, 2, "fear"), Line(0.4, 1, "anger")]
-    assert rounded(cues(two, 0.04)) == [(0.0, 0.44, "person 1: anger\nperson 2: fear")]
+    assert rounded(cues(two, usual=0.04)) == [(0.0, 0.44, "person 1: anger\nperson 2: fear")]
     assert (list(cues([])), usual_step([])) == ([], 0.04)
 
 

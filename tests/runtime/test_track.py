@@ -301,3 +301,18 @@ def test_of_a_live_source_the_newest_is_taken():
     assert got == sorted(got)
     assert len(got) < 20
     assert got[-1] == 39
+
+
+@pytest.mark.parametrize(
+    ("times", "numbers"),
+    [
+        ([*(i * 0.04 for i in range(50)), 62, 62.04, 62.08, 122.1, 122.14], [*[1] * 50, 2, 2, 2, 3, 3]),
+        ([0, 60, 60.04, 60.08], [1, 2, 2, 2]),
+        ([0, 2.1, 4.2, 6.3, 8.4], [1] * 5),
+        ([0, 8, 16, 24], [1] * 4),
+        ([0, 2.5, 5, 65, 67.5], [1, 1, 1, 2, 2]),
+    ],
+)
+def test_holes_end_numbers_and_a_slow_pace_does_not(times, numbers):
+    tracker = OverlapTracker()
+    assert [tracker([a_face()], seconds)[0].track for seconds in times] == numbers

@@ -115,6 +115,9 @@ def test_a_camera_and_a_stream_without_an_end_are_live(source, seconds, how, liv
         ({"smoothing": float("nan")}, "smoothing: nan: give seconds from 0 on"),
         ({"most": 0}, "most: 0: give a whole number of faces from 1 on"),
         ({"least": -3}, "least: -3: give pixels"),
+        ({"gap": "x"}, "gap: 'x': give seconds from 0 on"),
+        ({"smoothing": None}, "smoothing: None: give seconds from 0 on"),
+        ({"most": True}, "most: True: give a whole number of faces from 1 on"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(fields, message):

@@ -66,6 +66,17 @@ def test_a_sweep_uses_the_rates_that_it_tells(drawn, tmp_path, monkeypatch):
     assert max(growth) == pytest.approx(min(growth), rel=0.01)
 
 
+def test_trials_that_judged_themselves_are_not_gone_on_with(drawn, tmp_path):
+    import optuna
+
+    recipe = drawn_recipe("schedule.epochs=1")
+    tune(recipe, [drawn], tmp_path / "t", 1, ["loss.smoothing=0,0.1"], threads=1)
+    study = optuna.load_study(study_name=recipe.name, storage=f"sqlite:///{tmp_path / 't' / 'study.db'}")
+    study.set_user_attr("judged alike", False)  # as those before were
+    with pytest.raises(ConfigError, match="each judged by their own loss, by an earlier mien; begin the search anew"):
+        tune(recipe, [drawn], tmp_path / "t", 2, ["loss.smoothing=0,0.1"], resume=True, threads=1)
+
+
 def test_all_trials_are_judged_by_the_loss_of_the_recipe_searched_around(drawn, tmp_path):
     """None of them learns anything, so all answer alike."""
     recipe = drawn_recipe("schedule.epochs=1", "optimizer={name: adamw, lr: 1.0e-12, decay: 0}")

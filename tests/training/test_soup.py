@@ -117,6 +117,7 @@ def test_an_earlier_average_is_averaged_with_a_run(pair, tmp_path):
         ({"runs": 1}, ConfigError, "two or more different runs"),
         ({"runs": "twice"}, ConfigError, "two or more different runs"),
         ({"runs": "nothing"}, ModelNotFound, "nothing: no finished run and no weights file"),
+        ({"runs": "under two names"}, ConfigError, "one is named twice"),
         ({"runs": "file first"}, ConfigError, "a weights file has no chips, .* give a run first"),
         ({"out": "soup.onnx"}, ConfigError, "expected a file that ends in .safetensors"),
         ({"out": "nowhere/soup.safetensors"}, OutputError, "nowhere"),
@@ -130,6 +131,7 @@ def test_what_cannot_be_averaged_is_told(pair, tmp_path, change, error, words):
         1: pair[:1],
         "twice": [pair[0], pair[0]],
         "nothing": [pair[0], tmp_path / "nothing"],
+        "under two names": [pair[0], pair[0] / "weights.safetensors"],
         "file first": [pair[0] / "weights.safetensors", pair[1]],
     }.get(change.get("runs"), pair)
     with pytest.raises(error, match=words):

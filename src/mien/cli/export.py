@@ -46,7 +46,9 @@ def export(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="The source of both: ferplus, if not given; a manifest knows its own. See --finetune."),
+        typer.Option(
+            help="The source of both: ferplus, if not given, or with --finetune the recipe's own; a manifest knows its own."
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="The split of --data; PublicTest, or a manifest's validation.")
@@ -93,7 +95,9 @@ def export(
         check_free(place.with_suffix(suffix), overwrite)
     outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
     taught = None if finetune is None else _taught(model, source, calibrate)
-    job = _Job(kind, place, data, calibrate, source or "ferplus", split, batch, name, outputs, overwrite)
+    own = taught.data.sources if taught is not None else ()
+    read_as = source or (own[0] if len(own) == 1 else "ferplus")
+    job = _Job(kind, place, data, calibrate, read_as, split, batch, name, outputs, overwrite)
     try:
         job.go(model)
     except ExportError as error:

@@ -413,7 +413,8 @@ class _Run:
             before = next(moving, None)
             if before is None or before.index != self.progress.index:
                 raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped")
-        return watched(self.reader, moving, self.how, self.memory, before, self._between if self.bookmark else None)
+        between = self._between if self.bookmark else None
+        return watched(self.reader, moving, self.how, memory=self.memory, before=before, between=between)
 
     def _between(self, seconds: float) -> None:  # noqa: ARG002 - the time is the frame's to come
         """A part is finished: say so on the disk."""

@@ -53,7 +53,10 @@ class Agreement(msgspec.Struct, frozen=True):
         return (min(apart)[1], min(apart)[0]) if apart else None
 
     def __str__(self) -> str:
-        return f"CCC with it {self.ccc[0]:.4f} (valence) and {self.ccc[1]:.4f} (arousal)"
+        said = []
+        for name, ccc, error in zip(("valence", "arousal"), self.ccc, self.rmse, strict=True):
+            said.append(f"{ccc:.4f} ({name}" + (f", within {_LEVEL:g})" if error <= _LEVEL else ")"))
+        return f"CCC with it {' and '.join(said)}"
 
 
 class Difference(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from mien.errors import ConfigError
 from mien.faces import Face, Frame
@@ -43,8 +44,9 @@ class Reader:
 
     def many(self, images: Iterable[ImageSource]) -> Iterator[list[Face]]:
         """The faces of each image, in order, one image in memory at a time. Raises ImageError at a bad one; ConfigError: one image,
-        not several."""
-        if isinstance(images, (str, bytes, bytearray, PathLike)):
+        not several (an array of several has four axes)."""
+        one = isinstance(images, (str, bytes, bytearray, memoryview, PathLike, Image.Image))
+        if one or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise ConfigError("many: expected several images, such as a list of paths; of one call the reader itself")
         return map(self, images)
 

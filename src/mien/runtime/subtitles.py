@@ -48,7 +48,7 @@ def usual_step(times: Iterable[float]) -> float:
     return median(steps) if steps else 0.04
 
 
-def cues(lines: Iterable[Line], usual: float = 0.04) -> Iterator[Cue]:
+def cues(lines: Iterable[Line], *, usual: float = 0.04) -> Iterator[Cue]:
     """What each person shows longest in every half second; equal neighbours are one cue; nobody, no cue.
 
     A frame lasts to the next one, at most a second; where frames are usually further apart, as long as that, and what is said
@@ -69,15 +69,19 @@ def cues(lines: Iterable[Line], usual: float = 0.04) -> Iterator[Cue]:
 def _steps(lines: Iterable[Line], step: float, usual: float) -> Iterator[Cue]:
     """What is shown in each step that frames cover, from the first to the last of them."""
     place, begin, end = 0, 0.0, 0.0
-    shares = _Shares()
+    shares, origin = (
+        _Shares(),
+        None if step > _STEP else 0.0,
+    )  # half seconds are whole ones; longer steps begin with a frame
     for now, until, faces in _lasting(lines, usual):
+        origin = now if origin is None else origin
         while until - now > 1e-6:
-            here = int((now + 1e-6) / step)
+            here = int((now - origin + 1e-6) / step)
             if here != place or now - end > 1e-6:
                 if end > begin:
                     yield Cue(begin, end, shares.words())
                 place, begin, shares = here, now, _Shares()
-            end = min(until, (here + 1) * step)
+            end = min(until, origin + (here + 1) * step)
             for track, label in faces:
                 shares.add(track, label, end - now)
             now = end
@@ -124,7 +128,7 @@ def write_subtitles(path: Path, lines: Iterable[Line], overwrite: bool = False, 
     with whole_file(path, overwrite) as aside, aside.open("w", encoding="utf-8") as file:
         if web:
             file.write("WEBVTT\n\n")
-        for number, cue in enumerate(cues(lines, usual), 1):
+        for number, cue in enumerate(cues(lines, usual=usual), 1):
             head = "" if web else f"{number}\n"
             file.write(f"{head}{_clock(cue.begin, web)} --> {_clock(cue.end, web)}\n{cue.words}\n\n")
 

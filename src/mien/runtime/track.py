@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy as np
 from mien.faces import Box, Face
 
 __all__ = ["OverlapTracker", "Smoother", "Tracker", "assigned"]
+
+#: Seconds that the first step of a video counts at most: it may be a hole.
+_FIRST = 30.0
 
 
 class Tracker(Protocol):
@@ -67,8 +71,8 @@ class OverlapTracker:
     longer the face was away (2.5 widths and 2 at most). A face that fits no track begins a new one; numbers start at 1 and are never
     given twice.
 
-    patience: seconds that a track outlives its last face; where frames come further apart, one and a half times the longest of
-    the last eight steps between two. A hole (a stream that died) is no such step until frames go on at that pace.
+    patience: seconds that a track outlives its last face; where frames come further apart, one and a half times the median of
+    the last eight steps between two: a hole (a stream that died) is none of these. The first step of a video counts up to 30 seconds.
     reach: in face widths, from one frame to the next.
     """
 
@@ -101,10 +105,11 @@ class OverlapTracker:
         return numbered
 
     def _pace(self, seconds: float) -> None:
-        """How long a track outlives its last face, from the steps before this one; the first step has nothing before it."""
+        """How long a track outlives its last face, from the steps before this one; the first step has nothing before it, and is
+        believed up to _FIRST."""
         step = None if self._frame is None else max(seconds - self._frame, 0.0)
-        before = self._steps or ([] if step is None else [step])
-        self._lasts = max(self.patience, 1.5 * max(before, default=0.0))
+        before = self._steps or ([] if step is None else [min(step, _FIRST)])
+        self._lasts = max(self.patience, 1.5 * median(before)) if before else self.patience
         self._steps = [*self._steps, *([] if step is None else [step])][-8:]
         self._frame = seconds
 

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from mien.errors import ConfigError
@@ -55,18 +55,22 @@ class Watching:
 
     def __post_init__(self) -> None:
         for name, seconds in (("gap", self.gap), ("smoothing", self.smoothing)):
-            if not 0 <= seconds < math.inf:
+            if not _number(seconds) or not 0 <= seconds < math.inf:
                 raise ConfigError(f"{name}: {seconds!r}: give seconds from 0 on")
-        if not 0 < self.part < math.inf:
+        if not _number(self.part) or not 0 < self.part < math.inf:
             raise ConfigError(f"part: {self.part!r}: give seconds above 0")
-        if self.most is not None and (not isinstance(self.most, Integral) or self.most < 1):
+        if self.most is not None and (not _number(self.most) or not isinstance(self.most, Integral) or self.most < 1):
             raise ConfigError(f"most: {self.most!r}: give a whole number of faces from 1 on, or None for all")
-        if self.least is not None and not 0 <= self.least < math.inf:
+        if self.least is not None and (not _number(self.least) or not 0 <= self.least < math.inf):
             raise ConfigError(f"least: {self.least!r}: give pixels, or None for faces of any size")
         if not _makes(self.tracker):
             raise ConfigError(
                 "tracker: give what makes one for each video, such as OverlapTracker or lambda: OverlapTracker(patience=5)"
             )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _makes(tracker: Callable[..., object]) -> bool:
@@ -139,11 +143,14 @@ def watched(
     reader: Reader,
     moving: Iterable[Frame],
     how: Watching,
+    *,
     memory: Memory | None = None,
     before: Frame | None = None,
     between: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[Frame, list[Face]]]:
     """Each frame with its faces, read and numbered. Decoding, finding and reading overlap; few frames are in memory.
+
+    how: its `live` is to be decided already: None is no here, where nothing but frames is known.
 
     memory: what is known already, where a reading goes on.  before: the frame before the first, there.
     between: called with the time of a frame that begins a new part, before that frame is numbered: then all frames before it

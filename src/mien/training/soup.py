@@ -68,7 +68,7 @@ def soup(
     first run; ModelNotFound (neither; a model file is none), ModelError, OutputError.
     """
     folders, place = [Path(run) for run in runs], Path(out)
-    if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
+    if len(folders) < 2:
         raise ConfigError("soup: expected two or more different runs")
     if place.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: expected a file that ends in .safetensors")
@@ -76,6 +76,8 @@ def soup(
     check_free(place, overwrite)
     torch.set_num_threads(threads or torch.get_num_threads())
     files = [_weights(folder) for folder in folders]
+    if len({file.resolve() for file in files}) < len(files):
+        raise ConfigError("soup: expected two or more different runs; one is named twice")
     members = [load_weights(file) for file in files]
     _check_alike(folders, [spec for _, spec in members])
     learn, rows = _sides(folders[0])

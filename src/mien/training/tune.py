@@ -45,6 +45,8 @@ from mien.training.stop import Stopped
 
 __all__ = ["Range", "Trial", "read_search", "tune"]
 
+#: Of a study all of whose trials are judged by the recipe's loss.
+_JUDGED = "judged alike"
 #: Searched by default, besides the learning rate: decay, dropout and smoothing.
 _USUAL = ("optimizer.decay=0.00001..0.3", "network.dropout=0..0.5", "loss.smoothing=0..0.2")
 #: What decides which parts val/loss is the sum of.
@@ -203,6 +205,14 @@ def _study(recipe: Recipe, folder: Path) -> Any:
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
         load_if_exists=True,
     )
+    if not study.trials:
+        study.set_user_attr(_JUDGED, True)
+    elif not study.user_attrs.get(_JUDGED) and any(
+        name.startswith("loss.") for one in study.trials for name in one.params
+    ):
+        raise ConfigError(
+            f"{folder}: its trials were each judged by their own loss, by an earlier mien; begin the search anew"
+        )
     study.sampler = optuna.samplers.TPESampler(seed=recipe.seed + len(study.trials))
     for one in study.trials:
         if one.state == optuna.trial.TrialState.RUNNING:  # of a process that is no more

@@ -48,7 +48,7 @@ Seen = tuple[np.ndarray, Face]  # an RGB picture and a face in it
 
 def truth(model: str, data: Path) -> Manifest:
     """FER+ by the majority rule for the models of votes, FER2013's labels for the others."""
-    return read_source("ferplus", data, "majority") if model.startswith("ferplus") else read_source("fer2013", data, "")
+    return read_source("ferplus", data, "majority") if model.startswith("ferplus") else read_source("fer2013", data)
 
 
 def judged(model: str, whole: Manifest, tta: str | None = None) -> Judgement:

@@ -67,7 +67,7 @@ def main() -> None:
         options.error(
             f"{args.model} learned from {'; '.join(trained)}: what it says may give labels away; take one of FER+ alone"
         )
-    whole, votes = read_source("fer2013", args.data, ""), all_votes(args.data)
+    whole, votes = read_source("fer2013", args.data), all_votes(args.data)
     rows, judged = whole.split("train"), whole.split("validation")
     labels, truth = rows.targets().argmax(axis=1), judged.targets().argmax(axis=1)
     same = groups_of(rows)

@@ -141,7 +141,7 @@ def test_what_cannot_be(twice_labelled, drawn, tmp_path):
 
 def test_places_of_sources_and_of_the_other_labels(twice_labelled, tmp_path):
     manifest, other = tmp_path / "m.parquet", tmp_path / "other"
-    read_source("fer2013", twice_labelled, "").write(manifest)
+    read_source("fer2013", twice_labelled).write(manifest)
     two = drawn_recipe(*WORDS, "data.sources=[fer2013, expw]")
     assert check_sources(two, [twice_labelled, other]) == ([twice_labelled, other], twice_labelled)
     assert check_sources(two, [manifest, other, twice_labelled]) == ([manifest, other], twice_labelled)
@@ -235,7 +235,7 @@ def test_sides_that_a_network_does_not_take(drawn, tmp_path):
 
 
 def test_a_manifest_and_the_folder_of_the_other_labels(twice_labelled, tmp_path):
-    read_source("fer2013", twice_labelled, "").write(tmp_path / "clean.parquet")
+    read_source("fer2013", twice_labelled).write(tmp_path / "clean.parquet")
     recipe, said = drawn_recipe(*WORDS, "schedule.epochs=1", "trainer.batch=16"), []
     trained(recipe, [tmp_path / "clean.parquet", twice_labelled], tmp_path / "run", tell=said.append)
     assert "data.auxiliary: ferplus labels 128 of 160 pictures" in said

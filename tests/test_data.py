@@ -196,6 +196,32 @@ def test_rows_of_more_than_two_gib_can_be_taken(rows):
     assert [len(sample.image) for sample in taken] == [1 << 22] * len(rows)
 
 
+def test_the_same_data_has_the_same_fingerprint_wherever_it_lies(tmp_path, monkeypatch):
+    samples = [Sample(str(i), Path(f"faces/{i}.jpg")) for i in range(40)]
+    manifest = make_manifest(samples, Header(source="s", labels=("x", "y")), tmp_path / "pictures")
+    manifest.write(tmp_path / "a.parquet")
+    monkeypatch.chdir(tmp_path)
+    absolute, relative = Manifest.read(tmp_path / "a.parquet"), Manifest.read("a.parquet")
+    relative.write(tmp_path / "deeper.parquet")
+    (tmp_path / "below").mkdir()
+    relative.write(tmp_path / "below" / "b.parquet")
+    same = [absolute, relative, Manifest.read("deeper.parquet"), Manifest.read("below/b.parquet")]
+    assert {one.fingerprint() for one in same} == {manifest.fingerprint()}
+    held = hold_out(manifest, 0.3)[1].ids
+    assert all(hold_out(one, 0.3)[1].ids == held for one in same)
+
+
+@pytest.mark.parametrize("other", [{"valence": 0.5}, {"arousal": 0.5}, {"split": "test"}, {"id": "b"}, {"image": b"y"}])
+def test_other_data_has_another_fingerprint(other):
+    header = Header(source="s", labels=("x", "y"))
+    words = [
+        make_manifest([Sample(**{"id": "a", "image": b"x", **more})], header).fingerprint() for more in ({}, other)
+    ]
+    assert words[0] != words[1]
+    # The word that models' specs have for such rows: a run is known by it.
+    assert words[0] == "e5d9e7fffb79906ba472eaa81ba9a235eb4fc894ddb213bfbf06da3d27544077"
+
+
 def test_a_repeated_id_is_refused():
     samples = [Sample("a", b"x"), Sample("a", b"y")]
     with pytest.raises(DataError, match=r"row 1 \(a\): the id stands on an earlier row"):

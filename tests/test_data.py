@@ -2,6 +2,7 @@
 
 import csv
 from hashlib import sha256
+from pathlib import Path
 
 import cv2
 import msgspec
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from builders import drawn_face
-from mien.data.manifest import Header, Manifest, Sample, make_manifest
+from mien.data import manifest as manifests
+from mien.data.manifest import Header, Manifest, Sample, join_manifests, make_manifest
 from mien.data.prepare import chips, prepare
 from mien.data.sources import SOURCES, read_source
 from mien.data.sources.fer2013 import FRAMING
@@ -144,6 +146,80 @@ def test_manifests_survive_writing(forms, tmp_path):
     assert back.fingerprint() == manifest.fingerprint()
     with pytest.raises(DataError, match="without mien's header"):
         Manifest.read(forms[1] / "all.parquet")
+
+
+def test_large_pictures_are_kept_in_small_parts(tmp_path, monkeypatch):
+    """What Arrow cannot hold is one chunk, or one row group, of more than 2 GiB: parts end at a number of bytes too."""
+    monkeypatch.setattr(manifests, "_PART", 4)
+    monkeypatch.setattr(manifests, "_BYTES", 100)
+    sizes = [10, 10, 10, 10, 10, 60, 40, 30, 200, 1]
+    samples = [Sample(str(i), bytes([i]) * size, split="test" if i % 3 else "train") for i, size in enumerate(sizes)]
+    manifest = make_manifest([*samples, Sample("path", Path("a.jpg"))], Header(source="s", labels=("x", "y")))
+    parts = [4, 2, 2, 1, 2]
+    assert [len(batch) for batch in manifest.table.to_batches()] == parts
+    manifest.write(tmp_path / "a.parquet")
+    assert groups(tmp_path / "a.parquet") == parts
+    assert [s.image for s in Manifest.read(tmp_path / "a.parquet")][:-1] == [s.image for s in samples]
+    monkeypatch.setattr(manifests, "_BYTES", 60)
+    join_manifests([tmp_path / "a.parquet"] * 2, tmp_path / "b.parquet")
+    assert groups(tmp_path / "b.parquet") == [4, 1, 1, 1, 1, 1, 2] * 2
+
+
+def groups(path) -> list[int]:
+    """The rows of each row group of a file."""
+    told = pq.read_metadata(path)
+    return [told.row_group(i).num_rows for i in range(told.num_row_groups)]
+
+
+@pytest.mark.parametrize("rows", [[1, 4, 9], [9, 4, 4, 0, 11], list(range(11, -1, -1)), []], ids=str)
+def test_rows_are_taken_chunk_by_chunk(rows, monkeypatch):
+    """The rows that Arrow's own way gives, which ends beyond 2 GiB."""
+    monkeypatch.setattr(manifests, "_PART", 5)
+    target = np.array([0, 1], np.float32)
+    samples = [Sample(str(i), str(i).encode(), target if i % 3 else None, valence=i / 12, arousal=0) for i in range(12)]
+    manifest = make_manifest(samples, Header(source="s", labels=("x", "y")))
+    assert manifest.table["image"].num_chunks == 3
+    monkeypatch.setattr(manifests, "_PART", 3)
+    assert manifest.take(rows).table.equals(manifest.table.take(pa.array(rows, pa.int64())), check_metadata=True)
+    for wrong in (-1, 12):
+        with pytest.raises(IndexError, match="of a table of 12"):
+            manifest.take([wrong])
+
+
+@pytest.mark.parametrize("rows", [[7], [7, 3]], ids=str)
+def test_rows_of_more_than_two_gib_can_be_taken(rows):
+    """One picture stands in all rows: a small file's worth of memory, were its chunks not joined."""
+    one = make_manifest([Sample("a", bytes(1 << 22))], Header(source="s", labels=("x", "y")))
+    many = Manifest(one.header, pa.concat_tables([one.table] * 520))
+    assert many.table.nbytes > 1 << 31
+    taken = many.take(rows)
+    assert [len(sample.image) for sample in taken] == [1 << 22] * len(rows)
+
+
+def test_the_same_data_has_the_same_fingerprint_wherever_it_lies(tmp_path, monkeypatch):
+    samples = [Sample(str(i), Path(f"faces/{i}.jpg")) for i in range(40)]
+    manifest = make_manifest(samples, Header(source="s", labels=("x", "y")), tmp_path / "pictures")
+    manifest.write(tmp_path / "a.parquet")
+    monkeypatch.chdir(tmp_path)
+    absolute, relative = Manifest.read(tmp_path / "a.parquet"), Manifest.read("a.parquet")
+    relative.write(tmp_path / "deeper.parquet")
+    (tmp_path / "below").mkdir()
+    relative.write(tmp_path / "below" / "b.parquet")
+    same = [absolute, relative, Manifest.read("deeper.parquet"), Manifest.read("below/b.parquet")]
+    assert {one.fingerprint() for one in same} == {manifest.fingerprint()}
+    held = hold_out(manifest, 0.3)[1].ids
+    assert all(hold_out(one, 0.3)[1].ids == held for one in same)
+
+
+@pytest.mark.parametrize("other", [{"valence": 0.5}, {"arousal": 0.5}, {"split": "test"}, {"id": "b"}, {"image": b"y"}])
+def test_other_data_has_another_fingerprint(other):
+    header = Header(source="s", labels=("x", "y"))
+    words = [
+        make_manifest([Sample(**{"id": "a", "image": b"x", **more})], header).fingerprint() for more in ({}, other)
+    ]
+    assert words[0] != words[1]
+    # The word that models' specs have for such rows: a run is known by it.
+    assert words[0] == "e5d9e7fffb79906ba472eaa81ba9a235eb4fc894ddb213bfbf06da3d27544077"
 
 
 def test_a_repeated_id_is_refused():

@@ -10,9 +10,9 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -35,7 +35,11 @@ __all__ = ["SPLITS", "Header", "Manifest", "Sample", "is_manifest", "join_manife
 #: The only words for splits inside mien; a source's card says how its own words map onto them.
 SPLITS = ("train", "validation", "test")
 _KEY = b"mien"
+#: The most rows of a part (a row group, a chunk in memory), and the most bytes of more than one row: Arrow counts the bytes
+#: of a column's chunk in 32 bits.
 _PART = 4096
+_BYTES = 1 << 28
+_Row = TypeVar("_Row")
 #: What columns mean to mien; all others hold facts.
 _COLUMNS = frozenset({"id", "image", "target", "split", "box", "landmarks", "valence", "arousal", "subject", "votes"})
 
@@ -160,8 +164,8 @@ class Manifest:
         return self.take(rows)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Manifest:
-        """These rows, in this order."""
-        return Manifest(self.header, self.table.take(pa.array(np.asarray(rows, np.int64))), self.root)
+        """These rows, in this order. Raises IndexError for a row that is not there."""
+        return Manifest(self.header, _taken(self.table, np.asarray(rows, np.int64)), self.root)
 
     def counts(self) -> dict[str, int]:
         """Rows per label, by the target's largest entry; unlabelled rows are not counted."""
@@ -171,7 +175,7 @@ class Manifest:
 
     def with_images(self, images: Sequence[bytes], header: Header) -> Manifest:
         """The same rows with other pictures (chips): boxes and landmarks no longer apply and become null."""
-        paths = [item["path"] for item in self.table["image"].to_pylist()]
+        paths = pc.struct_field(self.table["image"], "path").to_pylist()
         table = self.table.set_column(self.table.schema.get_field_index("image"), "image", _images(images, paths))
         for name in ("box", "landmarks"):
             index = table.schema.get_field_index(name)
@@ -179,20 +183,27 @@ class Manifest:
         return Manifest(header, table)
 
     def fingerprint(self) -> str:
-        """sha256 over ids, pictures and targets: the same data, the same word."""
-        digest = hashlib.sha256(msgspec.json.encode(self.header))
-        for sample in self:
-            picture = sample.image if isinstance(sample.image, bytes) else str(sample.image).encode()
+        """sha256 over header, ids, pictures, targets, splits and affect: the same data, the same word, wherever it lies.
+
+        Of a picture that is a file, its path from the root.
+        """
+        digest = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self.header, root="")))
+        for sample in self.rootless():
+            picture = sample.image if isinstance(sample.image, bytes) else sample.image.as_posix().encode()
             target = b"" if sample.target is None else sample.target.tobytes()
-            digest.update(sample.id.encode() + picture + target)
+            digest.update(sample.id.encode() + picture + target + _rest(sample))
         return digest.hexdigest()
+
+    def rootless(self) -> Manifest:
+        """The same rows with paths as they are stored, from the root: what does not change when a dataset moves."""
+        return Manifest(self.header, self.table)
 
     def write(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Write as Parquet, whole or not at all. Raises OutputError."""
         header = msgspec.structs.replace(self.header, root=_relative(self.root, Path(path).parent))
         table = self.table.replace_schema_metadata({**(self.table.schema.metadata or {}), _KEY: encode(header)})
-        with whole_file(path, overwrite) as part:
-            pq.write_table(table, part, compression="zstd", row_group_size=4096)
+        with whole_file(path, overwrite) as part, pq.ParquetWriter(part, table.schema, compression="zstd") as to:
+            _append(table, to)
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Manifest:
@@ -220,6 +231,14 @@ class Manifest:
         return cls(header, table, path.parent / header.root)
 
 
+def _rest(sample: Sample) -> bytes:
+    """Split and affect for the fingerprint; nothing for a row of the train split without affect: such rows have been named
+    in the specs of trained models since before these counted.
+    """
+    affect = [None if math.isnan(value) else value for value in (sample.valence, sample.arousal)]
+    return b"" if (sample.split, *affect) == ("train", None, None) else msgspec.json.encode([sample.split, *affect])
+
+
 def is_manifest(path: str | PathLike[str]) -> bool:
     """Whether a file is a manifest that mien wrote, by its header."""
     try:
@@ -236,9 +255,59 @@ def join_manifests(files: Sequence[Path], out: str | PathLike[str], overwrite: b
         rows = 0
         for file in files:
             table = pq.read_table(file)
-            to.write_table(table, row_group_size=4096)
+            _append(table, to)
             rows += table.num_rows
     return rows
+
+
+def _append(table: pa.Table, to: pq.ParquetWriter) -> None:
+    """Write a table's rows in row groups that can be read back."""
+    for part in _parts(range(len(table)), _sizes(table).__getitem__):
+        to.write_table(table.slice(part[0], len(part)))
+
+
+def _parts(rows: Iterable[_Row], size: Callable[[_Row], int]) -> Iterator[list[_Row]]:
+    """Rows, one after another, in lists of at most `_PART` rows and `_BYTES` bytes (a larger row stands alone)."""
+    part: list[_Row] = []
+    held = 0
+    for row in rows:
+        own = size(row)
+        if part and (len(part) == _PART or held + own > _BYTES):
+            yield part
+            part, held = [], 0
+        part.append(row)
+        held += own
+    if part:
+        yield part
+
+
+def _sizes(table: pa.Table) -> list[int]:
+    """The bytes of each row's picture; 0 where it is a path."""
+    lengths = pc.binary_length(pc.struct_field(table["image"], "bytes"))
+    return list(pc.fill_null(lengths, 0).to_pylist())
+
+
+def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """These rows of a table, chunk by chunk: `Table.take` joins a column's chunks, which fails beyond 2 GiB."""
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(table):
+        raise IndexError(f"rows {rows.min()} to {rows.max()} of a table of {len(table)}")
+    if (np.diff(rows) > 0).all():
+        wanted = np.zeros(len(table), bool)
+        wanted[rows] = True
+        return table.filter(pa.array(wanted))
+    batches = table.to_batches()
+    starts = np.cumsum([0, *map(len, batches)])
+    parts = _parts(rows.tolist(), _sizes(table).__getitem__)
+    return pa.concat_tables([_gathered(batches, starts, np.array(part)) for part in parts])
+
+
+def _gathered(batches: Sequence[pa.RecordBatch], starts: np.ndarray, rows: np.ndarray) -> pa.Table:
+    """Rows of batches that begin at `starts`, few enough for one chunk, in the order asked for."""
+    order = np.argsort(rows, kind="stable")
+    places, owners = np.empty_like(order), np.searchsorted(starts, rows[order], side="right") - 1
+    places[order] = np.arange(len(rows))
+    pieces = [batches[i].take(pa.array(rows[order][owners == i] - starts[i])) for i in np.unique(owners)]
+    return pa.Table.from_batches(pieces).combine_chunks().take(pa.array(places))
 
 
 def _relative(root: Path | None, folder: Path) -> str:
@@ -260,8 +329,8 @@ def make_manifest(
     Raises DataError: a repeated id, an unknown split, a target of another width, a path that leaves the root.
     """
     batches, seen = [], set[str]()
-    rows, start = iter(samples), 0
-    while part := list(islice(rows, _PART)):
+    start = 0
+    for part in _parts(samples, _size):
         _check(part, seen, start)
         batches.append(_batch(part))
         start += len(part)
@@ -270,6 +339,10 @@ def make_manifest(
     table = pa.concat_tables(parts, promote_options="default")
     _check_targets(table, known)
     return Manifest(known, table, root)
+
+
+def _size(sample: Sample) -> int:
+    return len(sample.image) if isinstance(sample.image, bytes) else 0
 
 
 def _batch(samples: Sequence[Sample]) -> pa.RecordBatch:

@@ -24,8 +24,8 @@ def hold_out(manifest: Manifest, share: float, fold: int = 0) -> tuple[Manifest,
     """(rest, held out): about `share` of the rows, chosen by pictures and subjects alone; different folds share no row.
 
     Rows with identical pictures, or of one subject, stay on one side, and so do those that hang together through others.
-    The choice depends on each picture's bytes (so on the crop, where they are chips) and each subject's name, not on the
-    order of rows. Raises DataError if a side would be empty.
+    The choice depends on each picture's bytes (so on the crop, where they are chips) or its path from the manifest's root,
+    and on each subject's name; not on the order of rows, nor on where the dataset lies. Raises DataError if a side would be empty.
     """
     places = _places(manifest)
     held = (fold * share <= places) & (places < (fold + 1) * share)
@@ -39,7 +39,7 @@ def hold_out(manifest: Manifest, share: float, fold: int = 0) -> tuple[Manifest,
 
 def _places(manifest: Manifest) -> np.ndarray:
     """(n,) numbers from 0 to 1, the same throughout a group: from the subject, or else the picture, of one of its rows."""
-    keys = [_keys(sample.subject, sample.image) for sample in manifest]
+    keys = [_keys(sample.subject, sample.image) for sample in manifest.rootless()]
     heads = _joined(len(keys), _alike(keys))
     chosen: dict[int, bytes] = {}
     for head, own in zip(heads, keys, strict=True):
@@ -49,8 +49,8 @@ def _places(manifest: Manifest) -> np.ndarray:
 
 
 def _keys(subject: str | None, image: bytes | Path) -> list[bytes]:
-    """What rows of one group share: the hash of the subject, where there is one, then that of the picture (or its path)."""
-    picture = image if isinstance(image, bytes) else str(image).encode()
+    """What rows of one group share: the hash of the subject, where there is one, then that of the picture (or its stored path)."""
+    picture = image if isinstance(image, bytes) else image.as_posix().encode()
     return [hashlib.sha256(bytes(8) + what).digest() for what in ([subject.encode()] if subject else []) + [picture]]
 
 

@@ -17,7 +17,7 @@ _PACKAGES = ("numpy", "scikit-learn", "onnxruntime", "opencv-python-headless")
 
 
 def data_facts(manifest: Manifest) -> dict[str, str]:
-    """The judged rows: source, split, rule, count, sha256 over ids, pictures and targets; what reading left out; licence."""
+    """The judged rows: source, split, rule, count, its sha256 (`Manifest.fingerprint`); what reading left out; licence."""
     header = manifest.header
     splits = ", ".join(sorted(set(manifest.splits())))
     rule = f", rule {header.rule}" if header.rule else ""

@@ -10,10 +10,12 @@ import pytest
 
 from apps.browsing import WEB, difference, packed, smaller, unpacked
 from mien.apps.page import site
-from mien.faces import Face, FaceRecord, face_record
+from mien.faces import Expression, Face, FaceRecord, face_record
+from mien.labels import LabelSet
 from mien.runtime.detect import GridDetector, _resized, _suppress, decode
 from mien.runtime.read import load
 from mien.runtime.store import ENTRIES, locate, model_file
+from mien.runtime.track import Smoother
 from mien.spec import CropSpec
 from mien.vision.align import crop, crop_matrix, framed
 
@@ -135,6 +137,30 @@ def test_a_model_file_that_is_not_the_described_one_is_an_error(javascript, exam
     task = {"do": "read", "site": about, "models": {"models/model.onnx": str(model_file("fer2013-nano"))}}
     with pytest.raises(AssertionError, match="gives 7 probabilities, its description has 8 labels: reload the page"):
         javascript([{**task, "image": packed(example)}])
+
+
+def test_the_page_averages_as_python_does(javascript):
+    """One odd first reading of a person is one of many, however irregularly they come."""
+    rng, labels = np.random.default_rng(0), LabelSet(("happiness", "anger"))
+    times = np.cumsum([0.0, *rng.uniform(0.02, 0.4, 20)])
+    happy, felt = np.array([0.1, *rng.uniform(0.6, 1.0, 20)]), rng.uniform(-1, 1, (21, 2))
+    frames = []
+    for t, h, (v, a) in zip(times.tolist(), happy.tolist(), felt.tolist(), strict=True):
+        shares = {"happiness": h, "anger": 1 - h}
+        said = {"label": max(shares, key=shares.get), "probabilities": shares, "valence": v, "arousal": a}
+        frames.append({"seconds": t, "faces": [{"box": [10, 10, 60, 60], "expression": said}]})
+    [shown] = javascript([{"do": "follow", "frames": frames}])
+    smoother = Smoother(0.33)
+    for frame, [face], h, (v, a) in zip(frames, shown, happy, felt, strict=True):
+        read = Expression(labels, np.array([h, 1 - h], np.float32), float(v), float(a))
+        [wanted] = smoother([Face((10, 10, 60, 60), 0.9, expression=read, track=1)], frame["seconds"])
+        calm = face["calm"]
+        assert face["track"] == 1
+        assert calm["probabilities"]["happiness"] == pytest.approx(float(wanted.expression.probabilities[0]), abs=1e-6)
+        assert (calm["valence"], calm["arousal"]) == pytest.approx(
+            (wanted.expression.valence, wanted.expression.arousal)
+        )
+        assert calm["label"] == wanted.expression.label
 
 
 def test_rows_that_are_left_out_are_counted(javascript):

@@ -8,6 +8,7 @@ const { crop, cropMatrix, framed } = await page('crop.js');
 const { decode, suppress } = await page('detect.js');
 const { resized } = await page('pixels.js');
 const { Kept } = await page('rows.js');
+const { Tracks } = await page('track.js');
 const picture = ({ file, bytes, width, height, step = 3 }) => ({
   data: file ? readFileSync(file) : Buffer.from(bytes, 'base64'), width, height, step,
 });
@@ -22,6 +23,10 @@ const tasks = {
     const kept = new Kept(most);
     frames.forEach((frame) => kept.add(frame));
     return { frames: kept.frames, left: kept.left };
+  },
+  follow: ({ frames }) => {
+    const tracks = new Tracks();
+    return frames.map(({ faces, seconds }) => tracks.follow(faces, seconds));
   },
   read: async ({ site, image, models }) => {
     const ort = await page('vendor/ort.wasm.bundle.min.mjs');

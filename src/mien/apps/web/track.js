@@ -46,10 +46,10 @@ export class Tracks {
       if (nearness > 0 && !mine.has(i) && free.delete(one)) mine.set(i, one);
     }
     return faces.map((face, i) => {
-      const one = mine.get(i) ?? { track: ++this.count, expression: null, seconds };
-      const part = 1 - Math.exp(-(seconds - one.seconds) / CONSTANT);
-      const calm = blended(one.expression, face.expression, one.expression ? part : 1);
-      Object.assign(one, { box: face.box, expression: calm, seconds });
+      const one = mine.get(i) ?? { track: ++this.count, expression: null, weight: 0, seconds };
+      const weight = one.weight * Math.exp(-(seconds - one.seconds) / CONSTANT) + 1; // each reading counts once, the first too
+      const calm = blended(one.expression, face.expression, 1 / weight);
+      Object.assign(one, { box: face.box, expression: calm, weight, seconds });
       if (!mine.has(i)) this.known.push(one);
       return { ...face, track: one.track, calm };
     });

@@ -11,7 +11,6 @@ import pytest
 from apps.browsing import WEB, difference, packed, smaller, unpacked
 from mien.apps.page import site
 from mien.faces import Expression, Face, FaceRecord, face_record
-from mien.labels import LabelSet
 from mien.runtime.detect import GridDetector, _resized, _suppress, decode
 from mien.runtime.read import load
 from mien.runtime.store import ENTRIES, locate, model_file
@@ -141,7 +140,7 @@ def test_a_model_file_that_is_not_the_described_one_is_an_error(javascript, exam
 
 def test_the_page_averages_as_python_does(javascript):
     """One odd first reading of a person is one of many, however irregularly they come."""
-    rng, labels = np.random.default_rng(0), LabelSet(("happiness", "anger"))
+    rng, labels = np.random.default_rng(0), ("happiness", "anger")
     times = np.cumsum([0.0, *rng.uniform(0.02, 0.4, 20)])
     happy, felt = np.array([0.1, *rng.uniform(0.6, 1.0, 20)]), rng.uniform(-1, 1, (21, 2))
     frames = []

@@ -255,6 +255,15 @@ def broken(count=20) -> Manifest:
 SPEC = CropSpec(width=24, height=24, border=2)
 
 
+def test_chips_are_not_cut_again(tmp_path):
+    cut = prepare(broken(), SPEC).chips
+    with pytest.raises(DataError, match="drawn: holds chips already, cut as .*prepare the manifest of pictures"):
+        prepare(cut, SPEC)
+    with pytest.raises(DataError, match="holds chips already"):
+        prepare_file(cut, SPEC, tmp_path / "again.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_BLOCK", 4)
     count, missed = prepare_file(broken(), SPEC, tmp_path / "whole.parquet", workers=2)

@@ -55,15 +55,14 @@ def prepare(
     Where the face is: for sources of cropped faces, the whole picture (of which `spec` may show a part, not
     more); else the row's box and landmarks; else the largest face that `detector` finds. Where `spec` aligns by
     the box, a row with landmarks alone gets the box of the face that `detector` finds there, or one that fits them.
-    Rows without a face or with an unreadable picture are listed in `missed`. Raises ConfigError if such pictures show
-    too little.
+    Rows without a face or with an unreadable picture are listed in `missed`. Raises ConfigError if pictures of cropped
+    faces show too little, DataError if the manifest holds chips already.
     """
+    _check_pictures(manifest, spec)
     return _cut(manifest, spec, detector, progress(manifest))
 
 
 def _cut(manifest: Manifest, spec: CropSpec, detector: Detect | None, samples: Iterable[Sample]) -> Prepared:
-    if manifest.header.framing is not None:
-        _check_framing(manifest.header.framing, spec, manifest.header.source)
     kept, encoded, missed = [], [], []
     for row, sample in enumerate(samples):
         try:
@@ -97,8 +96,7 @@ def prepare_file(
     """
     out = check_free(out, overwrite)
     missed_file = check_free(out.with_name(f"{out.stem}.missed.csv"), overwrite)
-    if manifest.header.framing is not None:
-        _check_framing(manifest.header.framing, spec, manifest.header.source)
+    _check_pictures(manifest, spec)
     parts = _parts(out, manifest, spec, made_by)
     own = threading.local()
 
@@ -171,6 +169,17 @@ def _joined(parts: Path, blocks: int, out: Path, missed_file: Path) -> tuple[int
         part.write_text("id,reason\n" + _csv(missed), encoding="utf-8")
     shutil.rmtree(parts)
     return count, missed
+
+
+def _check_pictures(manifest: Manifest, spec: CropSpec) -> None:
+    """Chips are not cut again: where the face is in them no box or framing says. Raises DataError, ConfigError."""
+    header = manifest.header
+    if header.crop is not None:
+        raise DataError(
+            f"{header.source}: holds chips already, cut as {header.crop}; prepare the manifest of pictures they were cut from"
+        )
+    if header.framing is not None:
+        _check_framing(header.framing, spec, header.source)
 
 
 def _check_framing(framing: CropSpec, spec: CropSpec, source: str) -> None:

@@ -237,3 +237,39 @@ def test_the_real_fer2013_has_its_known_defects(test_data):
     assert report.conflicting == {"train": 107, "validation": 2}
     assert {kind: len(rows) for kind, rows in report.flaws.items()} == {"black": 12, "blank": 1}
     assert report.sizes == {"48x48": 32298}
+
+
+def faces(*rows):
+    """Rows of one picture: (id, label, what else is known)."""
+    return [row(name, texture(1), label, **fields) for name, label, fields in rows]
+
+
+LEFT, RIGHT = {"box": (0, 0, 30, 60)}, {"box": (34, 0, 64, 60)}
+
+
+def test_faces_of_one_picture_are_no_copies_of_each_other():
+    report = audit(
+        table(*faces(("a", "fear", LEFT), ("b", "anger", RIGHT), ("c", "anger", {})), row("far", texture(2)))
+    )
+    assert (report.repeated, report.conflicting, report.conflicts, report.same_faces) == ({}, {}, (), ())
+    assert report.leaked == {}
+    report = audit(
+        table(*faces(("a", "fear", LEFT), ("b", "anger", RIGHT), ("c", "fear", LEFT), ("d", "sadness", RIGHT)))
+    )
+    assert [group.ids for group in report.same_faces] == [("a", "c"), ("b", "d")]
+    assert (report.repeated, report.conflicting) == ({"train": 4}, {"train": 2})
+    assert [group.ids for group in report.conflicts] == [("b", "d")]
+
+
+def test_a_picture_leaks_whatever_the_box():
+    report = audit(table(*faces(("a", "fear", LEFT), ("b", "anger", {**RIGHT, "split": "test"}))))
+    assert report.leaked == {"test in train": 1}
+    assert [group.ids for group in report.identical] == [("a", "b")]
+    assert report.conflicts == ()
+
+
+def test_without_boxes_landmarks_tell_faces_apart():
+    one, other = ({"landmarks": np.full((5, 2), at, np.float32)} for at in (10, 50))
+    report = audit(table(*faces(("a", "fear", one), ("b", "anger", other), ("c", "fear", one))))
+    assert [group.ids for group in report.same_faces] == [("a", "c")]
+    assert report.conflicts == ()

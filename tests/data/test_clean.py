@@ -160,3 +160,34 @@ def test_the_real_fer2013_cleaned(test_data):
         "train": 27169,
         "validation": 3561,
     }
+
+
+def faces_of(seed, *rows, image=None):
+    """Rows of one picture: (id, label, box)."""
+    return [row(name, texture(seed) if image is None else image, label, box=box) for name, label, box in rows]
+
+
+LEFT, RIGHT = (0, 0, 30, 60), (34, 0, 64, 60)
+
+
+@pytest.mark.parametrize(
+    ("rule", "dropped"), [("duplicates", ["c", "e", "f"]), ("conflicts", ["b", "d"]), ("majority-label", ["f"])]
+)
+def test_faces_of_one_picture_are_judged_by_their_boxes(rule, dropped):
+    rows = table(
+        *faces_of(1, ("a", "fear", LEFT), ("b", "anger", RIGHT), ("c", "fear", LEFT)),
+        *faces_of(
+            1, *((("d", "fear", RIGHT),) if rule == "conflicts" else (("e", "anger", RIGHT), ("f", "fear", RIGHT)))
+        ),
+        *faces_of(2, ("x", "fear", LEFT), ("y", "anger", RIGHT)),
+    )
+    assert [line.id for line in clean(rows, [rule]).log] == dropped
+
+
+def test_near_copies_leave_every_face_of_the_first_picture():
+    rows = table(
+        *faces_of(1, ("a", "fear", LEFT), ("b", "anger", RIGHT), ("c", "fear", LEFT)),
+        *faces_of(1, ("d", "fear", LEFT), ("e", "anger", RIGHT), image=cv_bright(texture(1))),
+    )
+    assert [line.id for line in clean(rows, ["near-duplicates"]).log] == ["c", "d", "e"]
+    assert clean(rows, ["duplicates", "near-duplicates"]).manifest.ids == ["a", "b"]

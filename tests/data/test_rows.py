@@ -1,6 +1,8 @@
 """Choosing rows: splits, subsets, caps, merges; drawn faces; chips of large manifests; submissions."""
 
 import csv
+import os
+import re
 from pathlib import Path
 
 import cv2
@@ -255,6 +257,15 @@ def broken(count=20) -> Manifest:
 SPEC = CropSpec(width=24, height=24, border=2)
 
 
+def test_chips_are_not_cut_again(tmp_path):
+    cut = prepare(broken(), SPEC).chips
+    with pytest.raises(DataError, match="drawn: holds chips already, cut as .*prepare the manifest of pictures"):
+        prepare(cut, SPEC)
+    with pytest.raises(DataError, match="holds chips already"):
+        prepare_file(cut, SPEC, tmp_path / "again.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_BLOCK", 4)
     count, missed = prepare_file(broken(), SPEC, tmp_path / "whole.parquet", workers=2)
@@ -283,6 +294,54 @@ def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(OutputError, match="exists already"):
         prepare_file(broken(), SPEC, tmp_path / "cut.parquet")
+
+
+def interrupted(folder, monkeypatch):
+    """The folder of blocks of a run that was stopped before it joined them."""
+    monkeypatch.setattr(preparing, "_BLOCK", 4)
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(preparing, "_joined", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        prepare_file(broken(), SPEC, folder / "m.parquet")
+    return folder / ".m.parts"
+
+
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [("000001.parquet", 0), ("000001.parquet", 300), ("000001.csv", None), ("000000.csv", 0), ("000000.csv", 2)],
+)
+def test_blocks_that_lost_their_end_are_made_anew(name, keep, tmp_path, monkeypatch):
+    part = interrupted(tmp_path, monkeypatch) / name
+    if keep is None:
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:keep])
+    real, cut = preparing._cut, []
+    monkeypatch.setattr(preparing, "_cut", lambda rows, *rest: (cut.append(rows.ids[0]), real(rows, *rest))[1])
+    count, missed = prepare_file(broken(), SPEC, tmp_path / "m.parquet")
+    assert (count, [row for row, _ in missed]) == (19, ["r3"])
+    assert cut == ["r4" if name.startswith("000001") else "r0"]
+    assert Manifest.read(tmp_path / "m.parquet").fingerprint() == prepare(broken(), SPEC).chips.fingerprint()
+
+
+def test_one_run_at_a_time_prepares_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "_BLOCK", 4)
+    refused = []
+
+    def meanwhile(blocks, _):
+        for block in blocks:
+            left = {path for path in (tmp_path / ".m.parts").iterdir() if not path.name.startswith(".")}
+            with pytest.raises(OutputError) as caught:
+                prepare_file(broken(), SPEC, tmp_path / "m.parquet", overwrite=bool(block % 2))
+            refused.append(str(caught.value))
+            assert left <= set((tmp_path / ".m.parts").iterdir())
+            yield block
+
+    assert prepare_file(broken(), SPEC, tmp_path / "m.parquet", progress=meanwhile)[0] == 19
+    assert len(refused) == 5
+    place = re.escape(str(tmp_path / "m.parquet"))
+    who = rf"{place}: another run prepares it \(process {os.getpid()} on .*\); wait for it, or choose another --out"
+    assert all(re.fullmatch(who, words) for words in refused)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_corrected_labels_and_left_overs_are_seen_on_resuming(tmp_path, monkeypatch):

@@ -2,13 +2,15 @@
 
 What counts as what:
 
-identical      the same decoded RGB pixels (and size), whatever the file's form.
+identical      the same decoded RGB pixels (and size), whatever the file's form. The same face: identical pictures with the same
+               box (without a box, the same landmarks; without those, the picture). Copies and conflicts within a split are
+               of faces, since rows with boxes of their own are different people; copies across splits are of pictures.
 near copies    other pixels, but perceptual hashes (signs of the 63 lowest DCT coefficients of a 16x16 grey thumbnail) that
                differ in at most 5 bits, and thumbnails that correlate at 0.98 or more; plain or mirrored. Groups are
                those pairs and what hangs together through them. So re-encoded, resized, brightened and mirrored copies
                are found; other crops are not (mien.data.near).
 blank          grey levels with a standard deviation below 3 of 255; black: no level above 0.
-conflict       identical pictures whose labels (the target's largest entry) differ.
+conflict       rows of the same face whose labels (the target's largest entry) differ.
 no majority    the largest share of the target is one half or less.
 affect-label   valence beyond 0.2 on the other side of zero than its label's mean in AffectNet, for labels with a mean of at
                least 0.4 (happiness, sadness, disgust, anger, contempt); arousal below -0.2 for surprise and fear.
@@ -25,20 +27,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import msgspec
 import numpy as np
 from PIL import Image
 
+from mien.data.doubt import LabelError, Told, given_labels, label_errors
 from mien.data.manifest import SPLITS, Manifest, Sample
 from mien.data.near import THUMB, join_near
-from mien.errors import DataError, ImageError
+from mien.errors import ImageError
 from mien.labels import AFFECT_MEANS, LabelSet
 from mien.vision.image import read_image
 
-__all__ = ["FLAWS", "Audit", "Flaw", "Group", "LabelError", "Member", "audit", "given_labels", "label_errors"]
+__all__ = ["FLAWS", "Audit", "Flaw", "Group", "Member", "audit"]
 
 _FLAT = 3.0
 _PART = 512
@@ -66,11 +68,12 @@ class Flaw(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A row of a group. label: by the target's largest entry; None if unlabelled."""
+    """A row of a group. label: by the target's largest entry; None if unlabelled.  face: the number of the first row of the same face."""
 
     id: str
     split: str
     label: str | None
+    face: int
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -93,18 +96,17 @@ class Group(msgspec.Struct, frozen=True):
         """The different labels of the group, in order of appearance."""
         return tuple(dict.fromkeys(row.label for row in self.rows if row.label is not None))
 
+    @property
+    def faces(self) -> tuple[Group, ...]:
+        """The rows of each face, in order of appearance; of a picture without boxes that is the group itself."""
+        found: dict[int, list[Member]] = defaultdict(list)
+        for row in self.rows:
+            found[row.face].append(row)
+        return tuple(Group(tuple(rows)) for rows in found.values())
+
     def of(self, split: str) -> Group:
         """The rows of one split."""
         return Group(tuple(row for row in self.rows if row.split == split))
-
-
-class LabelError(msgspec.Struct, frozen=True):
-    """A row whose label is likely wrong. confidence: the model's probability of the given label."""
-
-    id: str
-    given: str
-    likely: str
-    confidence: float
 
 
 class Entropy(msgspec.Struct, frozen=True):
@@ -122,8 +124,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     sizes, modes: pictures by size ('48x48') and by form and mode ('PNG L'), the most frequent first.
     flaws: rows by kind (see FLAWS), kinds without rows left out.
     identical, near: groups over all splits (near: all rows of at least two different pictures).
-    repeated: rows of a split in identical groups of that split.  leaked: 'validation in train': rows of validation with an
-    identical copy in train.  conflicting: rows of a split in identical groups of that split whose labels differ.
+    repeated: rows of a split whose face another row of that split has too.  leaked: 'validation in train': rows of validation
+    with an identical picture in train.  conflicting: rows of a split that share a face within it but not the label.
     near_leaked: as leaked, by near copies only.  entropy: None if every target is hard.
     label_errors: None if no predictions were given.
     """
@@ -147,9 +149,14 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     label_errors: tuple[LabelError, ...] | None = None
 
     @property
+    def same_faces(self) -> tuple[Group, ...]:
+        """The groups of two rows or more of the same face, within a split or across."""
+        return tuple(face for group in self.identical for face in group.faces if len(face.rows) > 1)
+
+    @property
     def conflicts(self) -> tuple[Group, ...]:
-        """Identical groups whose labels differ, within a split or across."""
-        return tuple(group for group in self.identical if len(group.labels) > 1)
+        """Rows of the same face whose labels differ, within a split or across."""
+        return tuple(face for face in self.same_faces if len(face.labels) > 1)
 
     @property
     def near_groups(self) -> tuple[tuple[str, ...], ...]:
@@ -187,17 +194,6 @@ def _most(counts: dict[str, int], show: int = 3) -> str:
     return ", ".join(parts) + (f" and {len(counts) - show:,} more" if len(counts) > show else "") or "none"
 
 
-class Told(Protocol):
-    """What a model said: mien.evaluation.predictions.Predictions is one."""
-
-    @property
-    def ids(self) -> Sequence[str]: ...
-    @property
-    def labels(self) -> LabelSet: ...
-    @property
-    def probabilities(self) -> np.ndarray: ...
-
-
 def audit(
     manifest: Manifest,
     predictions: Told | None = None,
@@ -211,11 +207,13 @@ def audit(
     """
     seen = _look(manifest, progress, workers)
     labels, splits = given_labels(manifest), manifest.splits()
-    members = [Member(*row) for row in zip(manifest.ids, splits, labels, strict=True)]
-    heads = _identical(seen)
+    faces = _identical(seen.faces).tolist()
+    members = [Member(*row) for row in zip(manifest.ids, splits, labels, faces, strict=True)]
+    heads = _identical(seen.digests)
     near_heads = join_near(seen.thumbs, seen.plain, heads)
     identical = _groups(members, heads)
     near = tuple(g for g in _groups(members, near_heads) if len({heads[r] for r in g[1]}) > 1)
+    same = [face for group, _ in identical for face in group.faces]
     counts = _counts(manifest.labels, labels, splits)
     return Audit(
         source=manifest.header.source,
@@ -229,10 +227,10 @@ def audit(
         flaws=_flaws(manifest, seen, labels),
         identical=tuple(group for group, _ in identical),
         near=tuple(group for group, _ in near),
-        repeated=_within(group for group, _ in identical),
+        repeated=_within(same),
         leaked=_leaked((group for group, _ in identical)),
         near_leaked=_near_leaked(near, heads),
-        conflicting=_within((group for group, _ in identical), conflicts=True),
+        conflicting=_within(same, conflicts=True),
         entropy=_entropy(manifest.targets()),
         label_errors=None if predictions is None else label_errors(manifest, predictions),
     )
@@ -243,6 +241,7 @@ class _Seen:
     """Small facts of each row, and counts: all that is kept of the pictures."""
 
     digests: list[bytes]
+    faces: list[bytes]
     thumbs: np.ndarray
     plain: np.ndarray
     flaws: dict[str, list[Flaw]]
@@ -262,9 +261,8 @@ class _Picture:
 
 def _look(manifest: Manifest, progress: Callable[[Iterable[Sample]], Iterable[Sample]], workers: int) -> _Seen:
     count = len(manifest)
-    seen = _Seen(
-        [], np.zeros((count, THUMB, THUMB), np.uint8), np.zeros(count, bool), defaultdict(list), Counter(), Counter()
-    )
+    thumbs, plain = np.zeros((count, THUMB, THUMB), np.uint8), np.zeros(count, bool)
+    seen = _Seen([], [], thumbs, plain, defaultdict(list), Counter(), Counter())
     rows = iter(progress(manifest))
     with ThreadPoolExecutor(workers) as pool:
         while part := list(islice(rows, _PART)):
@@ -306,8 +304,10 @@ def _note(seen: _Seen, sample: Sample, found: _Picture | tuple[str, str]) -> Non
     if not isinstance(found, _Picture):
         seen.flaws[found[0]].append(Flaw(sample.id, found[1]))
         seen.digests.append(b"")
+        seen.faces.append(b"")
         return
     seen.digests.append(found.digest)
+    seen.faces.append(found.digest + _place(sample))
     seen.sizes["{}x{}".format(*found.size)] += 1
     seen.modes[found.mode] += 1
     seen.thumbs[row] = found.thumb
@@ -319,6 +319,14 @@ def _note(seen: _Seen, sample: Sample, found: _Picture | tuple[str, str]) -> Non
         seen.plain[row] = True
     for kind, reason in _misplaced(sample, *found.size):
         seen.flaws[kind].append(Flaw(sample.id, reason))
+
+
+def _place(sample: Sample) -> bytes:
+    """Which face of its picture a row is: a hash of its box or else its landmarks; nothing where it has neither."""
+    if sample.box is None and sample.landmarks is None:
+        return b""
+    where = np.asarray(sample.landmarks if sample.box is None else sample.box, np.float32)
+    return hashlib.blake2b(where.tobytes(), digest_size=16).digest()
 
 
 def _misplaced(sample: Sample, width: int, height: int) -> Iterator[tuple[str, str]]:
@@ -339,14 +347,6 @@ def _misplaced(sample: Sample, width: int, height: int) -> Iterator[tuple[str, s
                 "landmarks-outside",
                 f"{int((~inside).sum())} of {len(sample.landmarks)} points in {width}x{height} pixels",
             )
-
-
-def given_labels(manifest: Manifest) -> list[str | None]:
-    """The label of each row by the target's largest entry; None if unlabelled."""
-    targets, names = manifest.targets(), manifest.labels.names
-    known = ~np.isnan(targets).any(axis=1)
-    best = np.nan_to_num(targets).argmax(axis=1)
-    return [names[i] if there else None for i, there in zip(best, known, strict=True)]
 
 
 def _counts(labels: LabelSet, given: list[str | None], splits: np.ndarray) -> dict[str, dict[str, int]]:
@@ -406,12 +406,10 @@ def _entropy(targets: np.ndarray, bins: int = 24) -> Entropy | None:
     return Entropy(float(bits.mean()), most, tuple(int(count) for count in counts))
 
 
-def _identical(seen: _Seen) -> np.ndarray:
-    """(n,) the first row with the same pixels; unreadable pictures stand alone."""
+def _identical(digests: Sequence[bytes]) -> np.ndarray:
+    """(n,) the first row with the same digest; unreadable pictures, which have none, stand alone."""
     first: dict[bytes, int] = {}
-    return np.array(
-        [first.setdefault(digest, row) if digest else row for row, digest in enumerate(seen.digests)], np.int64
-    )
+    return np.array([first.setdefault(digest, row) if digest else row for row, digest in enumerate(digests)], np.int64)
 
 
 def _groups(members: list[Member], heads: np.ndarray) -> list[tuple[Group, list[int]]]:
@@ -451,46 +449,3 @@ def _near_leaked(near: Sequence[tuple[Group, list[int]]], heads: np.ndarray) -> 
                 if member.split in group.splits[i + 1 :] and heads[row] not in copies:
                     counts[f"{member.split} in {earlier}"] += 1
     return dict(sorted(counts.items()))
-
-
-def label_errors(manifest: Manifest, predictions: Told) -> tuple[LabelError, ...]:
-    """Rows whose label is likely wrong, the least believed first, by confident learning.
-
-    C. Northcutt, L. Jiang, I. Chuang, "Confident Learning", JAIR 2021, arXiv:1911.00068: a class's threshold is the mean
-    probability that the model gives it on rows of that label; a row counts for the most probable class among those at or
-    above their thresholds; rows that count for another class than their label (off the diagonal of the confident joint) are
-    the errors, ranked by the probability of the given label. A soft target counts by its largest entry.
-    """
-    ids = {name: row for row, name in enumerate(manifest.ids)}
-    strange = next((name for name in predictions.ids if name not in ids), None)
-    if strange is not None:
-        raise DataError(f"predictions: row {strange} is not in the manifest; predict this manifest's rows")
-    if not set(predictions.labels) & set(manifest.labels):
-        raise DataError("predictions: no label in common with the manifest; choose a model for its labels")
-    told = predictions.labels.project(np.asarray(predictions.probabilities, np.float64), manifest.labels)
-    labels = given_labels(manifest)
-    rows = [
-        (ids[name], p)
-        for name, p in zip(predictions.ids, told, strict=True)
-        if labels[ids[name]] and not np.isnan(p).any()
-    ]
-    if not rows:
-        return ()
-    given = np.array([manifest.labels.index(labels[row] or "") for row, _ in rows])
-    likely, confidence = _confident(given, np.array([p for _, p in rows]))
-    wrong = np.flatnonzero((likely >= 0) & (likely != given))
-    names, everything = manifest.labels.names, manifest.ids
-    return tuple(
-        LabelError(everything[rows[i][0]], names[given[i]], names[likely[i]], float(confidence[i]))
-        for i in wrong[np.argsort(confidence[wrong], kind="stable")]
-    )
-
-
-def _confident(given: np.ndarray, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) the class that each row confidently counts for (-1: none), and (n,) the probability of the given one."""
-    thresholds = np.full(told.shape[1], np.inf)
-    for label in np.unique(given):
-        thresholds[label] = told[given == label, label].mean()
-    above = told >= thresholds - 1e-9
-    likely = np.where(above.any(axis=1), np.where(above, told, -1).argmax(axis=1), -1)
-    return likely, told[np.arange(len(given)), given]

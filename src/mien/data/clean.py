@@ -95,7 +95,7 @@ def label_errors(found: Audit) -> Iterator[Verdict]:
 
 
 def majority_label(found: Audit) -> Iterator[Verdict]:
-    """Relabel identical pictures of one split to the label that more than half of them have."""
+    """Relabel identical pictures (with the same box) of one split to the label that more than half of them have."""
     for part in _parts(found.conflicts):
         said = [row for row in part.rows if row.label]
         if len(part.labels) < 2:
@@ -108,7 +108,7 @@ def majority_label(found: Audit) -> Iterator[Verdict]:
 
 
 def conflicts(found: Audit) -> Iterator[Verdict]:
-    """Drop identical pictures of one split whose labels differ, and train rows whose label differs from a copy elsewhere."""
+    """Drop identical pictures (with the same box) of one split whose labels differ, and train rows whose label differs from a copy elsewhere."""
     for group in found.conflicts:
         judged = {row.label for row in group.rows if row.split != "train" and row.label}
         for split in group.splits:
@@ -130,19 +130,26 @@ def leaks(found: Audit) -> Iterator[Verdict]:
 
 
 def duplicates(found: Audit) -> Iterator[Verdict]:
-    """Drop all but the first of identical pictures within a split."""
-    yield from _repeated(found.identical, "identical to")
+    """Drop all but the first of identical pictures (with the same box) within a split."""
+    for part in _parts(found.same_faces):
+        first = part.rows[0]
+        yield from ((row.id, f"identical to {first.id} of {first.split}", None) for row in part.rows[1:])
 
 
 def near_duplicates(found: Audit) -> Iterator[Verdict]:
-    """Drop train rows with a near copy in validation or test, and all but the first of near copies within a split."""
-    gone = set()
-    for verdict in _leaking(found.near, "the same or nearly the same as"):
+    """Drop train rows with a near copy in validation or test, and all but the first (with all its boxes) of near copies within a split."""
+    how, gone = "the same or nearly the same as", set()
+    for verdict in _leaking(found.near, how):
         gone.add(verdict[0])
         yield verdict
-    yield from (
-        verdict for verdict in _repeated(found.near, "the same or nearly the same as") if verdict[0] not in gone
-    )
+    picture = {row.id: group.rows[0].id for group in found.identical for row in group.rows}
+    for part in _parts(found.near):
+        first, kept = part.rows[0], set[int]()
+        for row in part.rows:
+            if picture.get(row.id, row.id) == picture.get(first.id, first.id) and row.face not in kept:
+                kept.add(row.face)
+            elif row.id not in gone:
+                yield row.id, f"{how} {first.id} of {first.split}", None
 
 
 #: Every rule by name, in the order in which they run; a rule's docstring says what it does.
@@ -262,12 +269,6 @@ def _leaking(groups: Sequence[Group], how: str) -> Iterator[Verdict]:
         judging = next((row for row in group.rows if row.split != "train"), None)
         if judging is not None:
             yield from ((row.id, f"{how} {judging.id} of {judging.split}", None) for row in group.of("train").rows)
-
-
-def _repeated(groups: Sequence[Group], how: str) -> Iterator[Verdict]:
-    for part in _parts(groups):
-        first = part.rows[0]
-        yield from ((row.id, f"{how} {first.id} of {first.split}", None) for row in part.rows[1:])
 
 
 def _others(group: Group, label: str | None) -> str:

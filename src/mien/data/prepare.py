@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import shutil
+import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,7 +19,9 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from mien.data.manifest import Manifest, Sample, join_manifests
 from mien.errors import ConfigError, DataError, ImageError, OutputError
@@ -30,6 +35,8 @@ __all__ = ["Prepared", "chips", "five_of", "prepare", "prepare_file"]
 
 Detect = Callable[[np.ndarray], list[Face]]
 _BLOCK = 2048
+#: Files of the folder of blocks: whose they are, the lock of the run that is at work there, and which run that is.
+_NOTE, _LOCK, _OWNER = "what.txt", "lock", "owner.txt"
 #: Share of a side by which a recipe may look beyond a picture that is already cropped.
 _OUTSIDE = 0.002
 #: Width over height of a detector's box: the median of mien-face's boxes around 500 heads.
@@ -55,15 +62,14 @@ def prepare(
     Where the face is: for sources of cropped faces, the whole picture (of which `spec` may show a part, not
     more); else the row's box and landmarks; else the largest face that `detector` finds. Where `spec` aligns by
     the box, a row with landmarks alone gets the box of the face that `detector` finds there, or one that fits them.
-    Rows without a face or with an unreadable picture are listed in `missed`. Raises ConfigError if such pictures show
-    too little.
+    Rows without a face or with an unreadable picture are listed in `missed`. Raises ConfigError if pictures of cropped
+    faces show too little, DataError if the manifest holds chips already.
     """
+    _check_pictures(manifest, spec)
     return _cut(manifest, spec, detector, progress(manifest))
 
 
 def _cut(manifest: Manifest, spec: CropSpec, detector: Detect | None, samples: Iterable[Sample]) -> Prepared:
-    if manifest.header.framing is not None:
-        _check_framing(manifest.header.framing, spec, manifest.header.source)
     kept, encoded, missed = [], [], []
     for row, sample in enumerate(samples):
         try:
@@ -90,35 +96,68 @@ def prepare_file(
 ) -> tuple[int, list[tuple[str, str]]]:
     """Prepare a large manifest into the file `out`, in blocks of 2,048 rows, each kept whole beside it until all are there.
 
-    A killed run goes on with the blocks that are missing; a run with other rows or another crop starts afresh. The rows
-    that gave no chip are listed in OUT.missed.csv. Memory holds a block a worker.
+    A killed run goes on with the blocks that are missing or damaged; a run with other rows or another crop starts afresh.
+    One run at a time prepares a file. The rows that gave no chip are listed in OUT.missed.csv. Memory holds a block a worker.
     detector: makes the detector, once for each thread.  made_by: names it: blocks of another one are not reused.  progress: wraps the finished blocks, given how many there are.
-    Returns the number of chips, and (id, reason) of each row that gave none. Raises OutputError, ConfigError, DataError.
+    Returns the number of chips, and (id, reason) of each row that gave none. Raises OutputError (also: another run
+    prepares this very file), ConfigError, DataError.
     """
-    out = check_free(out, overwrite)
-    missed_file = check_free(out.with_name(f"{out.stem}.missed.csv"), overwrite)
-    if manifest.header.framing is not None:
-        _check_framing(manifest.header.framing, spec, manifest.header.source)
-    parts = _parts(out, manifest, spec, made_by)
+    out, missed_file = _free(Path(out), overwrite)
+    _check_pictures(manifest, spec)
+    with _locked(out) as parts:
+        _free(out, overwrite)  # a run that held the lock may have ended just now
+        _keep_own(parts, manifest, spec, made_by)
+        count = _blocks(parts, manifest, spec, detector, workers, progress)
+        return _joined(parts, count, out, missed_file)
+
+
+def _free(out: Path, overwrite: bool) -> tuple[Path, Path]:
+    """The file of chips and the list of rows that gave none, if both may be written. Raises OutputError."""
+    return check_free(out, overwrite), check_free(out.with_name(f"{out.stem}.missed.csv"), overwrite)
+
+
+def _blocks(
+    parts: Path,
+    manifest: Manifest,
+    spec: CropSpec,
+    detector: Callable[[], Detect] | None,
+    workers: int,
+    progress: Callable[[Iterable[int], int], Iterable[int]],
+) -> int:
+    """Cut the blocks that are not there yet; returns how many there are in all."""
     own = threading.local()
 
     def work(number: int) -> int:
         if detector is not None and not hasattr(own, "detector"):
             own.detector = detector()
         path = parts / f"{number:06d}.parquet"
-        if not path.is_file():
-            block = Manifest(manifest.header, manifest.table.slice(number * _BLOCK, _BLOCK), manifest.root)
+        block = Manifest(manifest.header, manifest.table.slice(number * _BLOCK, _BLOCK), manifest.root)
+        if not _is_done(path, len(block)):
             done = _cut(block, spec, getattr(own, "detector", None), block)
             with whole_file(path.with_suffix(".csv"), overwrite=True) as part:
                 part.write_text(_csv(done.missed), encoding="utf-8")
-            done.chips.write(path)
+            done.chips.write(path, overwrite=True)
         return number
 
     count = -(-len(manifest) // _BLOCK)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for _ in progress(pool.map(work, range(count)), count):
             pass
-    return _joined(parts, count, out, missed_file)
+    return count
+
+
+def _is_done(path: Path, rows: int) -> bool:
+    """Whether a block is there and whole: a file that lost its end, as after a power failure, is not."""
+    try:
+        return pq.read_metadata(path).num_rows + len(_missed(path)) == rows
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
+def _missed(path: Path) -> list[tuple[str, str]]:
+    """The (id, reason) of a block's rows that gave no chip."""
+    with path.with_suffix(".csv").open(newline="", encoding="utf-8") as lines:
+        return [(name, why) for name, why in csv.reader(lines)]
 
 
 def _content(manifest: Manifest) -> bytes:
@@ -133,21 +172,51 @@ def _content(manifest: Manifest) -> bytes:
     return digest.digest()
 
 
-def _parts(out: Path, manifest: Manifest, spec: CropSpec, made_by: str) -> Path:
-    """The folder of finished blocks, emptied if it holds those of another work."""
+@contextmanager
+def _locked(out: Path) -> Iterator[Path]:
+    """The folder of finished blocks, made if need be, for this run alone; a process that dies gives it back.
+
+    Raises OutputError: another run is at work there, or it cannot be made.
+    """
     folder = out.with_name(f".{out.stem}.parts")
-    what = hashlib.sha256(encode(manifest.header) + encode(spec) + made_by.encode() + _content(manifest)).hexdigest()
-    note = folder / "what.txt"
-    if folder.is_dir() and (not note.is_file() or note.read_text() != what):
-        shutil.rmtree(folder)
+    lock = FileLock(folder / _LOCK)
     try:
         folder.mkdir(exist_ok=True)
-        for left in folder.glob(".*"):
-            left.unlink()  # of a block that was being written when it was killed
-        note.write_text(what)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise _taken(out, folder / _OWNER) from error
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    return folder
+    try:
+        with suppress(OSError):  # a full disk is told by what is written next
+            (folder / _OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield folder
+    finally:
+        (folder / _OWNER).unlink(missing_ok=True)
+        if not (folder / _NOTE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _taken(out: Path, owner: Path) -> OutputError:
+    who = ""
+    with suppress(OSError, ValueError):
+        who = f" ({owner.read_text(encoding='utf-8')})"
+    return OutputError(f"{out}: another run prepares it{who}; wait for it, or choose another --out")
+
+
+def _keep_own(folder: Path, manifest: Manifest, spec: CropSpec, made_by: str) -> None:
+    """Empty the folder of blocks of another work, and of what a killed run was writing. Raises OutputError."""
+    what = hashlib.sha256(encode(manifest.header) + encode(spec) + made_by.encode() + _content(manifest)).hexdigest()
+    note = folder / _NOTE
+    try:
+        strange = not note.is_file() or note.read_text(encoding="utf-8", errors="replace") != what
+        for left in folder.iterdir():
+            if left.name.startswith(".") or (strange and left.name not in (_LOCK, _OWNER)):
+                left.unlink()
+        note.write_text(what, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def _csv(missed: list[tuple[str, str]]) -> str:
@@ -158,19 +227,27 @@ def _csv(missed: list[tuple[str, str]]) -> str:
 
 def _joined(parts: Path, blocks: int, out: Path, missed_file: Path) -> tuple[int, list[tuple[str, str]]]:
     files = [parts / f"{number:06d}.parquet" for number in range(blocks)]
-    missed = []
-    for file in files:
-        with file.with_suffix(".csv").open(newline="", encoding="utf-8") as lines:
-            missed += [(row[0], row[1]) for row in csv.reader(lines)]
+    missed = [row for file in files for row in _missed(file)]
     if sum(pq.read_metadata(file).num_rows for file in files) == 0:
-        shutil.rmtree(parts)
+        (parts / _NOTE).unlink()  # so nothing of the folder stays
         name, why = missed[0] if missed else ("the manifest", "it has no rows")
         raise DataError(f"{out}: no row gave a chip, so it was not written ({name}: {why})")
     count = join_manifests(files, out, overwrite=True)
     with whole_file(missed_file, overwrite=True) as part:
         part.write_text("id,reason\n" + _csv(missed), encoding="utf-8")
-    shutil.rmtree(parts)
+    (parts / _NOTE).unlink()  # so nothing of the folder stays
     return count, missed
+
+
+def _check_pictures(manifest: Manifest, spec: CropSpec) -> None:
+    """Chips are not cut again: where the face is in them no box or framing says. Raises DataError, ConfigError."""
+    header = manifest.header
+    if header.crop is not None:
+        raise DataError(
+            f"{header.source}: holds chips already, cut as {header.crop}; prepare the manifest of pictures they were cut from"
+        )
+    if header.framing is not None:
+        _check_framing(header.framing, spec, header.source)
 
 
 def _check_framing(framing: CropSpec, spec: CropSpec, source: str) -> None:

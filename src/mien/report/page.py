@@ -9,7 +9,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mien import __version__
-from mien.data.audit import FLAWS, Audit, Group, Member, given_labels
+from mien.data.audit import FLAWS, Audit, Group, Member
+from mien.data.doubt import given_labels
 from mien.data.manifest import Manifest, Sample
 from mien.errors import DataError, ImageError
 from mien.report.figures import data_uri, histogram, label_colour, montage, plane, tile
@@ -35,7 +36,11 @@ _MOVES: dict[str, tuple[str, str | None]] = {
 }
 
 _TERMS = (
-    ("identical", "the same decoded pixels and size, whatever the file's form"),
+    (
+        "identical",
+        "the same decoded pixels and size, whatever the file's form; within a split also the same box (without boxes, the "
+        "same landmarks), where the rows have one: another box is another face",
+    ),
     (
         "near copies",
         "other pixels, but 64-bit perceptual hashes that differ in at most 5 bits and 16x16 thumbnails that correlate at "
@@ -180,7 +185,7 @@ def _problems(audit: Audit) -> list[dict[str, Any]]:
     ]
     found += [
         _problem(n, f"identical pictures within {name}", "They count more than others. Keep one of each.", "duplicates",
-                 _pairs(g.of(name) for g in audit.identical))
+                 _pairs(g.of(name) for g in audit.same_faces))
         for name, n in audit.repeated.items()
     ]  # fmt: skip
     if audit.near:
@@ -249,9 +254,9 @@ def _sheets(album: Album, manifest: Manifest, labels: list[str | None], seed: in
 
 def _copies(audit: Audit, album: Album) -> list[dict[str, Any]]:
     """The groups of copies, side by side."""
-    plain = [group for group in audit.identical if len(group.labels) < 2]
+    plain = [group for group in audit.identical if all(len(face.labels) < 2 for face in group.faces)]
     across = [group for group in plain if len(group.splits) > 1]
-    within = [group for group in plain if len(group.splits) == 1]
+    within = [face for group in plain if len(group.splits) == 1 for face in group.faces if len(face.rows) > 1]
     parts = (
         ("Identical pictures, different labels", "At most one label of each group is right.", audit.conflicts),
         ("Identical pictures across splits", "What is learned in one split is asked in another.", across),

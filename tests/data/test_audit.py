@@ -273,3 +273,25 @@ def test_without_boxes_landmarks_tell_faces_apart():
     report = audit(table(*faces(("a", "fear", one), ("b", "anger", other), ("c", "fear", one))))
     assert [group.ids for group in report.same_faces] == [("a", "c")]
     assert report.conflicts == ()
+
+
+def hulls(*images, colour=1.0):
+    """Chips with a mask: about a sixth of each is a face, at the same place; the rest is black."""
+    mask = cv2.fillConvexPoly(np.zeros((64, 64), np.uint8), np.array([[18, 20], [46, 20], [42, 44], [22, 44]]), 1)
+    return [np.clip(image * colour, 12, 255).astype(np.uint8) * mask[..., None] for image in images]
+
+
+def test_chips_with_a_mask_are_compared_inside_it():
+    from mien.spec import CropSpec
+
+    header = Header(source="planted", labels=LABELS.names, crop=CropSpec(width=64, height=64, mask="hull"))
+    people = [cv2.GaussianBlur(texture(i), (0, 0), 2) // 6 + 150 for i in range(150)]
+    [jpeg] = hulls(people[0])
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(jpeg, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    mirrored, [dim] = hulls(people[1])[0][:, ::-1].copy(), hulls(people[2], colour=0.8)
+    samples = [row(f"p{i}", chip) for i, chip in enumerate(hulls(*people))]
+    copies = [row("jpeg", jpeg), row("mirror", mirrored), row("dim", dim)]
+    report = audit(make_manifest([*samples, *copies], header))
+    assert report.near_groups == (("p0", "jpeg"), ("p1", "mirror"), ("p2", "dim"))
+    blank = [row(f"b{i}", chip // 40) for i, chip in enumerate(hulls(*people[:20]))]
+    assert audit(make_manifest(blank, header)).near_groups == ()  # too little is seen of them

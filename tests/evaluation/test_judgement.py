@@ -25,6 +25,7 @@ from mien.report.run import run_page
 from mien.report.tables import span
 from mien.runtime.sessions import read_spec
 from mien.runtime.store import model_file
+from mien.spec import CropSpec
 from pages import Reader, check_page
 
 
@@ -53,6 +54,23 @@ def test_copies_are_found_across_manifests(drawn):
     test = drawn.take(range(10))
     train = drawn.take([3, 4, *range(40, 60)])
     assert copies_in_training(test, train) >= {"synthetic:3", "synthetic:4"}
+
+
+@pytest.mark.parametrize("borders", [(0, 0), (0, 4)])
+def test_black_around_masked_chips_makes_no_copies(borders):
+    mask = cv2.fillConvexPoly(np.zeros((64, 64), np.uint8), np.array([[18, 20], [46, 20], [42, 44], [22, 44]]), 1)
+
+    def chips(first: int, count: int, border: int) -> Manifest:
+        samples = []
+        for seed in range(first, first + count):
+            rough = np.random.default_rng(seed).integers(120, 190, (8, 8, 3)).astype(np.uint8)
+            face = cv2.resize(rough, (64, 64), interpolation=cv2.INTER_LINEAR) * mask[..., None]
+            samples.append(Sample(f"p{seed}", cv2.imencode(".png", face)[1].tobytes(), np.array([1, 0], np.float32)))
+        crop = CropSpec(width=64 - 2 * border, height=64 - 2 * border, border=border, mask="hull")
+        return make_manifest(samples, Header(source="planted", labels=("fear", "anger"), crop=crop))
+
+    judged, training = chips(0, 20, borders[0]), chips(18, 60, borders[1])
+    assert copies_in_training(judged, training) == {"p18", "p19"}
 
 
 def test_a_judgement_has_intervals_and_a_second_score(drawn):

@@ -8,7 +8,7 @@ identical      the same decoded RGB pixels (and size), whatever the file's form.
 near copies    other pixels, but perceptual hashes (signs of the 63 lowest DCT coefficients of a 16x16 grey thumbnail) that
                differ in at most 5 bits, and thumbnails that correlate at 0.98 or more; plain or mirrored. Groups are
                those pairs and what hangs together through them. So re-encoded, resized, brightened and mirrored copies
-               are found; other crops are not (mien.data.near).
+               are found; other crops are not. Chips with a mask are compared inside it (mien.data.near).
 blank          grey levels with a standard deviation below 3 of 255; black: no level above 0.
 conflict       rows of the same face whose labels (the target's largest entry) differ.
 no majority    the largest share of the target is one half or less.
@@ -25,6 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from PIL import Image
 
 from mien.data.doubt import LabelError, Told, given_labels, label_errors
 from mien.data.manifest import SPLITS, Manifest, Sample
-from mien.data.near import THUMB, join_near
+from mien.data.near import join_near, thumb_side
 from mien.errors import ImageError
 from mien.labels import AFFECT_MEANS, LabelSet
 from mien.vision.image import read_image
@@ -205,12 +206,13 @@ def audit(
     predictions: of a model that did not train on these rows (else it has learned their errors); rows without one are
     passed over. Raises DataError if predictions name a row that is not there, or no label in common.
     """
-    seen = _look(manifest, progress, workers)
+    masked = any(cut is not None and cut.mask != "none" for cut in (manifest.header.crop, manifest.header.framing))
+    seen = _look(manifest, progress, workers, thumb_side(masked))
     labels, splits = given_labels(manifest), manifest.splits()
     faces = _identical(seen.faces).tolist()
     members = [Member(*row) for row in zip(manifest.ids, splits, labels, faces, strict=True)]
     heads = _identical(seen.digests)
-    near_heads = join_near(seen.thumbs, seen.plain, heads)
+    near_heads = join_near(seen.thumbs, seen.plain, heads, masked)
     identical = _groups(members, heads)
     near = tuple(g for g in _groups(members, near_heads) if len({heads[r] for r in g[1]}) > 1)
     same = [face for group, _ in identical for face in group.faces]
@@ -259,19 +261,21 @@ class _Picture:
     brightest: int
 
 
-def _look(manifest: Manifest, progress: Callable[[Iterable[Sample]], Iterable[Sample]], workers: int) -> _Seen:
+def _look(
+    manifest: Manifest, progress: Callable[[Iterable[Sample]], Iterable[Sample]], workers: int, side: int
+) -> _Seen:
     count = len(manifest)
-    thumbs, plain = np.zeros((count, THUMB, THUMB), np.uint8), np.zeros(count, bool)
+    thumbs, plain = np.zeros((count, side, side), np.uint8), np.zeros(count, bool)
     seen = _Seen([], [], thumbs, plain, defaultdict(list), Counter(), Counter())
     rows = iter(progress(manifest))
     with ThreadPoolExecutor(workers) as pool:
         while part := list(islice(rows, _PART)):
-            for sample, found in zip(part, pool.map(_open, part), strict=True):
+            for sample, found in zip(part, pool.map(partial(_open, side=side), part), strict=True):
                 _note(seen, sample, found)
     return seen
 
 
-def _open(sample: Sample) -> _Picture | tuple[str, str]:
+def _open(sample: Sample, side: int) -> _Picture | tuple[str, str]:
     """The facts of a picture, or the kind of flaw and the reason why there are none."""
     if isinstance(sample.image, Path) and not sample.image.is_file():
         return "missing", f"{sample.image}: no such file"
@@ -283,7 +287,7 @@ def _open(sample: Sample) -> _Picture | tuple[str, str]:
         return "undecodable", f"{where}{error}"
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     digest = hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
-    thumb = cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
+    thumb = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     height, width = grey.shape
     return _Picture(digest, thumb, (width, height), _mode(data, pixels), float(grey.std()), int(pixels.max()))
 

@@ -205,7 +205,11 @@ def copies_in_training(
     """Ids of judged rows with an identical or near copy (mirror images too; see mien.data.audit) in the training rows."""
     prefix = "judged/"
     renamed = _prefixed(judged, prefix)
-    found = audit(merge([_bare(renamed), _bare(training)]), progress=progress)
+    both = merge([_bare(renamed), _bare(training)])
+    crops = (judged.header.crop, training.header.crop, judged.header.framing, training.header.framing)
+    masked = next((crop for crop in crops if crop is not None and crop.mask != "none"), None)
+    header = msgspec.structs.replace(both.header, crop=masked)  # a mask decides how near copies are compared
+    found = audit(Manifest(header, both.table, both.root), progress=progress)
     copies: set[str] = set()
     for group in (*(same.ids for same in found.identical), *found.near_groups):
         ours = [name for name in group if name.startswith(prefix)]

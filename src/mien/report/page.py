@@ -45,7 +45,8 @@ _TERMS = (
         "near copies",
         "other pixels, but 64-bit perceptual hashes that differ in at most 5 bits and 16x16 thumbnails that correlate at "
         "0.98 or more, plain or mirrored; with all that hangs together through such pairs. Re-encoded, resized, "
-        "brightened and mirrored copies are found; other crops are not",
+        "brightened and mirrored copies are found; other crops are not. Of chips with a mask, 32x32 thumbnails are compared "
+        "inside it, from 0.97 on",
     ),
     ("almost one grey level", "grey levels with a standard deviation below 3 of 255"),
     ("different labels", "the targets' largest entries differ"),

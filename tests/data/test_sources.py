@@ -509,7 +509,7 @@ def real_forms(test_data, tmp_path_factory):
     return parquet, out / "csv", out / "folders"
 
 
-@pytest.mark.parametrize(("source", "rule"), [("fer2013", ""), ("ferplus", "majority"), ("ferplus", "distribution")])  # fmt: skip
+@pytest.mark.parametrize(("source", "rule"), [("fer2013", "majority"), ("ferplus", "majority"), ("ferplus", "distribution")])  # fmt: skip
 def test_real_rows_are_the_same_from_parquet_and_csv(source, rule, real_forms):
     a, b = (read_source(source, root, rule) for root in real_forms[:2])
     assert a.ids == b.ids

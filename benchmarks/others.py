@@ -111,7 +111,7 @@ def main() -> None:
     theirs = Fer(args.fer)
     names = [f"{args.source}-{kind}" for kind in KINDS]
     ours = {name: Classifier(open_session(model_file(name), 1)) for name in names}
-    rows = read_source(args.source, args.data, "majority" if args.source == "ferplus" else "").split("validation")
+    rows = read_source(args.source, args.data).split("validation")
     pictures = np.repeat(chips(chips_of(rows, next(iter(ours.values())))), 3, axis=-1)
     models: dict[str, ChipModel] = {"fer": theirs, **ours}
     labels = {"fer": LabelSet(LABELS), **{name: LabelSet(reader.spec.labels) for name, reader in ours.items()}}

@@ -170,10 +170,7 @@ def minutes(run: Path) -> float:
 
 def judged(name: str, data: Path, runs: Path) -> Judgement:
     one = RUNS[name]
-    if one.manifest == "votes":
-        manifest = Manifest.read(votes(data, runs))
-    else:
-        manifest = read_source(one.source, data, "majority" if one.source == "ferplus" else "")
+    manifest = Manifest.read(votes(data, runs)) if one.manifest == "votes" else read_source(one.source, data)
     manifest = manifest.split("validation")
     if one.recipe.startswith("fer2013-3"):
         keep = np.flatnonzero(manifest.targets()[:, [manifest.labels.index(n) for n in THREE]].any(axis=1))

@@ -111,7 +111,8 @@ def test_a_reader_takes_every_kind_of_image(tmp_path):
     for one in (drawn_face(), Image.fromarray(drawn_face())):
         with pytest.raises(ConfigError, match="many: expected several images"):
             reader.many(one)
-    assert len(list(reader.many(np.stack([drawn_face()] * 3)))) == 3
+    several = (np.stack([drawn_face()] * 3), np.zeros((3, 48, 48), np.uint8), np.array([str(tmp_path / "a.png")] * 3))
+    assert [len(list(reader.many(images))) for images in several] == [3, 3, 3]
 
 
 def test_a_whole_image_is_one_face():

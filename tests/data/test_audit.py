@@ -8,6 +8,7 @@ import pytest
 from builders import drawn_face
 from mien.data.audit import FLAWS, audit
 from mien.data.manifest import Header, Sample, make_manifest
+from mien.data.near import near_pairs
 from mien.data.sources import read_source
 from mien.errors import DataError
 from mien.evaluation.predictions import Predictions
@@ -295,3 +296,8 @@ def test_chips_with_a_mask_are_compared_inside_it():
     assert report.near_groups == (("p0", "jpeg"), ("p1", "mirror"), ("p2", "dim"))
     blank = [row(f"b{i}", chip // 40) for i, chip in enumerate(hulls(*people[:20]))]
     assert audit(make_manifest(blank, header)).near_groups == ()  # too little is seen of them
+
+
+def test_a_picture_that_is_its_own_mirror_image_has_no_near_copy():
+    half = np.random.default_rng(0).integers(0, 255, (1, 16, 8)).astype(np.uint8)
+    assert near_pairs(np.concatenate([half, half[..., ::-1]], axis=2)).shape == (0, 2)

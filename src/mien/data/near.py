@@ -115,7 +115,7 @@ def _bits(words: np.ndarray) -> np.ndarray:
 def _correlation(a: np.ndarray, b: np.ndarray, masked: bool) -> np.ndarray:
     """(n,) Pearson correlation of (n, s, s) thumbnails; masked: over the pixels inside both masks, 0 if they are too few."""
     seen = _inside(a) & _inside(b) if masked else np.ones(a.shape, bool)
-    a, b, seen = (part.reshape(len(part), -1).astype(np.float32) for part in (a, b, seen))
+    a, b, seen = (part.reshape(len(part), a.shape[1] * a.shape[2]).astype(np.float32) for part in (a, b, seen))
     count = seen.sum(axis=1, keepdims=True)
     a, b = (seen * (part - (part * seen).sum(axis=1, keepdims=True) / np.maximum(count, 1)) for part in (a, b))
     scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -44,9 +44,9 @@ class Reader:
 
     def many(self, images: Iterable[ImageSource]) -> Iterator[list[Face]]:
         """The faces of each image, in order, one image in memory at a time. Raises ImageError at a bad one; ConfigError: one image,
-        not several (an array of several has four axes)."""
+        not several."""
         one = isinstance(images, (str, bytes, bytearray, memoryview, PathLike, Image.Image))
-        if one or (isinstance(images, np.ndarray) and images.ndim < 4):
+        if one or (isinstance(images, np.ndarray) and (images.ndim == 2 or images.shape[2:] in ((1,), (3,), (4,)))):
             raise ConfigError("many: expected several images, such as a list of paths; of one call the reader itself")
         return map(self, images)
 

@@ -108,7 +108,8 @@ class OverlapTracker:
         """How long a track outlives its last face, from the steps before this one; the first step has nothing before it, and is
         believed up to _FIRST."""
         step = None if self._frame is None else max(seconds - self._frame, 0.0)
-        before = self._steps or ([] if step is None else [min(step, _FIRST)])
+        step = min(step, _FIRST) if step is not None and not self._steps else step
+        before = self._steps or ([] if step is None else [step])
         self._lasts = max(self.patience, 1.5 * median(before)) if before else self.patience
         self._steps = [*self._steps, *([] if step is None else [step])][-8:]
         self._frame = seconds

@@ -70,11 +70,11 @@ def read_source(name: str, root: str | PathLike[str], rule: str = "majority") ->
     """Read a dataset.
 
     name: of a source.  root: its folder or file.
-    rule: how votes become targets ('majority', 'distribution', 'plain'); sources without votes need none.
+    rule: how votes become targets ('majority', 'distribution', 'plain'); sources without votes need none, '' will do.
     Raises DatasetNotFound (with the layout it expects and where to get it) and DataError (file, row).
     """
     found = source(name)
-    if rule not in ferplus.RULES:
+    if rule and rule not in ferplus.RULES:
         raise DataError(f"{name}: unknown rule {rule!r}; {near_miss(rule, ferplus.RULES)}")
     path = Path(root)
     if not path.exists():

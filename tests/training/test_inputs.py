@@ -1,5 +1,7 @@
 """What training takes besides a recipe and one dataset: teachers, transforms, several sources; and what it refuses."""
 
+import os
+import re
 import shutil
 import signal
 
@@ -259,6 +261,22 @@ def test_a_failed_start_leaves_the_folder_free(drawn, tmp_path):
         trained(drawn_recipe(ONE), drawn, tmp_path / "run", teachers=[tmp_path / "nothing.csv"])
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
     assert trained(drawn_recipe(ONE), drawn, tmp_path / "run").is_file()
+
+
+def test_one_process_at_a_time_trains_in_a_folder(drawn, tmp_path):
+    run, refused = tmp_path / "run", []
+
+    def meanwhile(line):
+        if line.startswith("epoch"):
+            with pytest.raises(OutputError) as caught:
+                trained(drawn_recipe(ONE), drawn, run, resume=True)
+            refused.append(str(caught.value))
+
+    trained(drawn_recipe(ONE), drawn, run, tell=meanwhile)
+    who = rf"{re.escape(str(run))}: another process trains there \(process {os.getpid()} on .*\); wait for it, or choose another --out"
+    assert len(refused) == 1
+    assert re.fullmatch(who, refused[0])
+    assert not list(run.glob(".*"))
 
 
 def test_a_run_remembers_what_it_started_from(drawn, one_epoch, tmp_path):

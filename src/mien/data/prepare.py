@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 import shutil
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,8 +19,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
+from mien.data.alone import ALONE, alone
 from mien.data.manifest import Manifest, Sample, join_manifests
 from mien.errors import ConfigError, DataError, ImageError, OutputError
 from mien.faces import Box, Face
@@ -36,7 +34,7 @@ __all__ = ["Prepared", "chips", "five_of", "prepare", "prepare_file"]
 Detect = Callable[[np.ndarray], list[Face]]
 _BLOCK = 2048
 #: Files of the folder of blocks: whose they are, the lock of the run that is at work there, and which run that is.
-_NOTE, _LOCK, _OWNER = "what.txt", "lock", "owner.txt"
+_NOTE = "what.txt"
 #: Share of a side by which a recipe may look beyond a picture that is already cropped.
 _OUTSIDE = 0.002
 #: Width over height of a detector's box: the median of mien-face's boxes around 500 heads.
@@ -104,7 +102,7 @@ def prepare_file(
     """
     out, missed_file = _free(Path(out), overwrite)
     _check_pictures(manifest, spec)
-    with _locked(out) as parts:
+    with _parts(out) as parts:
         _free(out, overwrite)  # a run that held the lock may have ended just now
         _keep_own(parts, manifest, spec, made_by)
         count = _blocks(parts, manifest, spec, detector, workers, progress)
@@ -173,36 +171,22 @@ def _content(manifest: Manifest) -> bytes:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[Path]:
-    """The folder of finished blocks, made if need be, for this run alone; a process that dies gives it back.
+def _parts(out: Path) -> Iterator[Path]:
+    """The folder of finished blocks, made if need be, for this run alone; gone at the end unless there is more to do.
 
     Raises OutputError: another run is at work there, or it cannot be made.
     """
     folder = out.with_name(f".{out.stem}.parts")
-    lock = FileLock(folder / _LOCK)
     try:
         folder.mkdir(exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise _taken(out, folder / _OWNER) from error
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    try:
-        with suppress(OSError):  # a full disk is told by what is written next
-            (folder / _OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield folder
-    finally:
-        (folder / _OWNER).unlink(missing_ok=True)
-        if not (folder / _NOTE).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
-
-
-def _taken(out: Path, owner: Path) -> OutputError:
-    who = ""
-    with suppress(OSError, ValueError):
-        who = f" ({owner.read_text(encoding='utf-8')})"
-    return OutputError(f"{out}: another run prepares it{who}; wait for it, or choose another --out")
+    with alone(folder, f"{out}: another run prepares it"):
+        try:
+            yield folder
+        finally:
+            if not (folder / _NOTE).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep_own(folder: Path, manifest: Manifest, spec: CropSpec, made_by: str) -> None:
@@ -212,7 +196,7 @@ def _keep_own(folder: Path, manifest: Manifest, spec: CropSpec, made_by: str) ->
     try:
         strange = not note.is_file() or note.read_text(encoding="utf-8", errors="replace") != what
         for left in folder.iterdir():
-            if left.name.startswith(".") or (strange and left.name not in (_LOCK, _OWNER)):
+            if left.name not in ALONE and (strange or left.name.startswith(".")):
                 left.unlink()
         note.write_text(what, encoding="utf-8")
     except OSError as error:

@@ -38,7 +38,7 @@ from mien.runtime.sessions import open_onnx
 from mien.sections import AugmentSection
 from mien.spec import DetectorSpec
 from mien.training.augment import spoil
-from mien.training.loop import Learner, open_run, run_loop, write_environment
+from mien.training.loop import Learner, claimed, open_run, run_loop, write_environment
 from mien.training.origins import forget, lineage, origins, remembered
 from mien.training.stop import Order
 
@@ -71,34 +71,35 @@ def fit_detector(
     weights = folder / "weights.safetensors"
     if weights.exists():
         return weights
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
-    start = remembered(folder, init, [teacher]) if resume else origins(init, [teacher])
-    network = FaceNetwork(recipe.network)
-    if start.init is not None:
-        start_from(network, start.init, part="")  # what does not fit says so before scenes are composed
-    facts = dict(start.facts)
-    write_environment(folder, facts)
-    sides: tuple[Side, Side] = ("train", "validation")
-    try:
-        pools = [_pool(recipe, Path(data), Path(teacher), folder, side, progress) for side in sides]
-    except MienError:
-        if not resume:
-            forget(folder)
-        raise
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if start.init is not None:
-        facts["init"] = start_from(network, start.init, part="", chips=_some(pools[0]))
-        tell(f"--init {start.init}: begins afresh: {', '.join(facts['init']['fresh'][:6]) or 'nothing'}")
+    with claimed(folder):
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+        start = remembered(folder, init, [teacher]) if resume else origins(init, [teacher])
+        network = FaceNetwork(recipe.network)
+        if start.init is not None:
+            start_from(network, start.init, part="")  # what does not fit says so before scenes are composed
+        facts = dict(start.facts)
         write_environment(folder, facts)
-    learner = FaceLearner(network, recipe, len(pools[0]))
-    shown = Order(_HardSampler(learner, recipe.seed, recipe.scenes.hard))
-    batch = recipe.trainer.batch
-    train = DataLoader(SceneDataset(pools[0]), batch, sampler=shown, drop_last=True, collate_fn=_as_is)
-    held = DataLoader(SceneDataset(pools[1]), batch, collate_fn=_as_is)
-    run_loop(learner, train, held, folder, bar, tell=tell)
-    kept = cast(FaceNetwork, learner.kept.eval())
-    save_weights(weights, kept, _spec(recipe, facts, fit_threshold(kept, pools[1], recipe.look.recall)))
+        sides: tuple[Side, Side] = ("train", "validation")
+        try:
+            pools = [_pool(recipe, Path(data), Path(teacher), folder, side, progress) for side in sides]
+        except MienError:
+            if not resume:
+                forget(folder)
+            raise
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if start.init is not None:
+            facts["init"] = start_from(network, start.init, part="", chips=_some(pools[0]))
+            tell(f"--init {start.init}: begins afresh: {', '.join(facts['init']['fresh'][:6]) or 'nothing'}")
+            write_environment(folder, facts)
+        learner = FaceLearner(network, recipe, len(pools[0]))
+        shown = Order(_HardSampler(learner, recipe.seed, recipe.scenes.hard))
+        batch = recipe.trainer.batch
+        train = DataLoader(SceneDataset(pools[0]), batch, sampler=shown, drop_last=True, collate_fn=_as_is)
+        held = DataLoader(SceneDataset(pools[1]), batch, collate_fn=_as_is)
+        run_loop(learner, train, held, folder, bar, tell=tell)
+        kept = cast(FaceNetwork, learner.kept.eval())
+        save_weights(weights, kept, _spec(recipe, facts, fit_threshold(kept, pools[1], recipe.look.recall)))
     return weights
 
 

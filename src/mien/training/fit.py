@@ -43,7 +43,7 @@ from mien.training.auxiliary import Auxiliary, second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
 from mien.training.ending import held_temperature, write_ending
-from mien.training.loop import Freezer, open_run, run_loop, write_environment
+from mien.training.loop import Freezer, claimed, open_run, run_loop, write_environment
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule, check_sides
 from mien.training.origins import Origins, forget, learned_rows, lineage, origins, remembered
@@ -90,28 +90,29 @@ def fit(
     weights = folder / "weights.safetensors"
     if weights.exists():
         return weights
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
-    try:
-        start = remembered(folder, init, teachers) if resume else origins(init, teachers)
-        if rank:
-            _wait_for(folder / ("chips.parquet" if recipe.data.auxiliary == "none" else "auxiliary.parquet"))
-        else:
-            write_environment(folder, start.facts)
-        chips = training_chips(recipe, places, folder, progress, tell)
-        second = second_labels(recipe, beside, folder, chips.ids, tell)
-        ready = _make_ready(recipe, chips, folder, start, as_batches(transform), tell, second)
-    except MienError:
-        if not resume and not rank:
-            forget(folder)
-        raise
-    if not rank:
-        write_environment(folder, ready.facts)
-        _say_affect(recipe, chips.labels, tell)
-    learner = ready.learner
-    run_loop(learner, ready.batches, loader(ready.held, 512), folder, bar, [Freezer(recipe.network)], loggers, tell)
-    if not rank:
-        _end(recipe, chips, ready, second, folder)
+    with claimed(folder, rank):
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+        try:
+            start = remembered(folder, init, teachers) if resume else origins(init, teachers)
+            if rank:
+                _wait_for(folder / ("chips.parquet" if recipe.data.auxiliary == "none" else "auxiliary.parquet"))
+            else:
+                write_environment(folder, start.facts)
+            chips = training_chips(recipe, places, folder, progress, tell)
+            second = second_labels(recipe, beside, folder, chips.ids, tell)
+            ready = _make_ready(recipe, chips, folder, start, as_batches(transform), tell, second)
+        except MienError:
+            if not resume and not rank:
+                forget(folder)
+            raise
+        if not rank:
+            write_environment(folder, ready.facts)
+            _say_affect(recipe, chips.labels, tell)
+        learner = ready.learner
+        run_loop(learner, ready.batches, loader(ready.held, 512), folder, bar, [Freezer(recipe.network)], loggers, tell)
+        if not rank:
+            _end(recipe, chips, ready, second, folder)
     return weights
 
 

@@ -12,7 +12,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from mien.data.alone import ALONE, alone
 from mien.errors import ConfigError, MienError, OutputError, TrainingError
 from mien.files import whole_file
 from mien.recipe import DetectorRecipe, Recipe, load_recipe, recipe_text
@@ -34,7 +35,17 @@ from mien.training.memory import keep_memory
 from mien.training.optimizers import build_optimizer, rate_at
 from mien.training.stop import Order, Stopper, save_last
 
-__all__ = ["Freezer", "Learner", "monitored", "open_run", "quiet", "read_metrics", "run_loop", "write_environment"]
+__all__ = [
+    "Freezer",
+    "Learner",
+    "claimed",
+    "monitored",
+    "open_run",
+    "quiet",
+    "read_metrics",
+    "run_loop",
+    "write_environment",
+]
 
 _TOLD = ("loss", "accuracy", "macro_f1", "auxiliary_accuracy", "ccc", "rmse")
 
@@ -148,7 +159,7 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: 
     if not resume:
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder}: is a file; give a folder")
-        if folder.exists() and any(path != written for path in folder.iterdir()):
+        if folder.exists() and any(path.name not in {written.name, *ALONE} for path in folder.iterdir()):
             raise OutputError(f"{folder}: exists already; choose another folder or pass --resume")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -157,6 +168,11 @@ def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: 
         with whole_file(written, overwrite=True) as part:  # of a start that failed before anything was done
             part.write_text(recipe_text(recipe), encoding="utf-8")
     return folder
+
+
+def claimed(folder: Path, rank: int = 0) -> AbstractContextManager[None]:
+    """The run folder for this training alone. rank: of this process; the first one claims it for all. Raises OutputError."""
+    return nullcontext() if rank else alone(folder, f"{folder}: another process trains there")
 
 
 def _older(written: Path, recipe: Recipe | DetectorRecipe) -> bool:

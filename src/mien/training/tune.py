@@ -38,7 +38,7 @@ from mien.spec import strict
 from mien.training.auxiliary import second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import ChipDataset, EpochSampler, loader
-from mien.training.loop import Freezer, monitored, open_run, quiet, run_loop
+from mien.training.loop import Freezer, claimed, monitored, open_run, quiet, run_loop
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule, check_sides
 from mien.training.stop import Stopped
@@ -160,23 +160,24 @@ def tune(
     places = [Path(place) for place in data]
     places, beside = check_sources(recipe, places, (Path(out) / "auxiliary.parquet").is_file())
     folder = open_run(Path(out), recipe, resume)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    chips = training_chips(recipe, places, folder, progress, tell)
-    learn, held = two_sides(chips, recipe)
-    second = second_labels(recipe, beside, folder, chips.ids, tell)
-    sides = [ChipDataset(side, auxiliary=second.targets(side.ids) if second else None) for side in (learn, held)]
-    bench = _Bench(folder, chips.labels, *sides)
-    study = _study(recipe, folder)
-    space = wanted or _usual(recipe, study, bench, tell)
-    left = trials - sum(one.state in {"complete", "pruned"} for one in _listed(study))
-    study.optimize(lambda trial: bench.objective(recipe, trial, space, tell), n_trials=max(0, left))
-    done = _listed(study)
-    if all(one.state != "complete" for one in done):
-        raise TrainingError(f"{folder}: no trial ended well; search around a smaller optimizer.lr")
-    best = _changed(recipe, study.best_trial.params)
-    named = msgspec.structs.replace(best, name=f"{recipe.name}-tuned")
-    with whole_file(folder / "best.yaml", overwrite=True) as part:
-        part.write_text(recipe_text(named), encoding="utf-8")
+    with claimed(folder):
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        chips = training_chips(recipe, places, folder, progress, tell)
+        learn, held = two_sides(chips, recipe)
+        second = second_labels(recipe, beside, folder, chips.ids, tell)
+        sides = [ChipDataset(side, auxiliary=second.targets(side.ids) if second else None) for side in (learn, held)]
+        bench = _Bench(folder, chips.labels, *sides)
+        study = _study(recipe, folder)
+        space = wanted or _usual(recipe, study, bench, tell)
+        left = trials - sum(one.state in {"complete", "pruned"} for one in _listed(study))
+        study.optimize(lambda trial: bench.objective(recipe, trial, space, tell), n_trials=max(0, left))
+        done = _listed(study)
+        if all(one.state != "complete" for one in done):
+            raise TrainingError(f"{folder}: no trial ended well; search around a smaller optimizer.lr")
+        best = _changed(recipe, study.best_trial.params)
+        named = msgspec.structs.replace(best, name=f"{recipe.name}-tuned")
+        with whole_file(folder / "best.yaml", overwrite=True) as part:
+            part.write_text(recipe_text(named), encoding="utf-8")
     return done
 
 

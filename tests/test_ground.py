@@ -1,6 +1,8 @@
 """The ground floor: errors, labels, faces, specs, recipes, files."""
 
+import errno
 import math
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 
 from builders import a_face, an_expression
 from mien import errors
+from mien.alone import alone
 from mien.errors import ConfigError, ModelError, OutputError
 from mien.faces import FaceRecord, face_record
 from mien.files import whole_file, whole_files
@@ -142,3 +145,48 @@ def test_a_full_disk_is_an_output_error(tmp_path):
 def test_a_recipe_is_a_value():
     assert load_recipe("ferplus-small") == load_recipe("ferplus-small")
     assert isinstance(load_recipe("ferplus-small"), Recipe)
+
+
+def test_one_at_a_time_in_a_folder_or_a_file(tmp_path):
+    for place in (tmp_path, tmp_path / "t.csv"):
+        with alone(place, "here", "go"):
+            with pytest.raises(OutputError, match=r"^here \(process \d+ on .*\); wait for it, or go$"):
+                with alone(place, "here", "go"):
+                    pass
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputError, match=r"t\.csv: cannot be written \(No such file"):
+        with alone(tmp_path / "none" / "t.csv", "here"):
+            pass
+    (tmp_path / ".t.csv.lock").touch()  # of one that was killed
+    with alone(tmp_path / "t.csv", "here"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is of POSIX")
+def test_a_file_system_without_locks_lets_everyone_in(tmp_path, monkeypatch):
+    def without(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without)
+    with alone(tmp_path, "here"), alone(tmp_path, "here"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file stays there")
+def test_a_lock_file_that_was_removed_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    import fcntl
+
+    plain, removed = fcntl.flock, []
+
+    def flock(file, how):
+        if not removed:
+            removed.append((tmp_path / ".lock").unlink())
+        plain(file, how)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with alone(tmp_path, "here"):
+        with pytest.raises(OutputError, match="here"):
+            with alone(tmp_path, "here"):
+                pass

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from builders import a_video, drawn_face
+from mien.alone import alone
 from mien.cli import main
 from mien.faces import Frame
 from mien.vision.image import read_image
@@ -84,6 +86,23 @@ def test_the_video_itself_is_never_replaced(watch, folder):
     code, _, err = watch("a.mp4", "--save", "a.mp4", "--overwrite")
     assert (code, "is the video to read" in err) == (2, True)
     assert (folder / "a.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("--table", "t.csv"), ("--save", "o.mp4"), ("--subtitles", "o.srt"), ("--report", "o.html")]
+)
+def test_a_second_run_into_the_same_file_is_refused(option, name, watch, folder):
+    place = folder / name
+    with alone(place, "", ""):
+        before = sorted(folder.iterdir())
+        code, out, err = watch("a.mp4", option, name, "--overwrite")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        who = f"(process {os.getpid()} on {socket.gethostname()})"
+        assert f"{name}: another run writes it {who}; wait for it, or choose another name" in err
+        assert sorted(folder.iterdir()) == before
+        assert watch("a.mp4", option, f"other-{name}")[0] == 0
+    assert watch("a.mp4", option, name)[0] == 0
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
 
 
 @pytest.mark.parametrize(("option", "name"), [("--save", "o.avi"), ("--table", "t.xlsx"), ("--table", "none/t.csv")])

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mien.cli.asked import Asked, check_kind, seconds_of, timeline
 from mien.cli.options import Device, Engine, check_output, tell_choice
-from mien.errors import ConfigError, MissingExtra, OutputError, VideoError
+from mien.errors import ConfigError, OutputError, VideoError
 
 if TYPE_CHECKING:
     from mien.faces import Face, Frame
@@ -80,8 +81,8 @@ def watch(
     Exit code 1 if the video was cut off or damaged (what was decoded is kept) or an output could not be written (the others
     are), 2 if nothing could be.
     """
-    asked = _Asked(source, table, save, subtitles, report, overwrite, blur_faces)
-    span = (_seconds(begin, "--from") or 0.0, _seconds(end, "--to"))
+    asked = Asked(source, table, save, subtitles, report, overwrite, blur_faces)
+    span = (seconds_of(begin, "--from") or 0.0, seconds_of(end, "--to"))
     asked.check(span)
     check_output({"--thumbnails": thumbnails}, report, "--report")
     check_output({"--blur-faces": blur_faces, "--audio": audio}, save, "--save")
@@ -93,7 +94,7 @@ def watch(
     from mien.runtime.watch import Watching
     from mien.vision.video import is_live, video_info
 
-    _check_kind(asked.place, rate, patience, thumbnails)
+    check_kind(asked.place, rate, patience, thumbnails)
     rate, patience = 25.0 if rate is None else rate, 30.0 if patience is None else patience
     info = video_info(asked.place, rate)
     live = is_live(asked.place, info)
@@ -103,104 +104,30 @@ def watch(
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
              "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
              "save": str(save), "engine": [*_file_facts(model), *tell_choice(reader)]}  # fmt: skip
-    run = _Run(reader, how, asked, every, span, rate, patience)
-    run.resume(fresh, facts)
-    sound = not blur_faces if audio is None else audio
-    run.open(facts, info.rate / every, sound and info.audio and not live)
-    run.go(_display(asked.place, _total(info, every, span)))
-    _summary(reader, run.seen)
-    run.derive(thumbnails and not blur_faces)
-    written = [path for path in asked.outputs() if run.seen.frames and path.exists() and path not in run.failed]
+    with asked.alone():
+        run = _Run(reader, how, asked, every, span, rate, patience)
+        run.resume(fresh, facts)
+        sound = not blur_faces if audio is None else audio
+        run.open(facts, info.rate / every, sound and info.audio and not live)
+        run.go(_display(asked.place, _total(info, every, span)))
+        _summary(reader, run.seen)
+        run.derive(thumbnails and not blur_faces)
+    _tell_end(run)
+
+
+def _tell_end(run: _Run) -> None:
+    """What was written, and what went wrong. Raises typer.Exit."""
+    seen = run.seen
+    written = [path for path in run.asked.outputs() if seen.frames and path.exists() and path not in run.failed]
     for path in written:
         print(f"written: {path}")
-    if run.seen.problem:
-        kept = "; what was decoded is kept" if run.seen.frames else ""
-        print(f"mien: {run.seen.problem}{kept}", file=sys.stderr)
+    if seen.problem:
+        kept = "; what was decoded is kept" if seen.frames else ""
+        print(f"mien: {seen.problem}{kept}", file=sys.stderr)
     for words in run.troubles(bool(written)):
         print(f"mien: error: {words}", file=sys.stderr)
-    if run.failed or run.seen.problem:
-        raise typer.Exit(1 if written or (run.seen.frames and not run.failed) else 2)
-
-
-@dataclass
-class _Asked:
-    """The source and the outputs that were asked for."""
-
-    source: str
-    table: Path | None
-    save: Path | None
-    subtitles: Path | None
-    report: Path | None
-    overwrite: bool
-    blurred: bool
-
-    @property
-    def place(self) -> str | int:
-        """What is opened: a camera's number, or the text as it is."""
-        camera = self.source.isascii() and self.source.isdecimal() and not Path(self.source).exists()
-        return int(self.source) if camera else self.source
-
-    @property
-    def rows(self) -> Path | None:
-        """Where the rows go: the table, or, if only other outputs need them, a hidden one that is removed at the end."""
-        other = self.subtitles or self.report
-        return self.table or (None if other is None else other.with_name(f".{other.name}.rows.csv"))
-
-    def outputs(self) -> list[Path]:
-        """Every file that was asked for."""
-        return [path for path in (self.table, self.save, self.subtitles, self.report) if path is not None]
-
-    def check(self, span: tuple[float, float | None]) -> None:
-        """Raises ConfigError, OutputError or MissingExtra before any work."""
-        from mien.files import check_distinct, check_free
-
-        if span[1] is not None and span[1] <= span[0]:
-            raise ConfigError(f"--to: {span[1]:g} s is not after --from ({span[0]:g} s)")
-        check_distinct(self.outputs())
-        for output in self.outputs():
-            if check_free(output, self.overwrite).exists() and output.resolve() == Path(self.source).resolve():
-                raise OutputError(f"{output}: is the video to read; choose another name")
-        if self.subtitles is not None and self.subtitles.suffix.lower() not in (".srt", ".vtt"):
-            raise ConfigError(f"{self.subtitles}: no form of subtitles; use .srt or .vtt")
-        if self.report is not None:
-            _timeline().check_page(self.report)
-
-
-def _check_kind(place: str | int, rate: float | None, patience: float | None, thumbnails: bool) -> None:
-    """Raises ConfigError: an option of another kind of source."""
-    from mien.vision.video import is_address
-
-    camera, name = isinstance(place, int), f"camera {place}" if isinstance(place, int) else place
-    if rate is not None and (camera or is_address(place) or Path(str(place)).is_file()):
-        raise ConfigError(f"--rate: is for a folder of pictures; {name} has its own times (--every 5 reads each fifth)")
-    if patience is not None and (camera or Path(str(place)).exists()):
-        raise ConfigError(f"--patience: is for the address of a stream; {name} is not tried again")
-    if thumbnails and (camera or is_address(place)):
-        raise ConfigError(
-            "--thumbnails: are of what can be read again; record it (--save) and use `mien report` on its table"
-        )
-
-
-def _timeline() -> Any:
-    """The part that makes reports. Raises MissingExtra."""
-    try:
-        import mien.report.timeline as timeline
-    except ImportError as error:
-        raise MissingExtra.of(f"A report needs {error.name}", "data") from error
-    return timeline
-
-
-def _seconds(text: str | None, option: str) -> float | None:
-    """'90', '1:30' or '0:01:30.5' as seconds. Raises ConfigError."""
-    if text is None:
-        return None
-    try:
-        parts = [float(part) for part in text.split(":")]
-    except ValueError:
-        parts = []
-    if not 1 <= len(parts) <= 3 or any(not 0 <= part < 1e7 for part in parts):
-        raise ConfigError(f"{option}: {text!r} is no time; write seconds, m:ss or h:mm:ss")
-    return sum(part * 60**place for place, part in enumerate(reversed(parts)))
+    if run.failed or seen.problem:
+        raise typer.Exit(1 if written or (seen.frames and not run.failed) else 2)
 
 
 def _share() -> int:
@@ -241,7 +168,7 @@ class _Run:
     """One reading: its sinks, how far it came, and what it leaves behind if it is stopped."""
 
     def __init__(
-        self, reader: Reader, how: Watching, asked: _Asked, every: int, span: Any, rate: float, patience: float
+        self, reader: Reader, how: Watching, asked: Asked, every: int, span: Any, rate: float, patience: float
     ) -> None:
         from mien.runtime.watch import Memory
 
@@ -458,7 +385,7 @@ class _Run:
                     subtitles_of(rows, asked.subtitles, asked.overwrite, asked.save is not None)
             if asked.report is not None:
                 with self._noted(asked.report):
-                    _timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source, self._rate)
+                    timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source, self._rate)
         finally:
             if asked.table is None and not self.failed.keys() & {asked.subtitles, asked.report}:
                 rows.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mien.data.alone import ALONE, alone
+from mien.alone import ALONE, alone
 from mien.data.manifest import Manifest, Sample, join_manifests
 from mien.errors import ConfigError, DataError, ImageError, OutputError
 from mien.faces import Box, Face

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from mien.data.alone import ALONE, alone
+from mien.alone import ALONE, alone
 from mien.errors import ConfigError, MienError, OutputError, TrainingError
 from mien.files import whole_file
 from mien.recipe import DetectorRecipe, Recipe, load_recipe, recipe_text

@@ -1,0 +1,104 @@
+"""What `mien watch` was asked for: the source, the outputs, and whether they can be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mien.errors import ConfigError, MissingExtra, OutputError
+
+__all__ = ["Asked", "check_kind", "seconds_of", "timeline"]
+
+
+@dataclass
+class Asked:
+    """The source and the outputs that were asked for."""
+
+    source: str
+    table: Path | None
+    save: Path | None
+    subtitles: Path | None
+    report: Path | None
+    overwrite: bool
+    blurred: bool
+
+    @property
+    def place(self) -> str | int:
+        """What is opened: a camera's number, or the text as it is."""
+        camera = self.source.isascii() and self.source.isdecimal() and not Path(self.source).exists()
+        return int(self.source) if camera else self.source
+
+    @property
+    def rows(self) -> Path | None:
+        """Where the rows go: the table, or, if only other outputs need them, a hidden one that is removed at the end."""
+        other = self.subtitles or self.report
+        return self.table or (None if other is None else other.with_name(f".{other.name}.rows.csv"))
+
+    def outputs(self) -> list[Path]:
+        """Every file that was asked for."""
+        return [path for path in (self.table, self.save, self.subtitles, self.report) if path is not None]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Every output for this run alone. Raises OutputError: another run writes one of them."""
+        from mien.alone import alone
+
+        with ExitStack() as stack:
+            for path in dict.fromkeys([*self.outputs(), *([self.rows] if self.rows else [])]):
+                stack.enter_context(alone(path, f"{path}: another run writes it", "choose another name"))
+            yield
+
+    def check(self, span: tuple[float, float | None]) -> None:
+        """Raises ConfigError, OutputError or MissingExtra before any work."""
+        from mien.files import check_distinct, check_free
+
+        if span[1] is not None and span[1] <= span[0]:
+            raise ConfigError(f"--to: {span[1]:g} s is not after --from ({span[0]:g} s)")
+        check_distinct(self.outputs())
+        for output in self.outputs():
+            if check_free(output, self.overwrite).exists() and output.resolve() == Path(self.source).resolve():
+                raise OutputError(f"{output}: is the video to read; choose another name")
+        if self.subtitles is not None and self.subtitles.suffix.lower() not in (".srt", ".vtt"):
+            raise ConfigError(f"{self.subtitles}: no form of subtitles; use .srt or .vtt")
+        if self.report is not None:
+            timeline().check_page(self.report)
+
+
+def check_kind(place: str | int, rate: float | None, patience: float | None, thumbnails: bool) -> None:
+    """Raises ConfigError: an option of another kind of source."""
+    from mien.vision.video import is_address
+
+    camera, name = isinstance(place, int), f"camera {place}" if isinstance(place, int) else place
+    if rate is not None and (camera or is_address(place) or Path(str(place)).is_file()):
+        raise ConfigError(f"--rate: is for a folder of pictures; {name} has its own times (--every 5 reads each fifth)")
+    if patience is not None and (camera or Path(str(place)).exists()):
+        raise ConfigError(f"--patience: is for the address of a stream; {name} is not tried again")
+    if thumbnails and (camera or is_address(place)):
+        raise ConfigError(
+            "--thumbnails: are of what can be read again; record it (--save) and use `mien report` on its table"
+        )
+
+
+def timeline() -> Any:
+    """The part that makes reports. Raises MissingExtra."""
+    try:
+        import mien.report.timeline as timeline
+    except ImportError as error:
+        raise MissingExtra.of(f"A report needs {error.name}", "data") from error
+    return timeline
+
+
+def seconds_of(text: str | None, option: str) -> float | None:
+    """'90', '1:30' or '0:01:30.5' as seconds. Raises ConfigError."""
+    if text is None:
+        return None
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(not 0 <= part < 1e7 for part in parts):
+        raise ConfigError(f"{option}: {text!r} is no time; write seconds, m:ss or h:mm:ss")
+    return sum(part * 60**place for place, part in enumerate(reversed(parts)))

@@ -572,6 +572,25 @@ def test_a_part_that_was_written_over_is_not_gone_on_with(watch, killed, tmp_pat
     assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 120)
 
 
+@pytest.mark.parametrize("lost", ["all", "one", "a byte"])
+def test_a_saved_video_whose_parts_are_gone_begins_anew(lost, watch, killed, tmp_path):
+    a_video(tmp_path / "long.mp4", count=800)
+    killed(700)
+    with pytest.raises(ZeroDivisionError):
+        watch("long.mp4", "--save", "o.mp4", "--table", "t.csv")
+    parts = sorted((tmp_path / ".o.parts").iterdir())
+    assert len(parts) >= 2
+    if lost == "a byte":
+        parts[0].write_bytes(parts[0].read_bytes()[:-1])
+    for part in {"all": parts, "one": parts[:1]}.get(lost, []):
+        part.unlink()
+    if lost == "all":
+        (tmp_path / ".o.parts").rmdir()
+    code, _, err = watch("long.mp4", "--save", "o.mp4", "--table", "t.csv")
+    assert (code, err) == (0, "mien: o.mp4: parts that an earlier run saved are gone or altered; beginning anew\n")
+    assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (800, 800)
+
+
 def test_another_command_begins_anew(watch, killed, tmp_path):
     a_video(tmp_path / "long.mp4", count=600)
     killed(500)

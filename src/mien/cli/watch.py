@@ -197,6 +197,9 @@ class _Run:
         part = rows.with_name(f".{rows.name}.part")
         if found is None or not part.is_file() or part.stat().st_size < found.size:
             return
+        if self._saved(found.start, found.seconds) != found.video:
+            _tell(f"{self.asked.save}: parts that an earlier run saved are gone or altered; beginning anew")
+            return
         self.progress = found
         self.memory.restore(found.state)
         self.seen.frames, self.seen.faces = found.frames, found.faces
@@ -204,6 +207,14 @@ class _Run:
             f"mien: going on at {found.seconds:.1f} s, where an earlier run stopped (--fresh begins anew)",
             file=sys.stderr,
         )
+
+    def _saved(self, start: float | None, seconds: float) -> int:
+        """Bytes of the parts of the saved video that begin by this time."""
+        if self.asked.save is None or start is None:
+            return 0
+        from mien.runtime.copy import parts_of
+
+        return sum(part.stat().st_size for part in parts_of(self.asked.save, start, seconds))
 
     def open(self, facts: dict[str, Any], rate: float, sound: bool) -> None:
         """The sinks of files. Raises ConfigError, OutputError."""
@@ -352,7 +363,7 @@ class _Run:
         start = self._video.checkpoint() if self._video is not None else None
         self.bookmark.write(
             Progress(self.bookmark.key, self._table.checkpoint(), self._last.index, self._last.seconds,
-                     self.seen.frames, self.seen.faces, start, self.memory.state())
+                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), self.memory.state())
         )  # fmt: skip
 
     def _stopped(self, error: OutputError) -> OutputError:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,21 @@ from mien.vision.draw import blur, draw
 if TYPE_CHECKING:  # PyAV takes its time: pictures and tables do not need it
     from mien.vision.writer import VideoWriter
 
-__all__ = ["VideoSink"]
+__all__ = ["VideoSink", "parts_of"]
 
 #: Ticks a second of the times of a part: its name is its start in these.
 _TICKS = 90_000
+
+
+def parts_of(path: Path, start: float | None = None, seconds: float = 0.0) -> list[Path]:
+    """The parts of a video that is being saved, in order.  start, seconds: those alone that begin by `seconds` of a source
+    whose first frame was at `start`."""
+    parts = sorted(_folder(path).glob("[0-9]*.mp4"))
+    return [part for part in parts if start is None or int(part.stem) <= round((seconds - start) * _TICKS)]
+
+
+def _folder(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.parts")
 
 
 class VideoSink:
@@ -56,7 +68,7 @@ class VideoSink:
         self.start, self._resumable = kept, resumable
         if self.path.suffix.lower() != ".mp4":
             raise ConfigError(f"{path}: the video is H.264 in MP4; use a name that ends in .mp4")
-        self.folder = self.path.with_name(f".{self.path.stem}.parts")
+        self.folder = _folder(self.path)
         self._writer: VideoWriter | None = None
         self._begin = 0.0
         self._size: tuple[int, int] | None = None
@@ -92,7 +104,7 @@ class VideoSink:
         """Width and height of the parts that an earlier writing left."""
         from mien.vision.video import video_info
 
-        part = next(iter(sorted(self.folder.glob("[0-9]*.mp4"))), None)
+        part = next(iter(parts_of(self.path)), None)
         return None if part is None else video_info(part)[:2]
 
     @contextmanager
@@ -119,8 +131,9 @@ class VideoSink:
 
     def after(self, seconds: float) -> None:
         """Forget the parts that begin after this time: they were not finished."""
-        for part in sorted(self.folder.glob("[0-9]*.mp4")):
-            if self.start is None or int(part.stem) > round((seconds - self.start) * _TICKS):
+        kept = [] if self.start is None else parts_of(self.path, self.start, seconds)
+        for part in parts_of(self.path):
+            if part not in kept:
                 part.unlink()
 
     def forget(self) -> None:
@@ -143,7 +156,7 @@ class VideoSink:
         from mien.vision.join import join
 
         self.checkpoint()
-        parts = sorted(self.folder.glob("[0-9]*.mp4"))
+        parts = parts_of(self.path)
         if parts:
             with self._named(), whole_file(self.path, self._overwrite) as aside:
                 self.silent = join(parts, aside, self._audio, self.start or 0.0)

@@ -21,7 +21,7 @@ class Progress(msgspec.Struct, frozen=True):
     """How far a reading came.
 
     key: of source, model and settings.  size: bytes of the finished rows.  index, seconds: of the last finished frame.
-    start: the time of the first frame of a saved video.  state: of a mien.runtime.watch.Memory.
+    start: the time of the first frame of a saved video.  video: bytes of its finished parts.  state: of a mien.runtime.watch.Memory.
     """
 
     key: str
@@ -31,6 +31,7 @@ class Progress(msgspec.Struct, frozen=True):
     frames: int
     faces: int
     start: float | None
+    video: int
     state: dict[str, Any]
 
 

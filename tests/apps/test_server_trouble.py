@@ -106,7 +106,8 @@ def test_after_a_bad_picture_of_a_form_nothing_of_it_is_left_in_work():
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
     """A server that waits for nobody longer than a second."""
-    with Server(tmp_path_factory.mktemp("hasty"), "--seconds", "1", "--max-bytes", "1000") as running:
+    limits = ("--seconds", "1", "--max-bytes", "1000", "--model", "ferplus-small")
+    with Server(tmp_path_factory.mktemp("hasty"), *limits) as running:
         yield running
 
 
@@ -226,3 +227,28 @@ def test_what_is_no_http_is_a_line_of_json_in_the_log(hasty):
     assert hasty.raw(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
     lines = [line for line in hasty.log.read_text().splitlines() if not line.startswith("mien: ")]
     assert "Invalid HTTP request received." in [json.loads(line)["event"] for line in lines]
+
+
+def test_clients_that_take_nothing_of_their_answers_are_let_go(hasty):
+    """A large answer, or many small ones, that nobody reads."""
+
+    def held():
+        return len(os.listdir(f"/proc/{hasty.process.pid}/fd"))
+
+    model = b"GET /models/model.onnx HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    script = 400 * model.replace(b"models/model.onnx", b"main.js")
+    time.sleep(2)  # those of the tests before are closed
+    before, lines, end = held(), [], time.monotonic() + 20
+    for ask in [model, model, model, script]:
+        line = socket.socket()
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect((hasty.host, hasty.port))
+        line.sendall(ask)
+        lines.append(line)
+    time.sleep(0.5)
+    assert held() > before
+    while held() > before:
+        assert time.monotonic() < end, "they are held"
+        time.sleep(0.1)
+    for line in lines:
+        line.close()

@@ -82,6 +82,46 @@ def test_a_clip_without_a_process_has_failed_and_the_next_is_read(monkeypatch, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_clips_are_taken_after_the_temporary_folder_was_removed(tmp_path):
+    a_video(tmp_path / "a.mp4", count=2)
+    clip = {"content": (tmp_path / "a.mp4").read_bytes(), "headers": {"content-type": "video/mp4"}}
+    (tmp_path / "temporary").mkdir()
+    with Server(tmp_path, TMPDIR=str(tmp_path / "temporary")) as server:
+        first = CLIENT.post(f"{server.url}/watch", **clip).json()["id"]
+        assert finished(server, first)["state"] == "done"
+        [folder] = (tmp_path / "temporary").glob("mien-serve-*")
+        shutil.rmtree(folder)
+        gone = CLIENT.get(f"{server.url}/watch/{first}/table")
+        assert (gone.status_code, gone.json()["detail"].split(";")[1]) == (404, " send the clip again")
+        second = CLIENT.post(f"{server.url}/watch", **clip).json()["id"]
+        assert finished(server, second)["state"] == "done"
+        assert CLIENT.get(f"{server.url}/watch/{second}/table").status_code == 200
+        assert [path.stat().st_mode & 0o777 for path in (tmp_path / "temporary").glob("mien-serve-*")] == [0o700]
+    assert list((tmp_path / "temporary").glob("mien-serve-*")) == []
+
+
+def test_a_clip_that_cannot_be_removed_does_not_end_the_reading(monkeypatch, tmp_path):
+    async def nothing(*_):
+        pass
+
+    def refused(_, missing_ok):  # noqa: ARG001
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def one_clip():
+        jobs = Jobs(Opening(model="fake"), Settings(), Measures())
+        with jobs.arrival() as (name, _):
+            jobs.add(name, 1)
+        await asyncio.sleep(0.05)
+        running = not jobs._loop.done()
+        await jobs.close()
+        return running
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(Jobs, "_run", nothing)
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert asyncio.run(one_clip())
+
+
 def test_after_a_bad_picture_of_a_form_nothing_of_it_is_left_in_work():
     detector = SlowDetector()
     app = an_app(detector, workers=2)

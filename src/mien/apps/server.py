@@ -287,6 +287,10 @@ async def table(
             detail=f"the job is {job.state}{f': {job.problem}' if job.problem else ''}; there is a table once it is done",
         )
     place = state.serving.jobs.table(job_id, form)
+    if not place.is_file():
+        raise HTTPException(
+            status_code=404, detail="its table was removed from the temporary folder; send the clip again"
+        )
     return File(place, chunk_size=_PART, filename=f"faces.{form}", media_type=FORMS[form])
 
 

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -292,3 +293,30 @@ def test_clients_that_take_nothing_of_their_answers_are_let_go(hasty):
         time.sleep(0.1)
     for line in lines:
         line.close()
+
+
+@pytest.mark.parametrize(
+    ("route", "kind", "part"),
+    [
+        ("predict", "image/png", b"half"),
+        ("predict", "multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data"),
+        ("watch", "video/mp4", b"half"),
+    ],
+)
+def test_a_client_that_hangs_up_is_no_fault_of_the_server(hasty, route, kind, part):
+    count = rf'mien_requests_total{{{{route="{route}",status="{{}}"}}}} (\d+)'
+
+    def counted(status):
+        found = re.search(count.format(status), CLIENT.get(f"{hasty.url}/metrics").text)
+        return int(found[1]) if found else 0
+
+    before, faults, end = counted(499), counted(500), time.monotonic() + 10
+    head = f"POST /{route} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: 900\r\n\r\n"
+    with socket.create_connection((hasty.host, hasty.port)) as line:
+        line.sendall(head.encode() + part)
+        time.sleep(0.2)
+    while counted(499) == before:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert counted(500) == faults == 0
+    assert "Traceback" not in hasty.log.read_text()

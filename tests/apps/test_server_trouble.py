@@ -240,6 +240,18 @@ def test_the_page_keeps_the_model_with_which_the_server_started(tmp_path):
     assert asyncio.run(ask()) == b"the first"
 
 
+@pytest.mark.parametrize("address", ["", "main.js", "page.json", "models/model.onnx"])
+def test_what_a_browser_has_of_the_page_is_not_sent_again(hasty, address):
+    whole = CLIENT.get(f"{hasty.url}/{address}")
+    tag = whole.headers["etag"]
+    assert (whole.status_code, whole.headers["cache-control"]) == (200, "no-cache")
+    assert int(whole.headers["content-length"]) == len(whole.content) > 0
+    for said in (tag, f'"another", W/{tag}'):
+        again = CLIENT.get(f"{hasty.url}/{address}", headers={"if-none-match": said})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert CLIENT.get(f"{hasty.url}/{address}", headers={"if-none-match": '"another"'}).content == whole.content
+
+
 def test_a_clip_is_not_read_with_a_model_that_took_the_first_ones_place(tmp_path):
     with Server(tmp_path) as server:
         a_video(tmp_path / "a.mp4", count=2)

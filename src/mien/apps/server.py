@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,7 +37,7 @@ from mien.apps.batching import Batcher
 from mien.apps.gate import Gate, log
 from mien.apps.jobs import FORMS, Jobs, Opening, clip_kind, mark
 from mien.apps.measures import Measures
-from mien.apps.page import Site, page_files, site
+from mien.apps.page import page_files, site
 from mien.apps.records import Health, JobRecord, Problem
 from mien.apps.settings import Settings
 from mien.errors import ImageError, MienError
@@ -52,7 +53,7 @@ _CLIPS = ("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "vid
 _BYTES = "application/octet-stream"
 _KINDS = {
     ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".css": "text/css",
-    ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".txt": "text/plain",
+    ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".txt": "text/plain", ".json": "application/json",
 }  # fmt: skip
 _PART = 65_536  # bytes of a file that are sent at once
 _FORM = "multipart/form-data"
@@ -70,11 +71,10 @@ class Serving:
     settings: Settings
     measures: Measures
     batcher: Batcher
-    site: Site
     jobs: Jobs | None = None
     gate: Gate | None = None
     sockets: int = 0
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, tuple[bytes, str]] = field(default_factory=dict)  # with their entity tags
 
 
 def _problems(*codes: int) -> dict[int, ResponseSpec]:
@@ -357,17 +357,24 @@ async def metrics(state: State) -> Response[bytes]:
 
 
 @get(["/", "/{address:path}"], include_in_schema=False)
-async def page(state: State, address: str = "/") -> Response[Any]:
+async def page(request: Request[Any, Any, Any], state: State, address: str = "/") -> Response[Any]:
     name = address.lstrip("/") or "index.html"
     serving: Serving = state.serving
-    fresh = {"cache-control": "no-cache"}
-    if name == "page.json":
-        return Response(serving.site, media_type=MediaType.JSON, headers=fresh)
-    data = serving.files.get(name)
-    if data is None:
+    if name not in serving.files:
         raise HTTPException(status_code=404, detail="nothing is here; the API is described at /schema/openapi.json")
-    headers = {**fresh, "content-length": str(len(data))}
+    data, tag = serving.files[name]
+    headers = {
+        "cache-control": "no-cache",
+        "etag": tag,
+    }  # kept by the browser, which asks each time whether it is the same
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(None, status_code=304, headers=headers)
+    headers["content-length"] = str(len(data))
     return Stream(_parts(data), media_type=_KINDS.get(Path(name).suffix, _BYTES), headers=headers)
+
+
+def _tagged(data: bytes) -> tuple[bytes, str]:
+    return data, f'"{hashlib.sha256(data).hexdigest()[:32]}"'
 
 
 async def _parts(data: bytes) -> AsyncIterator[bytes]:
@@ -417,11 +424,12 @@ def create_app(
     """
     measures = Measures()
     batcher = Batcher(reader, measures, settings.workers, settings.max_pixels)
-    serving = Serving(reader, settings, measures, batcher, site(reader, settings.max_bytes))
+    serving = Serving(reader, settings, measures, batcher)
     files = page_files(model_path, detector_path)
     models = [path for name, path in files.items() if name.startswith("models/")]
     opening = msgspec.structs.replace(opening, files={str(path): mark(path) for path in models})
-    serving.files = {name: path.read_bytes() for name, path in files.items()}
+    serving.files = {name: _tagged(path.read_bytes()) for name, path in files.items()}
+    serving.files["page.json"] = _tagged(msgspec.json.encode(site(reader, settings.max_bytes)))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -82,6 +83,46 @@ def test_a_clip_without_a_process_has_failed_and_the_next_is_read(monkeypatch, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_clips_are_taken_after_the_temporary_folder_was_removed(tmp_path):
+    a_video(tmp_path / "a.mp4", count=2)
+    clip = {"content": (tmp_path / "a.mp4").read_bytes(), "headers": {"content-type": "video/mp4"}}
+    (tmp_path / "temporary").mkdir()
+    with Server(tmp_path, TMPDIR=str(tmp_path / "temporary")) as server:
+        first = CLIENT.post(f"{server.url}/watch", **clip).json()["id"]
+        assert finished(server, first)["state"] == "done"
+        [folder] = (tmp_path / "temporary").glob("mien-serve-*")
+        shutil.rmtree(folder)
+        gone = CLIENT.get(f"{server.url}/watch/{first}/table")
+        assert (gone.status_code, gone.json()["detail"].split(";")[1]) == (404, " send the clip again")
+        second = CLIENT.post(f"{server.url}/watch", **clip).json()["id"]
+        assert finished(server, second)["state"] == "done"
+        assert CLIENT.get(f"{server.url}/watch/{second}/table").status_code == 200
+        assert [path.stat().st_mode & 0o777 for path in (tmp_path / "temporary").glob("mien-serve-*")] == [0o700]
+    assert list((tmp_path / "temporary").glob("mien-serve-*")) == []
+
+
+def test_a_clip_that_cannot_be_removed_does_not_end_the_reading(monkeypatch, tmp_path):
+    async def nothing(*_):
+        pass
+
+    def refused(_, missing_ok):  # noqa: ARG001
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def one_clip():
+        jobs = Jobs(Opening(model="fake"), Settings(), Measures())
+        with jobs.arrival() as (name, _):
+            jobs.add(name, 1)
+        await asyncio.sleep(0.05)
+        running = not jobs._loop.done()
+        await jobs.close()
+        return running
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(Jobs, "_run", nothing)
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert asyncio.run(one_clip())
+
+
 def test_after_a_bad_picture_of_a_form_nothing_of_it_is_left_in_work():
     detector = SlowDetector()
     app = an_app(detector, workers=2)
@@ -106,7 +147,8 @@ def test_after_a_bad_picture_of_a_form_nothing_of_it_is_left_in_work():
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
     """A server that waits for nobody longer than a second."""
-    with Server(tmp_path_factory.mktemp("hasty"), "--seconds", "1", "--max-bytes", "1000") as running:
+    limits = ("--seconds", "1", "--max-bytes", "1000", "--model", "ferplus-small")
+    with Server(tmp_path_factory.mktemp("hasty"), *limits) as running:
         yield running
 
 
@@ -198,6 +240,18 @@ def test_the_page_keeps_the_model_with_which_the_server_started(tmp_path):
     assert asyncio.run(ask()) == b"the first"
 
 
+@pytest.mark.parametrize("address", ["", "main.js", "page.json", "models/model.onnx"])
+def test_what_a_browser_has_of_the_page_is_not_sent_again(hasty, address):
+    whole = CLIENT.get(f"{hasty.url}/{address}")
+    tag = whole.headers["etag"]
+    assert (whole.status_code, whole.headers["cache-control"]) == (200, "no-cache")
+    assert int(whole.headers["content-length"]) == len(whole.content) > 0
+    for said in (tag, f'"another", W/{tag}'):
+        again = CLIENT.get(f"{hasty.url}/{address}", headers={"if-none-match": said})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert CLIENT.get(f"{hasty.url}/{address}", headers={"if-none-match": '"another"'}).content == whole.content
+
+
 def test_a_clip_is_not_read_with_a_model_that_took_the_first_ones_place(tmp_path):
     with Server(tmp_path) as server:
         a_video(tmp_path / "a.mp4", count=2)
@@ -226,3 +280,55 @@ def test_what_is_no_http_is_a_line_of_json_in_the_log(hasty):
     assert hasty.raw(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
     lines = [line for line in hasty.log.read_text().splitlines() if not line.startswith("mien: ")]
     assert "Invalid HTTP request received." in [json.loads(line)["event"] for line in lines]
+
+
+def test_clients_that_take_nothing_of_their_answers_are_let_go(hasty):
+    """A large answer, or many small ones, that nobody reads."""
+
+    def held():
+        return len(os.listdir(f"/proc/{hasty.process.pid}/fd"))
+
+    model = b"GET /models/model.onnx HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    script = 400 * model.replace(b"models/model.onnx", b"main.js")
+    time.sleep(2)  # those of the tests before are closed
+    before, lines, end = held(), [], time.monotonic() + 20
+    for ask in [model, model, model, script]:
+        line = socket.socket()
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect((hasty.host, hasty.port))
+        line.sendall(ask)
+        lines.append(line)
+    time.sleep(0.5)
+    assert held() > before
+    while held() > before:
+        assert time.monotonic() < end, "they are held"
+        time.sleep(0.1)
+    for line in lines:
+        line.close()
+
+
+@pytest.mark.parametrize(
+    ("route", "kind", "part"),
+    [
+        ("predict", "image/png", b"half"),
+        ("predict", "multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data"),
+        ("watch", "video/mp4", b"half"),
+    ],
+)
+def test_a_client_that_hangs_up_is_no_fault_of_the_server(hasty, route, kind, part):
+    count = rf'mien_requests_total{{{{route="{route}",status="{{}}"}}}} (\d+)'
+
+    def counted(status):
+        found = re.search(count.format(status), CLIENT.get(f"{hasty.url}/metrics").text)
+        return int(found[1]) if found else 0
+
+    before, faults, end = counted(499), counted(500), time.monotonic() + 10
+    head = f"POST /{route} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: 900\r\n\r\n"
+    with socket.create_connection((hasty.host, hasty.port)) as line:
+        line.sendall(head.encode() + part)
+        time.sleep(0.2)
+    while counted(499) == before:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert counted(500) == faults == 0
+    assert "Traceback" not in hasty.log.read_text()

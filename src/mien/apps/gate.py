@@ -122,6 +122,13 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, route: str) -> None:
         start, status, work = time.perf_counter(), 0, route in _WORK and scope["method"] == "POST"
+        gone = False  # before there was an answer
+
+        async def take() -> Any:
+            nonlocal gone
+            message = await receive()
+            gone = gone or (message["type"] == "http.disconnect" and not status)
+            return message
 
         async def answer(message: Any) -> None:
             nonlocal status
@@ -133,14 +140,15 @@ class Gate:
         self.busy += work
         self._measures.busy.set(self.busy)
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, take, answer)
         finally:
             self.busy -= work
             self._measures.busy.set(self.busy)
             took = time.perf_counter() - start
-            self._measures.requests.labels(route, str(status or 499)).inc()
+            told = 499 if gone else status or 499  # a client that hung up; what it would have been told is no answer
+            self._measures.requests.labels(route, str(told)).inc()
             self._measures.seconds.labels(route).observe(took)
-            facts = {"method": scope["method"], "route": route, "status": status or 499, "ms": round(1000 * took, 1)}
+            facts = {"method": scope["method"], "route": route, "status": told, "ms": round(1000 * took, 1)}
             log.info("request", extra={"facts": facts})
 
 

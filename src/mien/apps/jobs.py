@@ -34,6 +34,7 @@ FORMS = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 _FORMS_READ = "matroska,webm,mov,mp4,avi,gif,ogg,flv,mpeg"
 _EVERY = 0.25  # seconds between reports of a job's process
 _NAME = "clip"
+_PREFIX = "mien-serve-"
 _SMOOTH = 0.3  # seconds; as mien watch does
 
 
@@ -115,7 +116,7 @@ class Jobs:
 
     def __init__(self, opening: Opening, settings: Settings, measures: Measures) -> None:
         self._opening, self._settings, self._measures = opening, settings, measures
-        self._folder = Path(tempfile.mkdtemp(prefix="mien-serve-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._jobs: dict[str, _Job] = {}
         self._arriving = 0
         self._wake = asyncio.Event()
@@ -129,6 +130,8 @@ class Jobs:
     @contextlib.contextmanager
     def arrival(self) -> Any:
         """A place for one more clip: (its id, the file to fill). What is not added is removed."""
+        if not self._folder.is_dir():  # whoever tidies temporary folders took it, and the tables in it
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         name = secrets.token_urlsafe(12)
         place = self._folder / name
         place.mkdir()
@@ -224,7 +227,10 @@ class Jobs:
                     f"no process could be started for it ({error}); the server is short of something, try again later",
                 )
             job.ended = time.monotonic()
-            (self._folder / name / "clip.bin").unlink(missing_ok=True)
+            try:
+                (self._folder / name / "clip.bin").unlink(missing_ok=True)
+            except OSError as error:  # it goes with its job; the next one is read
+                log.error("clip stays", exc_info=error)
             self._measures.jobs.labels(job.record.state).inc()
             if job.cancelled and name in self._jobs:
                 self._remove(name)

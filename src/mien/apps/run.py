@@ -61,13 +61,15 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 class _Patient(H11Protocol):
-    """HTTP/1.1 that does not wait for ever for a request to begin, be it the first of a connection or the next.
+    """HTTP/1.1 that does not wait for ever: for a request to begin, be it the first of a connection or the next, nor for
+    a client to take more of an answer.
 
     What is left of a body whose request was answered already is read away for as long: closing at once could take the
     answer from a client that still sends.
     """
 
     patience = 20.0
+    _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """A client is there; it must send a whole head in time."""
@@ -83,12 +85,32 @@ class _Patient(H11Protocol):
     def _give_up(self) -> None:
         upgraded = self.transport.get_protocol() is not self  # to a WebSocket, which has its own patience
         waiting = self.cycle is None or self.cycle.response_complete
-        if waiting and not upgraded and not self.transport.is_closing():
+        if not waiting or upgraded:
+            return
+        if self.transport.get_write_buffer_size():  # closing would wait until the client has taken it
+            self.transport.abort()
+        elif not self.transport.is_closing():
             self.transport.close()
+
+    def pause_writing(self) -> None:
+        """The client takes the answer more slowly than it is made; it must take what waits in time."""
+        super().pause_writing()
+        self._stuck = self.loop.call_later(self.patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has taken it."""
+        self._release()
+        super().resume_writing()
+
+    def _release(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._late.cancel()
+        self._release()
         super().connection_lost(exc)
 
 

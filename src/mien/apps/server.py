@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,14 +30,14 @@ from litestar.openapi.spec import (
 )
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from litestar.params import Parameter
-from litestar.response import File
+from litestar.response import File, Stream
 
 import mien
 from mien.apps.batching import Batcher
 from mien.apps.gate import Gate, log
 from mien.apps.jobs import FORMS, Jobs, Opening, clip_kind, mark
 from mien.apps.measures import Measures
-from mien.apps.page import Site, page_files, site
+from mien.apps.page import page_files, site
 from mien.apps.records import Health, JobRecord, Problem
 from mien.apps.settings import Settings
 from mien.errors import ImageError, MienError
@@ -50,6 +51,11 @@ __all__ = ["create_app"]
 _PICTURES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
 _CLIPS = ("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo")
 _BYTES = "application/octet-stream"
+_KINDS = {
+    ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".css": "text/css",
+    ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".txt": "text/plain", ".json": "application/json",
+}  # fmt: skip
+_PART = 65_536  # bytes of a file that are sent at once
 _FORM = "multipart/form-data"
 _DESCRIPTION = """Reads faces: apparent expression, valence and arousal. Pictures are read in memory (files
 of a form above 1 MB lie in nameless temporary files until they are answered), clips in a temporary folder that goes with
@@ -65,12 +71,10 @@ class Serving:
     settings: Settings
     measures: Measures
     batcher: Batcher
-    site: Site
     jobs: Jobs | None = None
     gate: Gate | None = None
     sockets: int = 0
-    files: dict[str, Path] = field(default_factory=dict)
-    models: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, tuple[bytes, str]] = field(default_factory=dict)  # with their entity tags
 
 
 def _problems(*codes: int) -> dict[int, ResponseSpec]:
@@ -282,7 +286,12 @@ async def table(
             status_code=409,
             detail=f"the job is {job.state}{f': {job.problem}' if job.problem else ''}; there is a table once it is done",
         )
-    return File(state.serving.jobs.table(job_id, form), filename=f"faces.{form}", media_type=FORMS[form])
+    place = state.serving.jobs.table(job_id, form)
+    if not place.is_file():
+        raise HTTPException(
+            status_code=404, detail="its table was removed from the temporary folder; send the clip again"
+        )
+    return File(place, chunk_size=_PART, filename=f"faces.{form}", media_type=FORMS[form])
 
 
 @websocket("/frames")
@@ -348,26 +357,30 @@ async def metrics(state: State) -> Response[bytes]:
 
 
 @get(["/", "/{address:path}"], include_in_schema=False)
-async def page(state: State, address: str = "/") -> Response[Any] | File:
+async def page(request: Request[Any, Any, Any], state: State, address: str = "/") -> Response[Any]:
     name = address.lstrip("/") or "index.html"
     serving: Serving = state.serving
-    fresh = {"cache-control": "no-cache"}
-    if name == "page.json":
-        return Response(serving.site, media_type=MediaType.JSON, headers=fresh)
-    if name in serving.models:
-        return Response(serving.models[name], media_type=_BYTES, headers=fresh)
-    path = serving.files.get(name)
-    if path is None:
+    if name not in serving.files:
         raise HTTPException(status_code=404, detail="nothing is here; the API is described at /schema/openapi.json")
-    kinds = {
-        ".js": "text/javascript",
-        ".mjs": "text/javascript",
-        ".wasm": "application/wasm",
-        ".html": "text/html",
-        ".css": "text/css",
-        ".svg": "image/svg+xml",
-    }
-    return File(path, content_disposition_type="inline", media_type=kinds.get(path.suffix), headers=fresh)
+    data, tag = serving.files[name]
+    headers = {
+        "cache-control": "no-cache",
+        "etag": tag,
+    }  # kept by the browser, which asks each time whether it is the same
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(None, status_code=304, headers=headers)
+    headers["content-length"] = str(len(data))
+    return Stream(_parts(data), media_type=_KINDS.get(Path(name).suffix, _BYTES), headers=headers)
+
+
+def _tagged(data: bytes) -> tuple[bytes, str]:
+    return data, f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+
+
+async def _parts(data: bytes) -> AsyncIterator[bytes]:
+    """The bytes a part at a time: no more than one waits in memory for each client that is slow to take them."""
+    for start in range(0, len(data), _PART):
+        yield data[start : start + _PART]
 
 
 def _http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
@@ -406,16 +419,17 @@ def create_app(
     """The application.
 
     opening: how the processes that read clips open the same reader.  model_path, detector_path: the files that the page
-    loads; it keeps their bytes, and a clip is refused once they are replaced, so that nothing reads with another model than
+    loads; it keeps their bytes and the page's, and a clip is refused once they are replaced, so that nothing reads with another model than
     the one whose spec it says.  Start it with mien.apps.run.serve, or with any ASGI server.
     """
     measures = Measures()
     batcher = Batcher(reader, measures, settings.workers, settings.max_pixels)
-    serving = Serving(reader, settings, measures, batcher, site(reader, settings.max_bytes))
-    serving.files = page_files(model_path, detector_path)
-    models = {name: path for name, path in serving.files.items() if name.startswith("models/")}
-    opening = msgspec.structs.replace(opening, files={str(path): mark(path) for path in models.values()})
-    serving.models = {name: path.read_bytes() for name, path in models.items()}
+    serving = Serving(reader, settings, measures, batcher)
+    files = page_files(model_path, detector_path)
+    models = [path for name, path in files.items() if name.startswith("models/")]
+    opening = msgspec.structs.replace(opening, files={str(path): mark(path) for path in models})
+    serving.files = {name: _tagged(path.read_bytes()) for name, path in files.items()}
+    serving.files["page.json"] = _tagged(msgspec.json.encode(site(reader, settings.max_bytes)))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

@@ -15,7 +15,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of a server.
 
     max_bytes: of one request with pictures, or one frame.  max_pixels: of one picture, or a video's frame.
-    max_images: in one request.  seconds: that a request may take to arrive, and its work to begin and end; a frame to come.
+    max_images: in one request.  seconds: that a request may take to arrive, and its work to begin and end; a frame to come; a
+    client to take the next part of an answer.
     at_once: requests in work; one more is told to come back.  sockets: open for frames.
     max_video_bytes, max_video_seconds: of a clip.  upload_seconds: that a whole clip may take to arrive.
     jobs: clips that wait or are read (one at a time).  job_seconds: that reading one may take.  keep: seconds that a

@@ -114,6 +114,13 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "whole"
 
 
+@pytest.mark.parametrize("name", ["\u3042" * 80 + ".jpg", "a" * 251 + ".csv"])
+def test_a_file_may_have_as_long_a_name_as_the_disk_allows(tmp_path, name):
+    with whole_file(tmp_path / name) as part, alone(tmp_path / name, "busy"):
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_files_that_belong_together_get_their_names_together(tmp_path):
     names = [tmp_path / "a.bin", tmp_path / "a.txt"]
     with whole_files(names) as parts:

@@ -6,7 +6,7 @@ from pathlib import Path
 import mien
 
 HEIGHTS = {
-    "errors": 0, "labels": 0.1, "faces": 0.2, "spec": 0.3, "sections": 0.35, "recipe": 0.4, "files": 0.1, "alone": 0.1,
+    "errors": 0, "labels": 0.1, "faces": 0.2, "spec": 0.3, "sections": 0.35, "recipe": 0.4, "files": 0.1, "alone": 0.2,
     "vision": 1, "runtime": 2, "data": 3, "evaluation": 4, "report": 5, "models": 6, "training": 7, "export": 7.1, "apps": 8, "cli": 9,
 }  # fmt: skip
 SIBLINGS = {("training", "export"), ("export", "training")}

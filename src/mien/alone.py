@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mien.errors import OutputError
+from mien.files import beside
 
 if sys.platform == "win32":
     import msvcrt
@@ -30,7 +31,7 @@ def alone(place: Path, busy: str, other: str = "choose another --out") -> Iterat
     busy: what is said, before who it is, where another is at work there.  other: what can be done but wait.
     A file system that knows no locks lets everyone in. Raises OutputError: another is at work there; it cannot be written.
     """
-    lock, owner = (place / end if place.is_dir() else place.with_name(f".{place.name}{end}") for end in (_LOCK, _OWNER))
+    lock, owner = (place / end if place.is_dir() else beside(place, end) for end in (_LOCK, _OWNER))
     try:
         held = _taken(lock)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from mien.errors import ConfigError, MienError, OutputError
 
-__all__ = ["check_distinct", "check_free", "is_hidden", "path_text", "whole_file", "whole_files"]
+__all__ = ["beside", "check_distinct", "check_free", "is_hidden", "path_text", "whole_file", "whole_files"]
 
 
 def path_text(path: str | PathLike[str]) -> str:
@@ -30,6 +31,21 @@ def is_hidden(path: str | PathLike[str], pattern: str | PathLike[str] = "") -> b
     asked = [part for part in Path(pattern).parts if part.startswith(".")]
     named = [part for part in Path(path).parts if part.startswith(".")]
     return not all(any(fnmatchcase(part, one) for one in asked) for part in named)
+
+
+#: Bytes of a name that stand in a longer one; most file systems know names of 255 at most.
+_KEPT = 150
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A hidden path beside `path`, of its name and an ending; in place of a long name stands its hash, as the sum must fit.
+
+    >>> beside(Path("in/a.jpg"), ".lock").as_posix(), len(beside(Path("a" * 251 + ".jpg"), ".lock").name)
+    ('in/.a.jpg.lock', 38)
+    """
+    name = os.fsencode(path.name)
+    known = path.name if len(name) <= _KEPT else hashlib.sha256(name).hexdigest()[:32]
+    return path.with_name(f".{known}{ending}")
 
 
 def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:
@@ -70,7 +86,7 @@ def whole_files(paths: Sequence[str | PathLike[str]], overwrite: bool = False) -
     paths: the first, which the others describe, gets its name last, so that it is never there without them.
     """
     places = [check_free(path, overwrite) for path in paths]
-    parts = [path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}") for path in places]
+    parts = [beside(path.with_suffix(""), f".{os.getpid()}.part{path.suffix}") for path in places]
     at = places[0]
     try:
         yield parts

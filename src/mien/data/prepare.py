@@ -24,7 +24,7 @@ from mien.alone import ALONE, alone
 from mien.data.manifest import Manifest, Sample, join_manifests
 from mien.errors import ConfigError, DataError, ImageError, OutputError
 from mien.faces import Box, Face
-from mien.files import check_free, whole_file
+from mien.files import beside, check_free, whole_file
 from mien.spec import CropSpec, encode
 from mien.vision.align import TYPICAL_LANDMARKS, crop, crop_matrix, framed, similarity
 from mien.vision.image import read_image
@@ -176,7 +176,7 @@ def _parts(out: Path) -> Iterator[Path]:
 
     Raises OutputError: another run is at work there, or it cannot be made.
     """
-    folder = out.with_name(f".{out.stem}.parts")
+    folder = beside(out.with_suffix(""), ".parts")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from mien.errors import OutputError, VideoError
-from mien.files import check_free
+from mien.files import beside, check_free
 
 __all__ = ["VideoWriter"]
 
@@ -29,7 +29,7 @@ class VideoWriter:
         self, path: str | PathLike[str], width: int, height: int, rate: float = 25.0, overwrite: bool = False
     ) -> None:
         self.path = check_free(path, overwrite)
-        self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
+        self._part = beside(self.path.with_suffix(""), ".part.mp4")
         self._size = (max(2, width - width % 2), max(2, height - height % 2))
         self._last = -1
         try:

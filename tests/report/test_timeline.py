@@ -18,6 +18,7 @@ from mien.report.annotations import episodes_csv, write_annotations
 from mien.report.strips import binned
 from mien.report.timeline import timeline_page, write_report
 from mien.runtime.table import TableSink
+from mien.runtime.track import Smoother
 from mien.vision.writer import VideoWriter
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
@@ -214,6 +215,21 @@ def test_pictures_hide_no_peak():
     assert len(bins.there) == 480
     assert bins.high[:, LABELS.index("happiness")].max() == 1.0
     assert bins.mean[:, LABELS.index("happiness")].mean() == pytest.approx(happy.mean())
+
+
+def test_the_page_says_how_late_episodes_are(table, tmp_path):
+    """The figures are those of a person who smiles at once, from 3 to 6 s, as the smoother shows it."""
+    smoother, happy, seconds = Smoother(0.3), [], np.arange(900) / 100
+    for t in seconds:
+        one = an_expression("happiness" if 3 <= t < 6 else "neutral", 1.0)
+        [face] = smoother([a_face(expression=one, track=1)], t)
+        happy.append(face.expression.probabilities[LABELS.index("happiness")])
+    [one] = episodes(a_person(seconds, happy, lasted=0.01), LABELS)
+    assert (one.onset - 3, one.offset - 6) == pytest.approx((0.43 * 0.3, 1.05 * 0.3), abs=0.011)
+    words = "the onset is 0.1 s and the offset 0.3 s later"
+    assert words in timeline_page(read_timeline(table))
+    (tmp_path / "s.csv").write_text(table.read_text().replace(",0.3,1\n", ",0.0,1\n"))
+    assert "come late" not in timeline_page(read_timeline(tmp_path / "s.csv"))
 
 
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(table, tmp_path, mien):

@@ -243,6 +243,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(table, tmp_path, mie
         "circular block bootstrap",
         "36.4 %",
         "0:20.0",
+        "two people can share a number",
         "it holds no pictures of faces",
     ):
         assert words in text

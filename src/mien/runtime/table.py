@@ -50,7 +50,7 @@ _FIXED = (
     Column("index", "whole", "number of the frame in its source, from 0"),
     Column("seconds", "number", "time of the frame from the start of its source"),
     Column("face", "whole", "number of the face in its frame, the largest is 0; empty: a frame without a face"),
-    Column("track", "whole", "number of the person across frames, from 1"),
+    Column("track", "whole", "number of the person across frames, from 1, as far as places and motion tell"),
     Column("x0", "number", "left edge of the face's box, pixels of the upright frame"),
     Column("y0", "number", "upper edge"),
     Column("x1", "number", "right edge"),

@@ -76,7 +76,7 @@ def test_what_is_no_table_says_so(watch, tmp_path):
     for name, message in [
         ("new.csv", "newer than this library"),
         ("other.csv", "it has no column 'seconds'"),
-        ("odd.csv", r"line 14: not a row"),
+        ("odd.csv", r"line 14: has 2 values"),
         ("odd.parquet", "cannot be read as a table"),
         ("none.csv", "no such table"),
         ("tiny.onnx", "must end in"),

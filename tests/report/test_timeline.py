@@ -18,6 +18,7 @@ from mien.report.annotations import episodes_csv, write_annotations
 from mien.report.strips import binned
 from mien.report.timeline import timeline_page, write_report
 from mien.runtime.table import TableSink
+from mien.runtime.track import Smoother
 from mien.vision.writer import VideoWriter
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
@@ -216,6 +217,21 @@ def test_pictures_hide_no_peak():
     assert bins.mean[:, LABELS.index("happiness")].mean() == pytest.approx(happy.mean())
 
 
+def test_the_page_says_how_late_episodes_are(table, tmp_path):
+    """The figures are those of a person who smiles at once, from 3 to 6 s, as the smoother shows it."""
+    smoother, happy, seconds = Smoother(0.3), [], np.arange(900) / 100
+    for t in seconds:
+        one = an_expression("happiness" if 3 <= t < 6 else "neutral", 1.0)
+        [face] = smoother([a_face(expression=one, track=1)], t)
+        happy.append(face.expression.probabilities[LABELS.index("happiness")])
+    [one] = episodes(a_person(seconds, happy, lasted=0.01), LABELS)
+    assert (one.onset - 3, one.offset - 6) == pytest.approx((0.43 * 0.3, 1.05 * 0.3), abs=0.011)
+    words = "the onset is 0.1 s and the offset 0.3 s later"
+    assert words in timeline_page(read_timeline(table))
+    (tmp_path / "s.csv").write_text(table.read_text().replace(",0.3,1\n", ",0.0,1\n"))
+    assert "come late" not in timeline_page(read_timeline(tmp_path / "s.csv"))
+
+
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(table, tmp_path, mien):
     code, out, err = mien("report", table, "--out", "r.html", "--episodes", "e.eaf")
     assert (code, "written: r.html" in out, "written: e.eaf" in out) == (0, True, True), err
@@ -227,6 +243,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(table, tmp_path, mie
         "circular block bootstrap",
         "36.4 %",
         "0:20.0",
+        "two people can share a number",
         "it holds no pictures of faces",
     ):
         assert words in text
@@ -299,14 +316,64 @@ def test_rows_in_another_order_say_the_same(table, tmp_path):
     assert all(np.array_equal(p.probabilities, q.probabilities) for p, q in zip(one.people, other.people, strict=True))
 
 
+def rewritten(table, path, change, mark=","):
+    """The table as another program writes it: each row, its header too, changed."""
+    with table.open(newline="") as file, path.open("w", newline="", encoding="utf-8-sig") as out:
+        csv.writer(out, delimiter=mark).writerows(map(change, csv.reader(file)))
+
+
+WHOLE = (1, 3, 4, 12)  # index, face, track, certain
+
+
+@pytest.mark.parametrize(
+    ("change", "mark"),
+    [
+        (lambda row: [f"{text}.0" if i in WHOLE and text.isdecimal() else text for i, text in enumerate(row)], ","),
+        (lambda row: [text or "NA" for text in row], ","),
+        (lambda row: [text.replace(".", ",") if i > 1 else text for i, text in enumerate(row)], ";"),
+        (lambda row: [text or "NaN" for text in row], "\t"),
+        (lambda row: [*row, "p_value" if row[0] == "image" else "0.9"], ","),
+        (lambda row: ["" if row[0] == "image" else "7", *row, "session" if row[0] == "image" else "s1"], ","),
+    ],
+    ids=["pandas", "R", "Excel in Europe", "tabs", "a number more", "a word more"],
+)
+def test_a_table_that_went_through_another_program_says_the_same(table, tmp_path, change, mark):
+    rewritten(table, tmp_path / "other.csv", change, mark)
+    one, other = read_timeline(table), read_timeline(tmp_path / "other.csv")
+    assert episodes_csv(other) == episodes_csv(one)
+    assert other.labels == LABELS
+    for name in ("source", "model", "smoothing", "frames", "step", "end", "filled"):
+        assert getattr(other, name) == getattr(one, name)
+
+
+def test_a_parquet_table_with_nan_for_unknown_says_the_same(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    with TableSink(tmp_path / "t.parquet", LABELS, image="a.mp4") as sink:
+        for i in range(20):
+            one = a_face(expression=an_expression("anger", 0.7, -0.4, 0.5), track=1)
+            sink.write(Frame(IMAGE, i, i / 10), [one] if i < 15 else [])
+    whole = parquet.read_table(tmp_path / "t.parquet")
+    for place, name in enumerate(whole.column_names):
+        if name in ("face", "track", "x0", "valence"):
+            values = [float("nan") if v is None else float(v) for v in whole[name].to_pylist()]
+            whole = whole.set_column(place, name, arrow.array(values))
+    parquet.write_table(whole, tmp_path / "other.parquet")
+    assert read_timeline(tmp_path / "other.parquet").filled == read_timeline(tmp_path / "t.parquet").filled == 1.5
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("a.mp4,3,0.3,", "a.mp4,3,nan,", "row 4: seconds is nan; expected a number"),
+        ("a.mp4,3,0.3,", "a.mp4,3,nan,", "row 4: seconds is empty; expected a number"),
         ("a.mp4,3,0.3,", "a.mp4,3,,", "row 4: seconds is empty"),
         ("a.mp4,3,0.3,", "b.mp4,3,0.3,", r"row 4: is of b.mp4, the first of a.mp4"),
         (",arousal,", ",ar,", "no column 'arousal'"),
         (",0.3,1\n", ",0.3,one\n", "table_version is 'one'"),
+        (",0.1,", ",01. Feb,", "line 2: arousal is '01. Feb'; expected a number"),
+        ("0.0,0,1,", "0.0,0,1.5,", "line 2: track is '1.5'; expected a whole number"),
+        ("0.1,0.8,", "0.1,8000,", "row 1: p_neutral is 8000.0; a probability is 0 to 1"),
+        ("a.mp4,3,0.3,", "a.mp4,3,0.3,,", "line 5: has 37 values, its header 36"),
+        ("p_neutral,", "added,p_neutral,", "has no column 'p_...' after 'arousal'"),
     ],
 )
 def test_a_damaged_table_says_where(table, tmp_path, old, new, message):

@@ -47,6 +47,13 @@ def test_two_who_cross_keep_their_numbers_at_any_rate(rate):
     assert set(seen["far"]) == {2}
 
 
+def test_who_takes_the_chair_within_two_seconds_goes_on_with_the_number():
+    """As docs/watching.md says: faces are not recognised."""
+    there = {0.0: "first", 0.1: "first", 2.0: "next", 2.1: "next", 4.2: "later"}
+    seen = tracks_of(OverlapTracker(), [(t, {there[t]: 100.0} if t in there else {}) for t in np.arange(43) / 10])
+    assert seen == {"first": [1, 1], "next": [1, 1], "later": [2]}
+
+
 def test_a_miss_a_way_behind_a_pillar_and_a_newcomer():
     tracker = OverlapTracker()
     way = [(i / 10, {"walker": 20 + 4 * i}) for i in range(40) if i not in (5, 11, 12) and not 20 <= i < 30]

@@ -13,7 +13,7 @@ import numpy as np
 
 from mien.errors import DataError
 from mien.evaluation.intervals import block_bootstrap, memory
-from mien.runtime.table import read_rows
+from mien.runtime.table import read_rows, share_columns
 
 __all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "read_timeline", "spread", "summary"]
 
@@ -63,9 +63,9 @@ def read_timeline(path: str | PathLike[str]) -> Timeline:
     filled: set[float] = set()
     first: dict[str, Any] | None = None
     names: list[str] = []
-    for number, row in enumerate(read_rows(path), 1):
+    for number, row in enumerate(read_rows(path, lambda header: _needed(path, header)), 1):
         if first is None:
-            first, names = row, _shares(path, row)
+            first, names = row, share_columns(list(row))
         if row.get("image") != first["image"]:
             raise DataError(
                 f"{path}: row {number}: is of {row.get('image')}, the first of {first['image']}; give each its own table"
@@ -81,23 +81,27 @@ def read_timeline(path: str | PathLike[str]) -> Timeline:
     return _timeline(first, names, np.array(sorted(times)), found, filled)
 
 
-def _shares(path: Any, row: dict[str, Any]) -> list[str]:
-    """The columns of probabilities. Raises DataError: a column is missing."""
-    shares = [name for name in row if name.startswith("p_")]
-    missing = [name for name in ("image", "face", *_VALUES) if name not in row] + ([] if shares else ["p_..."])
+def _needed(path: Any, header: list[str]) -> list[str]:
+    """The columns that a timeline is made of. Raises DataError: one is missing."""
+    shares = share_columns(header)
+    needed = ["image", "seconds", "face", "track", *_VALUES]
+    missing = [name for name in needed if name not in header] + ([] if shares else ["p_..."])
     if missing:
-        raise DataError(f"{path}: not a table of `mien watch`: it has no column {missing[0]!r}")
-    return shares
+        after = "" if missing[0] != "p_..." else " after 'arousal'"
+        raise DataError(f"{path}: not a table of `mien watch`: it has no column {missing[0]!r}{after}")
+    return [*needed, *shares, "model", "smoothing"]
 
 
 def _numbers(path: Any, number: int, row: dict[str, Any], names: Sequence[str]) -> list[Any]:
-    """Some values of a row, None where unknown (but not seconds). Raises DataError: not a finite number."""
+    """Some values of a row, None where unknown (but not seconds). Raises DataError: not a finite number, or no probability."""
     values = [row.get(name) for name in names]
     for name, value in zip(names, values, strict=True):
         if (value is None and name == "seconds") or (value is not None and not _finite(value)):
             raise DataError(
                 f"{path}: row {number}: {name} is {'empty' if value is None else repr(value)}; expected a number"
             )
+        if value is not None and name.startswith("p_") and not -1e-3 <= value <= 1.001:
+            raise DataError(f"{path}: row {number}: {name} is {value!r}; a probability is 0 to 1")
     return values
 
 

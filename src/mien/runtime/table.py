@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ __all__ = [
     "open_table",
     "read_rows",
     "rows_of",
+    "share_columns",
     "table_columns",
 ]
 
@@ -48,7 +50,7 @@ _FIXED = (
     Column("index", "whole", "number of the frame in its source, from 0"),
     Column("seconds", "number", "time of the frame from the start of its source"),
     Column("face", "whole", "number of the face in its frame, the largest is 0; empty: a frame without a face"),
-    Column("track", "whole", "number of the person across frames, from 1"),
+    Column("track", "whole", "number of the person across frames, from 1, as far as places and motion tell"),
     Column("x0", "number", "left edge of the face's box, pixels of the upright frame"),
     Column("y0", "number", "upper edge"),
     Column("x1", "number", "right edge"),
@@ -86,6 +88,16 @@ def table_columns(labels: Sequence[str]) -> list[Column]:
     points = [Column(f"{point}_{axis}", "number", f"{point.replace('_', ' ')} as the picture shows it, {axis}, pixels")
               for point in _POINTS for axis in "xy"]  # fmt: skip
     return [*_FIXED, *shares, *points, *_LAST]
+
+
+def share_columns(header: Sequence[str]) -> list[str]:
+    """The columns of probabilities, by their place: the 'p_...' that follow `arousal`; one that was added elsewhere is none.
+
+    >>> share_columns(["arousal", "p_anger", "p_fear", "left_eye_x", "p_value"])
+    ['p_anger', 'p_fear']
+    """
+    after = header[list(header).index("arousal") + 1 :] if "arousal" in header else []
+    return list(takewhile(lambda name: name.startswith("p_"), after))
 
 
 def rows_of(
@@ -234,7 +246,24 @@ def convert(part: Path, path: Path, labels: Sequence[str], overwrite: bool = Fal
             _as_parquet(part, aside, table_columns(labels), labels)
 
 
-_KINDS: dict[str, Callable[[str], Any]] = {"text": str, "whole": int, "number": float}
+#: What R, pandas, SPSS and spreadsheets write where a number is unknown.
+_MISSING = frozenset(("NA", "NaN", "nan", "N/A", "#N/A", "NULL", "null", "None", "<NA>", "."))
+
+
+def _number(text: str) -> float | None:
+    return None if text in _MISSING else float(text)
+
+
+def _whole(text: str) -> int | None:
+    """Programs that know no missing whole number write 3.0."""
+    value = _number(text)
+    if value is not None and not value.is_integer():
+        raise ValueError(text)
+    return None if value is None else int(value)
+
+
+_KINDS: dict[str, Callable[[str], Any]] = {"text": str, "whole": _whole, "number": _number}
+_WORDS = {"whole": "a whole number", "number": "a number"}
 
 
 def _typed(part: Path, columns: Sequence[Column]) -> Iterator[list[Any]]:
@@ -275,10 +304,17 @@ def _arrow_table(arrow: Any, rows: list[list[Any]], schema: Any) -> Any:
     return arrow.table([arrow.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
-def read_rows(path: str | PathLike[str], names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+#: Columns by name, or how to choose them from the header; None: all.
+Choice = Sequence[str] | Callable[[list[str]], Sequence[str]] | None
+
+
+def read_rows(path: str | PathLike[str], names: Choice = None) -> Iterator[dict[str, Any]]:
     """The rows of a table in any of its forms, one after another, with their types; None for what is unknown.
 
-    names: only these columns. Raises DataError: no table of a video, or of a newer version.
+    What other programs make of a table is understood: 3.0 for 3, NA and NaN, semicolons or tabs with decimal commas, more
+    columns (text in CSV).
+    names: only these columns, or what a function chooses from the header. Raises DataError: no table of a video, of a newer
+    version, or a value that is not what its column holds.
     """
     path = Path(path)
     if not path.is_file():
@@ -296,52 +332,70 @@ def _known(path: Path, header: Sequence[str], version: Any) -> None:
     for name in ("seconds", "track", "label", "table_version"):
         if name not in header:
             raise DataError(f"{path}: not a table of `mien watch`: it has no column {name!r}")
-    if not str(version or 0).isdecimal():
-        raise DataError(f"{path}: its table_version is {version!r}, not a number; not a table of `mien watch`")
-    if int(version or 0) > TABLE_VERSION:
+    try:
+        number = _whole(str(version or 0)) or 0
+    except ValueError:
+        raise DataError(
+            f"{path}: its table_version is {version!r}, not a number; not a table of `mien watch`"
+        ) from None
+    if number > TABLE_VERSION:
         raise DataError(f"{path}: version {version} of the table, newer than this library; pip install -U mien")
 
 
-def _kind(name: str) -> str:
-    """The kind of a column by its name."""
-    return next((c.kind for c in (*_FIXED, *_LAST) if c.name == name), "number")
+def _chosen(header: list[str], names: Choice) -> list[str]:
+    wanted = names(header) if callable(names) else names
+    return [name for name in header if wanted is None or name in wanted]
 
 
-def _csv_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+def _csv_rows(path: Path, names: Choice) -> Iterator[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
+        mark = max(",;\t", key=file.readline().count)  # no name of ours holds one
+        file.seek(0)
+        lines = csv.reader(file, delimiter=mark)
         header = next(lines, [])
-        wanted = [(i, name, _KINDS[_kind(name)]) for i, name in enumerate(header) if names is None or name in names]
         _known(path, header, 0)
+        kinds = {c.name: c.kind for c in (*_FIXED, *_LAST)} | dict.fromkeys(share_columns(header), "number")
+        kinds |= {f"{point}_{axis}": "number" for point in _POINTS for axis in "xy"}
+        wanted = [(header.index(name), name, kinds.get(name, "text")) for name in _chosen(header, names)]
         last = header.index("table_version")
         for number, line in enumerate(lines, 2):
-            try:
-                if number == 2:
-                    _known(path, header, line[last])
-                yield {name: (turn(line[i]) if line[i] else None) for i, name, turn in wanted}
-            except (ValueError, IndexError) as error:
-                if isinstance(error, DataError):
-                    raise
-                raise DataError(f"{path}: line {number}: not a row of this table ({error})") from error
+            if len(line) != len(header):
+                raise DataError(f"{path}: line {number}: has {len(line)} values, its header {len(header)}")
+            if number == 2:
+                _known(path, header, line[last])
+            yield {name: _read(path, number, name, kind, line[i], mark) for i, name, kind in wanted}
 
 
-def _json_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+def _read(path: Path, number: int, name: str, kind: str, text: str, mark: str) -> Any:
+    """A value of a CSV file. Where commas do not part columns they are decimal ones. Raises DataError."""
+    if not text or kind == "text":
+        return text or None
+    try:
+        return _KINDS[kind](text if mark == "," else text.replace(",", "."))
+    except ValueError:
+        raise DataError(f"{path}: line {number}: {name} is {text!r}; expected {_WORDS[kind]}") from None
+
+
+def _json_rows(path: Path, names: Choice) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
+        chosen: list[str] = []
         for number, line in enumerate(file, 1):
             row = msgspec.json.decode(line, type=dict[str, Any])
             if number == 1:
                 _known(path, list(row), row.get("table_version"))
-            yield row if names is None else {name: row[name] for name in names if name in row}
+                chosen = _chosen(list(row), names)
+            yield row if names is None else {name: row[name] for name in chosen if name in row}
 
 
-def _parquet_rows(path: Path, names: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+def _parquet_rows(path: Path, names: Choice) -> Iterator[dict[str, Any]]:
     arrow, parquet = _arrow()
     try:
         with path.open("rb") as file, parquet.ParquetFile(file) as table:  # pyarrow opens no name that is not UTF-8
             header = table.schema_arrow.names
             version = msgspec.json.decode((table.schema_arrow.metadata or {}).get(b"mien", b"{}")).get("table_version")
             _known(path, header, version)
-            for batch in table.iter_batches(columns=[n for n in header if names is None or n in names]):
-                yield from batch.to_pylist()
+            for batch in table.iter_batches(columns=_chosen(header, names)):
+                for row in batch.to_pylist():
+                    yield {name: None if value != value else value for name, value in row.items()}
     except arrow.ArrowInvalid as error:
         raise DataError(f"{path}: cannot be read as a table ({error})") from error

@@ -69,7 +69,7 @@ class OverlapTracker:
     The cost of a pair is the distance of the centres in face widths, plus half of the part not shared, plus half of the
     logarithm of the ratio of sizes. A pair is possible within `reach` face widths and a ratio of sizes of 1.4, both more the
     longer the face was away (2.5 widths and 2 at most). A face that fits no track begins a new one; numbers start at 1 and are never
-    given twice.
+    given to two tracks. Faces are not recognised: who takes another's place within `patience` goes on with its track.
 
     patience: seconds that a track outlives its last face; where frames come further apart, one and a half times the median of
     the last eight steps between two: a hole (a stream that died) is none of these. The first step of a video counts up to 30 seconds.

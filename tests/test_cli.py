@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -149,3 +150,39 @@ def test_the_shipped_models_card_is_made_again_by_its_command(test_data, tmp_pat
     assert number.sub("#", made) == number.sub("#", kept)
     told, wanted = ([float(word.replace(",", "")) for word in number.findall(text)] for text in (made, kept))
     assert np.allclose(told, wanted, atol=0.3)  # another processor may turn a face or two
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["show", "ferplus-small"],
+        ["doctor", "--json"],
+        ["predict", "PHOTO"],
+        ["predict", "PHOTO", "--json"],
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_answer_that_cannot_be_printed_is_one_line(words, unbuffered):
+    photo = str(Path(__file__).parent.parent / "examples" / "eileen_collins.jpg")
+    words = [photo if word == "PHOTO" else word for word in words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mien", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    why = "the answer cannot be printed (No space left on device); make room, or print it elsewhere"
+    assert (done.returncode, done.stderr) == (2, f"mien: error: {why}\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe that is closed")
+def test_a_reader_that_left_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "mien", "--version"], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")

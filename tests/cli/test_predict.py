@@ -6,12 +6,15 @@ from pathlib import Path
 
 import cv2
 import msgspec
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from builders import drawn_face
 from mien.cli import command_line, main
+from mien.errors import OutputError
 from mien.faces import ImageRecord
+from mien.vision.image import read_image
 from test_runtime import a_model
 
 
@@ -232,3 +235,45 @@ def test_models_where_and_pull(mien, tmp_path, monkeypatch):
     assert (code, "offline" in err) == (2, True)
     monkeypatch.setenv("MIEN_YUNET", str(tmp_path / "tiny.onnx"))
     assert mien("models", "where", "yunet")[1].strip() == str(tmp_path / "tiny.onnx")
+
+
+def test_a_picture_too_wide_to_be_saved_does_not_stop_the_rest(predict, tmp_path):
+    for name in ("a.png", "c.png"):
+        picture(tmp_path / name)
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((4, 70_000, 3), np.uint8))
+    code, out, err = predict("a.png", "b.png", "c.png", "--save", "out")
+    assert (code, all(name in out for name in ("a.png", "b.png", "c.png"))) == (1, True)
+    wide = "out/b.jpg: cannot be written: 70000x4 pixels are more than .jpg holds; make it smaller first"
+    assert err == f"mien: {wide}\nmien: 1 annotated pictures could not be written\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("json", [True, False])
+def test_ctrl_c_keeps_what_was_read(json, predict, tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / name)
+
+    def stopping(path):
+        if path.name == "c.png":
+            raise KeyboardInterrupt
+        return read_image(path)
+
+    monkeypatch.setattr("mien.vision.image.read_image", stopping)
+    code, out, err = predict("a.png", "b.png", "c.png", "--save", "out", *(["--json"] if json else []))
+    assert (code, "a.png" in out, "b.png" in out, "c.png" in out) == (130, True, True, False)
+    assert err.endswith("mien: interrupted after 2 of 3 images; what was read is kept\n")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "b.jpg"]
+
+
+def test_a_full_disk_loses_no_answers(predict, tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+
+    def full(path, *_):
+        if path.name == "b.jpg":
+            raise OutputError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("mien.vision.image.write_image", full)
+    code, out, err = predict("a.png", "b.png", "--save", "out")
+    assert (code, "a.png" in out, "b.png" in out) == (2, True, True)
+    assert err == "mien: error: out/b.jpg: cannot be written (No space left on device)\n"

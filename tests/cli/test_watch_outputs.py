@@ -248,17 +248,23 @@ def test_an_output_that_fails_at_the_end_loses_no_other(watch, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr("mien.vision.join.join", fails("o.mp4"))
         code, out, err = watch("a.mp4", "--save", "o.mp4", "--table", "t.csv", "--subtitles", "s.srt")
+    assert "No space left on device)); all that was read is kept: the same command makes it\n" in err
     assert (code, "error: o.mp4: cannot be written" in err) == (1, True)
     assert [line for line in out.splitlines() if "written" in line] == ["written: t.csv", "written: s.srt"]
     assert len(rows("t.csv")) == 12
+    code, out, _ = watch("a.mp4", "--save", "o.mp4", "--table", "t.csv", "--subtitles", "s.srt")
+    assert (code, out, len(list(frames("o.mp4")))) == (0, "written: o.mp4\n", 12)
     with monkeypatch.context() as patch:
         patch.setattr("mien.runtime.table.convert", fails("u.csv"))
-        code, out, err = watch("a.mp4", "--save", "o.mp4", "--table", "u.csv")
-    assert (code, "error: u.csv: cannot be written" in err, "written: o.mp4" in out) == (1, True, True)
+        code, out, err = watch("a.mp4", "--save", "p.mp4", "--table", "u.csv")
+    assert (code, "error: u.csv: cannot be written" in err, "written: p.mp4" in out) == (1, True, True)
     with monkeypatch.context() as patch:
-        patch.setattr("mien.vision.join.join", fails("p.mp4"))
-        assert watch("a.mp4", "--save", "p.mp4")[0] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "o.mp4", "s.srt", "t.csv", "tiny.onnx"]
+        patch.setattr("mien.vision.join.join", fails("q.mp4"))
+        assert watch("a.mp4", "--save", "q.mp4")[0] == 2
+    code, out, err = watch("a.mp4", "--save", "p.mp4", "--table", "u.csv")
+    assert (code, err) == (0, "mien: an earlier run read all; making what it did not: u.csv (--fresh begins anew)\n")
+    assert (out, len(rows("u.csv"))) == ("written: u.csv\n", 12)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("failing", ["mien.vision.join.join", "mien.runtime.table.convert"])
@@ -269,9 +275,9 @@ def test_a_long_reading_whose_output_fails_at_the_end_can_be_gone_on_with(failin
         patch.setattr(failing, fails("it"))
         code, _, err = watch(*words)
     assert code == 1
-    assert "10 s are finished and kept: make room and give the same command again with --overwrite" in err
-    code, _, err = watch(*words, "--overwrite")
-    assert (code, "going on at 10.0 s" in err) == (0, True)
+    assert "all that was read is kept: the same command makes it" in err
+    code, _, err = watch(*words)
+    assert (code, "an earlier run read all; making what it did not: " in err) == (0, True)
     assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (300, 300)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -368,6 +374,49 @@ def test_rows_stay_if_a_report_cannot_be_made_from_them(watch, monkeypatch):
     assert (code, "written: s.srt" in out) == (1, True)
     assert "error: r.html: cannot be written (No space left on device); the rows are kept in .s.srt.rows.csv" in err
     assert len(rows(".s.srt.rows.csv")) == 12
+
+
+@pytest.mark.parametrize("table", ["t.csv", None])
+@pytest.mark.parametrize("at", ["mien.runtime.subtitles.write_subtitles", "mien.report.timeline.write_report"])
+@pytest.mark.parametrize("error", [OutputError("no room"), KeyboardInterrupt, ZeroDivisionError])
+def test_what_a_stopped_run_did_not_make_of_its_rows_is_made_later(error, at, table, watch, tmp_path, monkeypatch):
+    """ZeroDivisionError: as if it were killed there."""
+
+    def stopped(*_, **__):
+        raise error
+
+    words = ("a.mp4", "--subtitles", "s.srt", "--report", "r.html", *(("--table", table) if table else ()))
+    both = "subtitles" in at and not isinstance(error, OutputError)
+    missing = ["s.srt", "r.html"] if both else ["s.srt"] if "subtitles" in at else ["r.html"]
+    kept = table or ".s.srt.rows.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(at, stopped)
+        if error is ZeroDivisionError:
+            with pytest.raises(ZeroDivisionError):
+                watch(*words)
+        else:
+            code, _, err = watch(*words)
+            why = f"the rows are kept in {kept}; all that was read is kept: the same command makes it"
+            told = [f"{name}: was interrupted before it was made" for name in missing]
+            told = ["no room"] if isinstance(error, OutputError) else told
+            assert err == "".join(f"mien: error: {words}; {why}\n" for words in told)
+            assert code == (2 if both and not table else 1)
+    before = (tmp_path / kept).stat().st_mtime_ns if table else 0
+    code, out, err = watch(*words)
+    assert (code, out.splitlines()[-len(missing) :]) == (0, [f"written: {name}" for name in missing])
+    assert f"an earlier run read all; making what it did not: {', '.join(missing)}" in err
+    assert not table or (tmp_path / table).stat().st_mtime_ns == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert watch(*words)[0] == 2, "exists already"
+
+
+@pytest.mark.parametrize("words", [("--smooth", 1), ("--fresh",)])
+def test_another_command_replaces_no_output_of_a_stopped_one(words, watch, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.report.timeline.write_report", fails("r.html"))
+        assert watch("a.mp4", "--report", "r.html", "--table", "t.csv")[0] == 1
+    code, _, err = watch("a.mp4", "--report", "r.html", "--table", "t.csv", *words)
+    assert (code, "t.csv: exists already" in err) == (2, True)
 
 
 def test_blurred_faces_are_patches(watch, tmp_path):

@@ -6,8 +6,10 @@ import atexit
 import errno
 import gc
 import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated
 
@@ -47,6 +49,8 @@ _PLACES = {
     errno.ENAMETOOLONG: "is too long for a file's name or path; give a shorter one",
     errno.EACCES: "may not be looked into (permission denied); ask its owner, or choose another place",
 }
+#: What an OSError of no file says where the answer is printed to: a full disk, a quota, a limit, a reader that left.
+_UNPRINTED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
 
 
 def _version(wanted: bool) -> None:
@@ -78,18 +82,28 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
 
 
 def main() -> None:
-    """The entry point: a MienError is one line and exit code 2, and so is a name that no file can have, or a place that may
-    not be looked into; a bug keeps its traceback."""
+    """The entry point: a MienError is one line and exit code 2, and so is a name that no file can have, a place that may not be
+    looked into, or an answer that cannot be printed (`> out.txt` on a full disk); a bug keeps its traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     atexit.register(gc.freeze)  # else the interpreter looks for cycles in all there is once more: 80 ms
     try:
-        command_line(sys.argv[1:])()
+        try:
+            command_line(sys.argv[1:])()
+        finally:
+            sys.stdout.flush()
     except MienError as error:
         print(f"mien: error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # pathlib's questions raise it, wherever a name is looked at first
+        if error.filename is None and error.errno in _UNPRINTED:
+            _print_no_more()
+            if error.errno == errno.EPIPE:  # of `mien ... | head`
+                sys.exit(1)
+            why = f"the answer cannot be printed ({error.strerror})"
+            print(f"mien: error: {why}; make room, or print it elsewhere", file=sys.stderr)
+            sys.exit(2)
         if error.errno not in _PLACES:
             raise
         name = str(error.filename)
@@ -98,3 +112,9 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def _print_no_more() -> None:
+    """The interpreter tries again at its end to print what could not be: let it go nowhere."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

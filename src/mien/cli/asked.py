@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mien.errors import ConfigError, MissingExtra, OutputError
+
+if TYPE_CHECKING:
+    from mien.runtime.resume import Progress
 
 __all__ = ["Asked", "check_kind", "seconds_of", "timeline"]
 
@@ -37,9 +40,18 @@ class Asked:
         other = self.subtitles or self.report
         return self.table or (None if other is None else other.with_name(f".{other.name}.rows.csv"))
 
+    def files(self) -> dict[str, Path]:
+        """Every file that is written, by what it is: 'rows', 'save', 'subtitles', 'report'."""
+        files = {"rows": self.rows, "save": self.save, "subtitles": self.subtitles, "report": self.report}
+        return {role: path for role, path in files.items() if path is not None}
+
     def outputs(self) -> list[Path]:
         """Every file that was asked for."""
         return [path for path in (self.table, self.save, self.subtitles, self.report) if path is not None]
+
+    def made(self, found: Progress | None) -> set[Path]:
+        """The files that are there already, as the reading found wrote them."""
+        return set() if found is None else {path for role, path in self.files().items() if found.made(role, path)}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -47,20 +59,29 @@ class Asked:
         from mien.alone import alone
 
         with ExitStack() as stack:
-            for path in dict.fromkeys([*self.outputs(), *([self.rows] if self.rows else [])]):
+            for path in self.files().values():
                 stack.enter_context(alone(path, f"{path}: another run writes it", "choose another name"))
             yield
 
-    def check(self, span: tuple[float, float | None]) -> None:
+    def check_free(self, found: Progress | None) -> None:
+        """Raises OutputError: an output is there that the reading found did not write, or it is the video to read."""
+        from mien.files import check_free
+
+        made = self.made(found)
+        for output in self.outputs():
+            there = check_free(output, self.overwrite or output in made).exists()
+            if there and output.resolve() == Path(self.source).resolve():
+                raise OutputError(f"{output}: is the video to read; choose another name")
+
+    def check(self, span: tuple[float, float | None], fresh: bool) -> None:
         """Raises ConfigError, OutputError or MissingExtra before any work."""
-        from mien.files import check_distinct, check_free
+        from mien.files import check_distinct
+        from mien.runtime.resume import Bookmark
 
         if span[1] is not None and span[1] <= span[0]:
             raise ConfigError(f"--to: {span[1]:g} s is not after --from ({span[0]:g} s)")
         check_distinct(self.outputs())
-        for output in self.outputs():
-            if check_free(output, self.overwrite).exists() and output.resolve() == Path(self.source).resolve():
-                raise OutputError(f"{output}: is the video to read; choose another name")
+        self.check_free(None if fresh or self.rows is None else Bookmark(self.rows).read())
         if self.subtitles is not None and self.subtitles.suffix.lower() not in (".srt", ".vtt"):
             raise ConfigError(f"{self.subtitles}: no form of subtitles; use .srt or .vtt")
         if self.report is not None:

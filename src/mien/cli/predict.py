@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +16,11 @@ from mien.errors import ConfigError, ImageError, OutputError
 from mien.files import is_hidden, path_text
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mien.faces import Face
     from mien.runtime.features import FeatureTable
+    from mien.runtime.read import Reader
 
 
 def predict(
@@ -44,7 +48,8 @@ def predict(
 ) -> None:
     """Read the faces of images: expression, valence and arousal.
 
-    Exit code 1 if something could not be read (the rest is), 2 if nothing could.
+    Exit code 1 if something could not be read or saved (the rest is), 2 if nothing could be read, 130 after Ctrl-C (what was read
+    is shown and kept).
     """
     if table is not None:
         raise ConfigError(
@@ -62,43 +67,89 @@ def predict(
         print(f"mien: {problem}", file=sys.stderr)
     places = _places(paths, save, overwrite)
     from mien.runtime.read import load
-    from mien.vision.draw import draw, draw_heat
-    from mien.vision.image import read_image, write_image
 
     vectors = _features(features, overwrite)
     reader = load(model, detector, threads, detector_file, min_size, explain, vectors is not None, engine, device)
     tell_choice(reader)
-    rows: list[tuple[Path, Sequence[Face]]] = []
-    read = failed = 0
-    with vectors or nullcontext():
-        for number, path in enumerate(_progress(paths)):
-            try:
-                image = read_image(path)
-                faces = reader(image)
-            except ImageError as error:
-                failed += 1
-                print(f"mien: {error}", file=sys.stderr)
-                continue
-            read += 1
-            if json:
-                _line(path, faces)
-            else:
-                rows.append((path, faces))
-            if vectors is not None:
-                vectors.write(path_text(path), faces)
-            if places:
-                under = draw_heat(image, faces, reader.classifier.spec.crop) if explain else image
-                write_image(places[number], draw(under, faces), overwrite)
-    if not json:
-        _table(rows)
-    if places and read:
-        print(f"annotated pictures: {save}", file=sys.stderr if json else sys.stdout)
+    run = _Run(reader, places, overwrite, explain, json, vectors)
+    stopped = False
+    try:
+        with vectors or nullcontext():
+            for number, path in enumerate(_progress(paths)):
+                run.read(number, path)
+    except KeyboardInterrupt:
+        stopped = True
+    except OutputError:
+        run.show()
+        raise
+    run.show()
+    told = sys.stderr if json else sys.stdout
+    if places and run.done > run.failed + run.unsaved:
+        print(f"annotated pictures: {save}", file=told)
     if features is not None:
-        print(f"features: {features}", file=sys.stderr if json else sys.stdout)
-    if failed:
-        print(f"mien: {failed} of {len(paths)} images could not be read", file=sys.stderr)
-    if failed or problems:
-        raise typer.Exit(1 if read else 2)
+        print(f"features: {features}", file=told)
+    if run.failed:
+        print(f"mien: {run.failed} of {len(paths)} images could not be read", file=sys.stderr)
+    if run.unsaved:
+        print(f"mien: {run.unsaved} annotated pictures could not be written", file=sys.stderr)
+    if stopped:
+        print(f"mien: interrupted after {run.done} of {len(paths)} images; what was read is kept", file=sys.stderr)
+        raise typer.Exit(130)
+    if run.failed or run.unsaved or problems:
+        raise typer.Exit(1 if run.done > run.failed else 2)
+
+
+@dataclass
+class _Run:
+    """One reading of pictures. places: of the annotated ones, if any.  done: how many were read, those that failed too."""
+
+    reader: Reader
+    places: Sequence[Path]
+    overwrite: bool
+    explain: bool
+    json: bool
+    vectors: FeatureTable | None
+    rows: list[tuple[Path, Sequence[Face]]] = field(default_factory=list)
+    done: int = 0
+    failed: int = 0
+    unsaved: int = 0
+
+    def read(self, number: int, path: Path) -> None:
+        """The next picture; one that cannot be read, or is too large to be saved, is told and counted. Raises OutputError."""
+        from mien.vision.image import read_image
+
+        try:
+            image = read_image(path)
+            faces = self.reader(image)
+        except ImageError as error:
+            self.failed, self.done = self.failed + 1, self.done + 1
+            print(f"mien: {error}", file=sys.stderr)
+            return
+        if self.json:
+            _line(path, faces)
+        else:
+            self.rows.append((path, faces))
+        if self.vectors is not None:
+            self.vectors.write(path_text(path), faces)
+        self.done += 1
+        if self.places:
+            self._save(image, faces, self.places[number])
+
+    def _save(self, image: np.ndarray, faces: Sequence[Face], place: Path) -> None:
+        from mien.vision.draw import draw, draw_heat
+        from mien.vision.image import write_image
+
+        under = draw_heat(image, faces, self.reader.classifier.spec.crop) if self.explain else image
+        try:
+            write_image(place, draw(under, faces), self.overwrite)
+        except ImageError as error:
+            self.unsaved += 1
+            print(f"mien: {error}", file=sys.stderr)
+
+    def show(self) -> None:
+        """The table, unless there were lines."""
+        if not self.json:
+            _table(self.rows)
 
 
 def _features(path: Path | None, overwrite: bool) -> FeatureTable | None:

@@ -6,13 +6,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from mien.cli.asked import Asked, check_kind, seconds_of, timeline
 from mien.cli.options import Device, Engine, check_output, tell_choice
@@ -83,7 +84,7 @@ def watch(
     """
     asked = Asked(source, table, save, subtitles, report, overwrite, blur_faces)
     span = (seconds_of(begin, "--from") or 0.0, seconds_of(end, "--to"))
-    asked.check(span)
+    asked.check(span, fresh)
     check_output({"--thumbnails": thumbnails}, report, "--report")
     check_output({"--blur-faces": blur_faces, "--audio": audio}, save, "--save")
     if blur_faces and look:
@@ -110,15 +111,16 @@ def watch(
         sound = not blur_faces if audio is None else audio
         run.open(facts, info.rate / every, sound and info.audio and not live)
         run.go(_display(asked.place, _total(info, every, span)))
-        _summary(reader, run.seen)
+        if run.seen.read:
+            _summary(reader, run.seen)
         run.derive(thumbnails and not blur_faces)
     _tell_end(run)
 
 
 def _tell_end(run: _Run) -> None:
     """What was written, and what went wrong. Raises typer.Exit."""
-    seen = run.seen
-    written = [path for path in run.asked.outputs() if seen.frames and path.exists() and path not in run.failed]
+    seen, not_now = run.seen, {*run.failed, *run.made}
+    written = [path for path in run.asked.outputs() if seen.frames and path.exists() and path not in not_now]
     for path in written:
         print(f"written: {path}")
     if seen.problem:
@@ -184,6 +186,7 @@ class _Run:
         self._opened = False
         self._broken: Any = None
         self.failed: dict[Path, OutputError] = {}
+        self.made: set[Path] = set()
 
     def resume(self, fresh: bool, facts: dict[str, Any]) -> None:
         """Find out whether an earlier run of the same command was stopped."""
@@ -191,22 +194,26 @@ class _Run:
 
         rows, place = self.asked.rows, self.asked.place
         if rows is None or isinstance(place, int) or not Path(place).is_file():
-            return
+            return self.asked.check_free(None)
         self.bookmark = Bookmark(rows, key_of(Path(place), facts))
         found = None if fresh else self.bookmark.read()
+        made = self.asked.made(found)
+        self.asked.check_free(found)
         part = rows.with_name(f".{rows.name}.part")
-        if found is None or not part.is_file() or part.stat().st_size < found.size:
-            return
-        if self._saved(found.start, found.seconds) != found.video:
+        if found is None or (rows not in made and not (part.is_file() and part.stat().st_size >= found.size)):
+            return self.asked.check_free(None)
+        if self.asked.save not in made and self._saved(found.start, found.seconds) != found.video:
             _tell(f"{self.asked.save}: parts that an earlier run saved are gone or altered; beginning anew")
-            return
-        self.progress = found
+            return self.asked.check_free(None)
+        self.progress, self.made = found, made
+        self.seen.frames, self.seen.faces, self.seen.problem = found.frames, found.faces, found.problem
+        if found.ended:
+            missing = ", ".join(str(path) for path in self.asked.outputs() if path not in made)
+            _tell(f"an earlier run read all; making what it did not: {missing} (--fresh begins anew)")
+            return None
         self.memory.restore(found.state)
-        self.seen.frames, self.seen.faces = found.frames, found.faces
-        print(
-            f"mien: going on at {found.seconds:.1f} s, where an earlier run stopped (--fresh begins anew)",
-            file=sys.stderr,
-        )
+        _tell(f"going on at {found.seconds:.1f} s, where an earlier run stopped (--fresh begins anew)")
+        return None
 
     def _saved(self, start: float | None, seconds: float) -> int:
         """Bytes of the parts of the saved video that begin by this time."""
@@ -225,12 +232,12 @@ class _Run:
             spec = self.reader.classifier.spec
             hidden = asked.table is None
             self._table = TableSink(
-                asked.rows, spec.labels, asked.overwrite or hidden, asked.source, spec.name, facts["smooth"],
+                asked.rows, spec.labels, asked.overwrite or hidden or asked.rows in self.made, asked.source, spec.name, facts["smooth"],
                 None if going is None else going.size, lasting,
             )  # fmt: skip
         if asked.save is not None:
             self._video = VideoSink(
-                asked.save, rate, asked.overwrite, self.reader.times, asked.source if sound else None, asked.blurred,
+                asked.save, rate, asked.overwrite or asked.save in self.made, self.reader.times, asked.source if sound else None, asked.blurred,
                 self.memory.hidden if asked.blurred else None,
                 None if going is None else going.start, lasting,
             )  # fmt: skip
@@ -257,7 +264,7 @@ class _Run:
         if self._video is not None and self._video.silent:
             print(f"mien: {self.asked.save}: has no sound: {self._video.silent}", file=sys.stderr)
         if self._opened and not (self.failed and self._kept()):
-            self._forget()
+            self._forget_parts()
 
     def _feed(self, stack: ExitStack, display: Any) -> None:
         try:
@@ -265,10 +272,11 @@ class _Run:
             if self.bookmark is not None and self.progress is None:
                 self.bookmark.remove()  # of another command, whose part is written over now
             self._opened = True
-            files = [sink for sink in (self._table, self._video) if sink is not None]
+            files = [sink for sink in (self._table, self._video) if sink is not None and sink.path not in self.made]
             for sink in files:
                 self._enter(stack, sink)
             sinks = [*files, stack.enter_context(display)]
+            stack.push(self._end)
             for frame, faces in moving:
                 self._write(sinks, frame, faces)
         except KeyboardInterrupt:
@@ -285,6 +293,7 @@ class _Run:
             alone = isinstance(error, OutputError) and self._alone() and sink is not self._broken
             try:
                 sink.__exit__(*(None, None, None) if alone else (kind, error, trace))
+                self._note(sink.path)
             except OutputError as problem:
                 self.failed[sink.path] = problem
             except KeyboardInterrupt:
@@ -305,12 +314,18 @@ class _Run:
         """Nothing is gone on with."""
         if self.bookmark is not None:
             self.bookmark.remove()
+        self._forget_parts()
+
+    def _forget_parts(self) -> None:
+        """The table and the saved video are there, or nothing is gone on with."""
         for sink in (self._table, self._video):
             if sink is not None:
                 sink.forget()
 
     def _begun(self) -> Iterator[tuple[Frame, list[Face]]]:
         """The frames with their faces, once there is a first one: a source that gives none makes and replaces no output."""
+        if self.progress is not None and self.progress.ended:
+            return iter(())
         if self.progress is not None:
             return self._going_on()
         moving = self._frames()
@@ -356,6 +371,19 @@ class _Run:
 
     def _between(self, seconds: float) -> None:  # noqa: ARG002 - the time is the frame's to come
         """A part is finished: say so on the disk."""
+        self._mark(self.memory.state())
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:  # noqa: ARG002
+        """All is read that will be: say so on the disk, before the outputs get their names."""
+        if kind is None or issubclass(kind, (KeyboardInterrupt, VideoError)):
+            with suppress(OutputError):  # a full disk: the part before it is gone on with
+                problem = str(error) if isinstance(error, VideoError) else ""
+                if self._last is None and self.bookmark and self.progress and not self.progress.ended:
+                    self.bookmark.write(replace(self.progress, ended=True, problem=problem))
+                self._mark({}, True, problem)
+
+    def _mark(self, state: dict[str, Any], ended: bool = False, problem: str = "") -> None:
+        """Write the bookmark, once everything so far is safely on the disk."""
         from mien.runtime.resume import Progress
 
         if self.bookmark is None or self._last is None:
@@ -363,8 +391,19 @@ class _Run:
         start = self._video.checkpoint() if self._video is not None else None
         self.bookmark.write(
             Progress(self.bookmark.key, self._table.checkpoint(), self._last.index, self._last.seconds,
-                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), self.memory.state())
+                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), state, ended, problem)
         )  # fmt: skip
+
+    def _note(self, path: Path) -> None:
+        """An output is there: it is not made again."""
+        from mien.runtime.resume import mark_of
+
+        found = self._kept()
+        if self.bookmark is None or found is None or not found.ended or not path.exists():
+            return
+        role = next(role for role, other in self.asked.files().items() if other == path)
+        with suppress(OutputError):
+            self.bookmark.write(replace(found, done={**found.done, role: mark_of(path)}))
 
     def _stopped(self, error: OutputError) -> OutputError:
         """The error of an output, and what can be done; without a finished part nothing is left behind."""
@@ -377,37 +416,46 @@ class _Run:
 
     def troubles(self, written: bool) -> Iterator[str]:
         """What went wrong with outputs at the end, and what can be done; written: whether others are there."""
-        found = self._kept() if self.failed else None
-        again = "give the same command again" + (" with --overwrite" if written else "")
-        done = "" if found is None else f"; {found.seconds:.0f} s are finished and kept: make room and {again}"
+        found, done = self._kept() if self.failed else None, ""
+        if found is not None and found.ended:
+            done = "; all that was read is kept: the same command makes it"
+        elif found is not None:
+            again = "give the same command again" + (" with --overwrite" if written else "")
+            done = f"; {found.seconds:.0f} s are finished and kept: make room and {again}"
         yield from (f"{error}{done}" for error in self.failed.values())
 
     def derive(self, thumbnails: bool) -> None:
-        """What is made from the rows: subtitles and the report."""
+        """What is made from the rows: subtitles and the report. A kill leaves the bookmark, so that the rest can be made."""
         rows, asked = self.asked.rows, self.asked
         if rows is None or not self.seen.frames or rows in self.failed or not rows.exists():
             return
+        waiting = [path for path in (asked.subtitles, asked.report) if path is not None and path not in self.made]
+        kept = f"the rows are kept in {rows}"
+        try:
+            while waiting:
+                try:
+                    self._make(waiting[0], rows, asked.source if thumbnails else None)
+                    self._note(waiting[0])
+                except OutputError as error:
+                    self.failed[waiting[0]] = OutputError(f"{error}; {kept}")
+                waiting.pop(0)
+        except KeyboardInterrupt:
+            for path in waiting:
+                self.failed[path] = OutputError(f"{path}: was interrupted before it was made; {kept}")
+        if not self.failed:
+            self._forget()
+        if asked.table is None and not self.failed.keys() & {asked.subtitles, asked.report}:
+            rows.unlink(missing_ok=True)
+
+    def _make(self, path: Path, rows: Path, video: str | None) -> None:
+        """Subtitles, or the report. Raises OutputError."""
         from mien.runtime.subtitles import subtitles_of
 
-        video = asked.source if thumbnails else None
-        try:
-            if asked.subtitles is not None:
-                with self._noted(asked.subtitles):
-                    subtitles_of(rows, asked.subtitles, asked.overwrite, asked.save is not None)
-            if asked.report is not None:
-                with self._noted(asked.report):
-                    timeline().write_report(rows, asked.report, asked.overwrite, video, asked.source, self._rate)
-        finally:
-            if asked.table is None and not self.failed.keys() & {asked.subtitles, asked.report}:
-                rows.unlink(missing_ok=True)
-
-    @contextmanager
-    def _noted(self, path: Path) -> Iterator[None]:
-        """An output that cannot be made from the rows is told at the end, and the rows stay."""
-        try:
-            yield
-        except OutputError as error:
-            self.failed[path] = OutputError(f"{error}; the rows are kept in {self.asked.rows}")
+        asked = self.asked
+        if path == asked.subtitles:
+            subtitles_of(rows, path, asked.overwrite, asked.save is not None)
+        else:
+            timeline().write_report(rows, path, asked.overwrite, video, asked.source, self._rate)
 
 
 def _tell(words: str) -> None:

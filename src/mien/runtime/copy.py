@@ -73,6 +73,7 @@ class VideoSink:
         self._begin = 0.0
         self._size: tuple[int, int] | None = None
         self.silent: str | None = None
+        self._problem: OutputError | None = None
 
     def __enter__(self) -> VideoSink:
         try:
@@ -122,10 +123,16 @@ class VideoSink:
         return blur(frame.image, [*(face.box for face in faces), *others])
 
     def checkpoint(self) -> float | None:
-        """Everything so far is safely on the disk; the time of the first frame."""
+        """Everything so far is safely on the disk; the time of the first frame. Raises OutputError, then ever after."""
+        if self._problem is not None:
+            raise self._problem
         if self._writer is not None:
-            with self._named():
-                self._writer.close()
+            try:
+                with self._named():
+                    self._writer.close()
+            except OutputError as problem:
+                self._problem = problem
+                raise
             self._writer = None
         return self.start
 

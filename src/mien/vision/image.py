@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 from os import PathLike
@@ -29,6 +30,8 @@ ImageSource = str | PathLike[str] | bytes | bytearray | memoryview | np.ndarray 
 _FORMS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 #: TIFF's tag BitsPerSample.
 _BITS = 258
+#: Pixels that a side may have when it is written.
+_LONGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 #: Pixels that are blended at once.
 _STRIP = 1 << 16
 #: What Pillow raises for damaged files, in their headers and EXIF too.
@@ -157,10 +160,17 @@ def _over_white(array: np.ndarray) -> np.ndarray:
 
 
 def write_image(path: str | PathLike[str], image: np.ndarray, overwrite: bool = False) -> None:
-    """Write RGB uint8 (h, w, 3) by the suffix, whole or not at all. Raises OutputError, ImageError (suffix)."""
+    """Write RGB uint8 (h, w, 3) by the suffix, whole or not at all. Raises OutputError, ImageError (suffix, or a picture larger
+    than its form holds)."""
     suffix = Path(path).suffix.lower()
     if suffix not in {".jpg", ".jpeg", ".png", ".webp", ".bmp"}:
         raise ImageError(f"{path}: no picture form for {suffix or 'a name without ending'!r}; use .jpg, .png or .webp")
-    encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    height, width = image.shape[:2]
+    fits = max(height, width) <= _LONGEST.get(suffix, math.inf)
+    fits, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR)) if fits else (False, image)
+    if not fits:
+        raise ImageError(
+            f"{path}: cannot be written: {width}x{height} pixels are more than {suffix} holds; make it smaller first"
+        )
     with whole_file(path, overwrite) as part:
         part.write_bytes(encoded.tobytes())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import ConfigError, MissingExtra, OutputError
+from mien.files import beside
 
 __all__ = ["Asked", "check_kind", "seconds_of", "timeline"]
 
@@ -35,7 +36,7 @@ class Asked:
     def rows(self) -> Path | None:
         """Where the rows go: the table, or, if only other outputs need them, a hidden one that is removed at the end."""
         other = self.subtitles or self.report
-        return self.table or (None if other is None else other.with_name(f".{other.name}.rows.csv"))
+        return self.table or (None if other is None else beside(other, ".rows.csv"))
 
     def outputs(self) -> list[Path]:
         """Every file that was asked for."""

@@ -17,6 +17,7 @@ import typer
 from mien.cli.asked import Asked, check_kind, seconds_of, timeline
 from mien.cli.options import Device, Engine, check_output, tell_choice
 from mien.errors import ConfigError, OutputError, VideoError
+from mien.files import beside
 
 if TYPE_CHECKING:
     from mien.faces import Face, Frame
@@ -194,7 +195,7 @@ class _Run:
             return
         self.bookmark = Bookmark(rows, key_of(Path(place), facts))
         found = None if fresh else self.bookmark.read()
-        part = rows.with_name(f".{rows.name}.part")
+        part = beside(rows, ".part")
         if found is None or not part.is_file() or part.stat().st_size < found.size:
             return
         self.progress = found

@@ -13,7 +13,7 @@ import numpy as np
 
 from mien.errors import ConfigError, OutputError, VideoError
 from mien.faces import Box, Face, Frame
-from mien.files import check_free, whole_file
+from mien.files import beside, check_free, whole_file
 from mien.runtime.times import Times
 from mien.vision.draw import blur, draw
 
@@ -56,7 +56,7 @@ class VideoSink:
         self.start, self._resumable = kept, resumable
         if self.path.suffix.lower() != ".mp4":
             raise ConfigError(f"{path}: the video is H.264 in MP4; use a name that ends in .mp4")
-        self.folder = self.path.with_name(f".{self.path.stem}.parts")
+        self.folder = beside(self.path.with_suffix(""), ".parts")
         self._writer: VideoWriter | None = None
         self._begin = 0.0
         self._size: tuple[int, int] | None = None

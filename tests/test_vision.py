@@ -2,8 +2,10 @@
 
 import io
 import struct
+import sys
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -276,6 +278,31 @@ def test_a_failed_video_leaves_nothing_and_ctrl_c_keeps_it(tmp_path):
             writer.write(np.zeros((32, 32, 3), np.uint8), 0.0)
             raise kind
         assert [path.name for path in tmp_path.iterdir()] == left
+
+
+class FullDisk:
+    """In place of a stream: no more can be written."""
+
+    @staticmethod
+    def encode() -> None:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are found in /proc")
+def test_a_failed_video_leaves_no_file_open(tmp_path, monkeypatch):
+    def opened() -> bool:
+        return any(str(tmp_path) in str(link.resolve()) for link in Path("/proc/self/fd").iterdir())
+
+    for kind in (ZeroDivisionError, OutputError):
+        with pytest.raises(kind), VideoWriter(tmp_path / "a.mp4", 32, 32) as writer:
+            for number in range(80):
+                writer.write(np.zeros((32, 32, 3), np.uint8), number / 25)
+            assert opened()
+            if kind is ZeroDivisionError:
+                raise kind
+            monkeypatch.setattr(writer, "_stream", FullDisk)
+        assert not opened()
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 300), (900, 1600)])

@@ -46,6 +46,15 @@ def rows(path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_outputs_may_have_as_long_names_as_the_disk_allows(watch, tmp_path):
+    names = {f"{'n' * 251}{ending}" for ending in (".csv", ".mp4", ".srt", ".vtt")}
+    table, video, first, second = sorted(names)
+    code, _, err = watch("a.mp4", "--table", table, "--save", video, "--subtitles", first)
+    assert code == 0, err
+    assert watch("a.mp4", "--subtitles", second)[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.onnx", "a.mp4", *names}
+
+
 def test_the_three_forms_of_a_table_say_the_same(watch):
     for name in ("t.csv", "t.jsonl", "t.parquet"):
         code, _, err = watch("a.mp4", "--table", name)

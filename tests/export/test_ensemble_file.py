@@ -4,7 +4,10 @@ import json
 
 import msgspec
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from builders import LABELS, a_run
 from mien.data.manifest import Manifest
@@ -15,6 +18,7 @@ from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.tables import read_predictions
 from mien.export import ensemble as module
 from mien.export.ensemble import export_ensemble
+from mien.export.graphs import drop_unread
 from mien.export.onnx import export_onnx
 from mien.labels import LabelSet, affect_means
 from mien.report.card import _passes
@@ -59,6 +63,36 @@ def test_one_file_answers_as_its_members_do(mean, affect, tmp_path):
         ("tiny", 0.25, "seed 2"),
     ]
     assert msgspec.json.decode((tmp_path / "e.json").read_bytes(), type=type(spec)) == spec
+
+
+def test_a_file_holds_nothing_that_no_answer_needs(tmp_path, capfd):
+    export_ensemble(files(tmp_path, 2), [1, 1], tmp_path / "e.onnx")
+    model = onnx.load(tmp_path / "e.onnx")
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input} | {item.name for item in graph.output}
+    assert {item.name for item in graph.initializer} <= read
+    assert all(read & set(node.output) for node in graph.node)
+    ort.InferenceSession(str(tmp_path / "e.onnx"), providers=["CPUExecutionProvider"])
+    assert "Removing initializer" not in capfd.readouterr().err
+
+
+def test_what_a_branch_reads_is_kept():
+    then = helper.make_graph([helper.make_node("Neg", ["kept"], ["n"])], "a", [], [value("n")])
+    other = helper.make_graph([], "b", [], [value("made")])
+    nodes = [
+        helper.make_node("Abs", ["x"], ["made"]),
+        helper.make_node("Neg", ["spare"], ["unread"]),
+        helper.make_node("If", ["which"], ["y"], then_branch=then, else_branch=other),
+    ]
+    constants = [numpy_helper.from_array(np.ones(1, np.float32), name) for name in ("kept", "spare")]
+    graph = helper.make_graph(nodes, "g", [value("x"), value("which", TensorProto.BOOL)], [value("y")], constants)
+    drop_unread(graph)
+    assert [node.op_type for node in graph.node] == ["Abs", "If"]
+    assert [item.name for item in graph.initializer] == ["kept"]
+
+
+def value(name: str, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, [1])
 
 
 def test_members_without_weight_stay_outside(tmp_path):

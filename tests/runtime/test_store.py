@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,19 @@ def test_each_system_has_its_cache_folder(platform, variables, place, monkeypatc
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert str(store.cache_folder()) == place
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_a_user_without_a_home_has_a_cache_all_the_same(platform, monkeypatch, tmp_path):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("sys.platform", platform)
+    for name in ("MIEN_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert store.cache_folder().is_relative_to(tmp_path)
 
 
 def test_yunet_comes_from_its_variable(yunet_file, monkeypatch):

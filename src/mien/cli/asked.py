@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.errors import ConfigError, MissingExtra, OutputError
+from mien.files import beside
 
 if TYPE_CHECKING:
     from mien.runtime.resume import Progress
@@ -38,7 +39,7 @@ class Asked:
     def rows(self) -> Path | None:
         """Where the rows go: the table, or, if only other outputs need them, a hidden one that is removed at the end."""
         other = self.subtitles or self.report
-        return self.table or (None if other is None else other.with_name(f".{other.name}.rows.csv"))
+        return self.table or (None if other is None else beside(other, ".rows.csv"))
 
     def files(self) -> dict[str, Path]:
         """Every file that is written, by what it is: 'rows', 'save', 'subtitles', 'report'."""

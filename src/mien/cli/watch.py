@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from mien.cli.asked import Asked, check_kind, seconds_of, timeline
 from mien.cli.options import Device, Engine, check_output, tell_choice
 from mien.errors import ConfigError, OutputError, VideoError
+from mien.files import beside
 
 if TYPE_CHECKING:
     from mien.faces import Face, Frame
@@ -199,7 +200,7 @@ class _Run:
         found = None if fresh else self.bookmark.read()
         made = self.asked.made(found)
         self.asked.check_free(found)
-        part = rows.with_name(f".{rows.name}.part")
+        part = beside(rows, ".part")
         if found is None or (rows not in made and not (part.is_file() and part.stat().st_size >= found.size)):
             return self.asked.check_free(None)
         if self.asked.save not in made and self._saved(found.start, found.seconds) != found.video:

@@ -22,6 +22,7 @@ __all__ = [
     "HALF_TOLERANCE",
     "TOLERANCE",
     "agree",
+    "drop_unread",
     "halve",
     "model_files",
     "open_graph",
@@ -54,8 +55,32 @@ def open_graph(path: str | PathLike[str]) -> tuple[onnx.ModelProto, ModelSpec]:
     return model, decode_spec(text, str(path))
 
 
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove the nodes and constants that no output needs, such as the valence and arousal of an ensemble's members."""
+    wanted, kept = {item.name for item in graph.output}, []
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted.update(_read(node))
+    constants = [item for item in graph.initializer if item.name in wanted]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """The values that a node reads, those of its branches included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for branch in (attribute.g, *attribute.graphs):
+            yield from (item.name for item in branch.output)
+            for inner in branch.node:
+                yield from _read(inner)
+
+
 def store(model: onnx.ModelProto, spec: ModelSpec | DetectorSpec, path: Path) -> None:
-    """Put the spec into a graph, check the graph's form, write it."""
+    """Put the spec into a graph, leave out what nothing needs, check the graph's form, write it."""
+    drop_unread(model.graph)
     onnx.helper.set_model_props(model, {"mien": encode(spec).decode()})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))

@@ -20,6 +20,7 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from mien.errors import ConfigError, ExportError
+from mien.export.graphs import drop_unread
 from mien.runtime.sessions import ORT_ERRORS, why_unopened
 
 __all__ = ["LEAST", "answers", "float_weights", "folded", "heads_and_stem", "layers", "quantized", "ranked"]
@@ -48,23 +49,12 @@ def folded(model: onnx.ModelProto, where: str = "the model") -> onnx.ModelProto:
         plain = onnx.load(str(place))
     domains = {node.domain for node in plain.graph.node}
     kept = [entry for entry in plain.opset_import if entry.domain in domains or not entry.domain]
-    _drop_unread(plain.graph)
+    drop_unread(plain.graph)
     for number, node in enumerate(plain.graph.node):
         node.name = node.name or f"node{number}"
     del plain.opset_import[:]
     plain.opset_import.extend(kept)
     return plain
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    """Remove the nodes whose answers nobody reads, such as the valence and arousal of an ensemble's members."""
-    wanted, kept = {item.name for item in graph.output}, []
-    for node in reversed(graph.node):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
 
 
 def quantized(model: onnx.ModelProto, chips: np.ndarray, keep: Sequence[str] = ()) -> onnx.ModelProto:

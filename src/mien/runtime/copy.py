@@ -14,7 +14,7 @@ import numpy as np
 
 from mien.errors import ConfigError, OutputError, VideoError
 from mien.faces import Box, Face, Frame
-from mien.files import check_free, whole_file
+from mien.files import beside, check_free, whole_file
 from mien.runtime.times import Times
 from mien.vision.draw import blur, draw
 
@@ -35,7 +35,7 @@ def parts_of(path: Path, start: float | None = None, seconds: float = 0.0) -> li
 
 
 def _folder(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.parts")
+    return beside(path.with_suffix(""), ".parts")
 
 
 class VideoSink:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mien.files import whole_file
+from mien.files import beside, whole_file
 
 __all__ = ["Bookmark", "Progress", "key_of", "mark_of"]
 
@@ -47,7 +47,7 @@ class Bookmark:
     """A small file beside the table that says how far a reading came."""
 
     def __init__(self, table: Path, key: str = "") -> None:
-        self.path, self.key = table.with_name(f".{table.name}.bookmark"), key
+        self.path, self.key = beside(table, ".bookmark"), key
 
     def read(self) -> Progress | None:
         """How far an earlier reading with the same key came; None if there is none, or it is damaged or of something else.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,10 +128,18 @@ def cache_folder() -> Path:
     if os.environ.get("MIEN_CACHE"):
         return Path(os.environ["MIEN_CACHE"])
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "mien"
+        return _home() / "Library" / "Caches" / "mien"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "mien"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mien"
+        return Path(os.environ.get("LOCALAPPDATA") or _home()) / "mien"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "mien"
+
+
+def _home() -> Path:
+    """The folder for temporary files where the user has none, as in a container whose passwd does not know him."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 def model_file(name: str | os.PathLike[str]) -> Path:

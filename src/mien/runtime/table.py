@@ -17,7 +17,7 @@ import msgspec
 
 from mien.errors import ConfigError, DataError, MissingExtra, OutputError, VideoError
 from mien.faces import Face, Frame, face_record
-from mien.files import check_free, path_text, whole_file
+from mien.files import beside, check_free, path_text, whole_file
 
 __all__ = [
     "TABLE_FORMS",
@@ -143,7 +143,7 @@ class TableSink:
     ) -> None:
         self.path, self._overwrite = check_free(path, overwrite), overwrite
         _checked(self.path)
-        self.part = self.path.with_name(f".{self.path.name}.part")
+        self.part = beside(self.path, ".part")
         self._labels, self._about = tuple(labels), (None if image is None else path_text(image), model, smoothing)
         self._kept, self._resumable = kept, resumable
         self._file: IO[str] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from os import PathLike
 from types import TracebackType
@@ -66,11 +67,14 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(f"{self.path}: cannot be written ({error})") from error
         finally:
-            self._part.unlink(missing_ok=True)
+            self.discard()
 
     def discard(self) -> None:
-        """Leave no file."""
-        self._part.unlink(missing_ok=True)
+        """Leave no file but the finished one, and none open."""
+        with suppress(av.error.FFmpegError, OSError):  # what went wrong before is what matters
+            self._container.close()
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -14,11 +14,12 @@ import mien
 from mien.errors import ConfigError, OutputError
 from mien.runtime.detect import GridDetector
 from mien.runtime.read import Reader
+from mien.runtime.sessions import OnnxSession
 from mien.runtime.table import TABLE_VERSION, table_columns
 from mien.spec import DetectorSpec, ModelSpec
 from mien.vision.draw import colour
 
-__all__ = ["WEB", "DetectorPart", "ModelPart", "Site", "engine_missing", "page_files", "site", "write_site"]
+__all__ = ["WEB", "DetectorPart", "ModelPart", "Site", "engine_missing", "page_files", "site", "unfit", "write_site"]
 
 WEB = Path(__file__).parent / "web"
 _ENGINE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "LICENSE.txt")
@@ -47,7 +48,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     detector: None if the picture already is the face.  palette: colours (red, green, blue) by label.  columns: of the table; those
     of its labels in the order of the labels.  rows: what each row of it ends with.
-    engine: whether onnxruntime-web is there.  server: whether a server behind the page answers /predict.
+    engine: whether it can read in the browser; missing: why not.  server: whether a server behind the page answers /predict.
     example: whether example.jpg is there.  max_bytes: the largest upload the server takes.
     """
 
@@ -69,9 +70,19 @@ def engine_missing(web: Path = WEB) -> str:
     return "" if all((web / "vendor" / name).is_file() for name in _ENGINE) else _NO_ENGINE
 
 
+def unfit(reader: Reader) -> str:
+    """Why a browser cannot run this reader's model; '' if it can."""
+    spec, session = reader.classifier.spec, reader.classifier.session
+    if spec.crop.mask != "none":
+        return f"the page cannot cut chips as {spec.name} wants them (crop.mask={spec.crop.mask})"
+    if isinstance(session, OnnxSession) and session.batch:
+        return f"the page reads any number of faces at once, the file of {spec.name} exactly {session.batch}"
+    return ""
+
+
 def site(reader: Reader, max_bytes: int = 0, web: Path = WEB) -> Site:
     """What the page must know to read as this reader does. max_bytes above 0 says that a server is there."""
-    spec, missing = reader.classifier.spec, engine_missing(web)
+    spec, missing = reader.classifier.spec, engine_missing(web) or unfit(reader)
     return Site(
         version=mien.__version__,
         model=ModelPart(file="models/model.onnx", spec=spec),
@@ -128,9 +139,12 @@ def write_site(
 ) -> int:
     """Write the page as a static site, whole or not at all; its size in bytes.
 
-    Raises ConfigError (the engine is missing), OutputError (the folder holds something; it cannot be written).
+    Raises ConfigError (the engine is missing, no browser can run the model), OutputError (the folder holds something; it
+    cannot be written).
     """
     about = site(reader)
+    if unfit(reader):
+        raise ConfigError(f"{model}: {unfit(reader)}; give another model, or read by the server (mien serve)")
     if about.missing:
         raise ConfigError(about.missing)
     folder, files = Path(folder), page_files(model, detector)

@@ -1,0 +1,53 @@
+"""The page as files: which models it can read with, and where it is written."""
+
+import onnx
+import pytest
+
+from apps.test_server import CLIENT, Server
+from mien.apps.page import site, unfit, write_site
+from mien.errors import ConfigError
+from mien.runtime.classify import Classifier
+from mien.runtime.fakes import FakeDetector, FakeSession
+from mien.runtime.read import Reader, load
+from mien.runtime.store import model_file
+from mien.spec import CropSpec, ModelSpec
+from test_runtime import a_model
+
+MODEL = model_file("ferplus-nano")
+
+
+def of_four(path):
+    """A model file that takes exactly four chips."""
+    model = onnx.load(a_model(path))
+    for item in (*model.graph.input, *model.graph.output):
+        item.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, path)
+    return path
+
+
+def masked():
+    crop = CropSpec(width=8, height=8, mask="hull")
+    return FakeSession(spec=ModelSpec(name="masked", labels=("happiness", "y"), crop=crop))
+
+
+def test_a_model_that_no_browser_can_run_is_no_page(mien, tmp_path):
+    of_four(tmp_path / "four.onnx")
+    code, _, said = mien("page", "site", "--model", "four.onnx", "--detector", "whole")
+    assert (code, "the file of tiny exactly 4; give another model" in said) == (2, True)
+    reader = Reader(FakeDetector([]), Classifier(masked()))
+    with pytest.raises(
+        ConfigError, match=r"cannot cut chips as masked wants them \(crop.mask=hull\); give another model"
+    ):
+        write_site(tmp_path / "site", reader, MODEL, None)
+    assert not (tmp_path / "site").exists()
+    assert unfit(load("ferplus-nano", threads=1)) == ""
+
+
+def test_the_server_reads_for_a_page_that_cannot(tmp_path):
+    of_four(tmp_path / "four.onnx")
+    about = site(load(str(tmp_path / "four.onnx"), "whole", 1), max_bytes=1)
+    assert (about.engine, about.server) == (False, True)
+    assert about.missing.endswith("the file of tiny exactly 4")
+    with Server(tmp_path, "--model", "four.onnx") as server:
+        assert CLIENT.get(f"{server.url}/page.json").json()["missing"] == about.missing
+    assert "exactly 4; so the page sends its pictures to this server" in server.log.read_text()

@@ -149,20 +149,46 @@ def write_site(
         raise ConfigError(about.missing)
     folder, files = Path(folder), page_files(model, detector)
     _check(folder, overwrite, {*files, "page.json"})
+    new = not folder.exists()
     try:
-        with tempfile.TemporaryDirectory(prefix=".mien-page-", dir=folder.parent) as name:
+        # Inside a folder that is there: it may be where somebody stands, or a volume of its own, and cannot be replaced.
+        with tempfile.TemporaryDirectory(prefix=".mien-page-", dir=folder.parent if new else folder) as name:
             part = Path(name) / "site"
             for address, path in files.items():
                 (part / address).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, part / address)
             (part / "page.json").write_bytes(msgspec.json.encode(about))
             size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-            if folder.exists():
-                folder.rename(Path(name) / "old")
-            part.rename(folder)
+            if new:
+                part.rename(folder)
+            else:
+                _swap(part, folder)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return size
+
+
+def _swap(part: Path, folder: Path) -> None:
+    """Put what is in `part`, which lies two below the folder, in the place of what is in the folder; page.json goes first and
+    comes last. Raises OSError: then all is as it was."""
+    old = part.parent / "old"
+    old.mkdir()
+    away = [(path, old / path.name) for path in folder.iterdir() if path != part.parent]
+    moves = sorted(away, key=_is_last, reverse=True)
+    moves += sorted(((path, folder / path.name) for path in part.iterdir()), key=_is_last)
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            source.rename(target)
+            done.append((source, target))
+    except OSError:
+        for source, target in reversed(done):
+            target.rename(source)
+        raise
+
+
+def _is_last(move: tuple[Path, Path]) -> bool:
+    return move[0].name == "page.json"
 
 
 def _check(folder: Path, overwrite: bool, ours: set[str]) -> None:

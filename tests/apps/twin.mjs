@@ -7,7 +7,7 @@ const page = (name) => import(pathToFileURL(`${job.web}/${name}`).href);
 const { crop, cropMatrix, framed } = await page('crop.js');
 const { decode, suppress } = await page('detect.js');
 const { resized } = await page('pixels.js');
-const { Kept } = await page('rows.js');
+const { Kept, csv } = await page('rows.js');
 const { Tracks } = await page('track.js');
 const picture = ({ file, bytes, width, height, step = 3 }) => ({
   data: file ? readFileSync(file) : Buffer.from(bytes, 'base64'), width, height, step,
@@ -24,6 +24,7 @@ const tasks = {
     frames.forEach((frame) => kept.add(frame));
     return { frames: kept.frames, left: kept.left };
   },
+  table: ({ site, frames }) => csv(frames, site),
   follow: ({ frames }) => {
     const tracks = new Tracks();
     return frames.map(({ faces, seconds }) => tracks.follow(faces, seconds));

@@ -183,6 +183,11 @@ def test_tables_name_a_file_as_it_is_called(javascript, tmp_path):
         assert [row["image"] for row in csv.DictReader((tmp_path / f"{number}.csv").open())] == [name]
 
 
+def test_a_worker_that_breaks_down_keeps_nobody_waiting(javascript):
+    [said] = javascript([{"do": "broken", "message": "out of memory"}])
+    assert said == ["What reads the pictures broke down (out of memory): reload the page."] * 2
+
+
 def test_the_page_is_made_of_small_modules():
     """No file over 300 lines, no address of another machine."""
     for path in [*WEB.glob("*.js"), *WEB.glob("*.css"), *WEB.glob("*.html")]:

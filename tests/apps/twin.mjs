@@ -25,6 +25,25 @@ const tasks = {
     return { frames: kept.frames, left: kept.left };
   },
   table: ({ site, frames }) => csv(frames, site),
+  broken: async ({ message }) => {
+    let worker;
+    globalThis.Worker = class {
+      constructor() {
+        worker = this;
+      }
+
+      postMessage({ open }) {
+        if (open) queueMicrotask(() => this.onmessage({ data: { opened: true } }));
+      }
+    };
+    const { openEngine } = await page('engine.js');
+    const engine = await openEngine({ engine: true });
+    const canvas = { getContext: () => ({ getImageData: () => ({ data: new Uint8Array(4), width: 1, height: 1 }) }) };
+    const said = (reading) => reading.catch((error) => error.message);
+    const first = said(engine.read(canvas));
+    worker.onerror({ message });
+    return [await first, await said(engine.read(canvas))];
+  },
   follow: ({ frames }) => {
     const tracks = new Tracks();
     return frames.map(({ faces, seconds }) => tracks.follow(faces, seconds));

@@ -137,7 +137,7 @@ def test_one_picture_and_several(server):
         (b"", "image/png", 400, "is empty"),
         (png(drawn_face()), "text/plain", 415, "text/plain: send image/"),
         (png(drawn_face()), "", 415, "no type"),
-        (bytes(300_001), "image/png", 413, "more bytes than this server takes"),
+        (bytes(300_001), "image/png", 413, "more bytes than this server takes; send less"),
         (b"--x", "multipart/form-data; boundary=x", 400, ""),
         (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "no file"),
     ],
@@ -168,6 +168,9 @@ def test_too_many_pictures(server):
     answer = CLIENT.post(f"{server.url}/predict", files=files)
     assert answer.status_code == 413
     assert "17 pictures; at most 16" in answer.json()["detail"]
+    answer = CLIENT.post(f"{server.url}/predict", files=4 * files)
+    assert answer.status_code == answer.json()["status_code"] == 413
+    assert answer.json()["detail"] == "the form has too many parts; send at most 16 pictures at once"
 
 
 def test_stalled_sockets_are_let_go(server):
@@ -372,6 +375,13 @@ def test_keys(tmp_path):
         assert CLIENT.get(f"{server.url}/metrics").status_code == 401
         assert CLIENT.get(f"{server.url}/health").status_code == 200
         assert CLIENT.get(f"{server.url}/").status_code == 200
+        told = CLIENT.get(f"{server.url}/schema/openapi.json").json()
+        ways = {(way["type"], way.get("name")) for way in told["components"]["securitySchemes"].values()}
+        assert ways == {("http", None), ("apiKey", "X-API-Key")}
+        assert [list(way) for way in told["security"]] == [["key"], ["header"]]
+        assert [path for path, item in told["paths"].items() for way in item.values() if "security" in way] == [
+            "/health"
+        ]
         assert KEY not in server.log.read_text()
     assert server.process.returncode == 0
     assert json.loads(server.log.read_text().splitlines()[-1])["event"] == "stop"

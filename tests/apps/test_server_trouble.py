@@ -332,3 +332,19 @@ def test_a_client_that_hangs_up_is_no_fault_of_the_server(hasty, route, kind, pa
         time.sleep(0.05)
     assert counted(500) == faults == 0
     assert "Traceback" not in hasty.log.read_text()
+
+
+def test_a_clip_that_is_still_sent_when_the_server_ends_is_told_so(tmp_path):
+    head = b"POST /watch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: video/mp4\r\nContent-Length: 9999\r\n\r\nabc"
+    with Server(tmp_path) as server, socket.create_connection((server.host, server.port), timeout=20) as line:
+        line.sendall(head)
+        time.sleep(0.3)
+        start = time.monotonic()
+        server.process.terminate()
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+        assert server.process.wait(20) == 0
+    assert time.monotonic() - start < 9.5
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"the server ends; send it again once it is up" in answer
+    assert "trace" not in server.log.read_text()
+    assert server.log.read_text().count('"status": 503') == 1

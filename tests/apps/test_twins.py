@@ -1,6 +1,8 @@
 """The page's JavaScript does what Python does: resizing, crop, decoding, reading."""
 
 import base64
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pytest
 
 from apps.browsing import WEB, difference, packed, smaller, unpacked
 from mien.apps.page import site
-from mien.faces import Expression, Face, FaceRecord, face_record
+from mien.faces import Expression, Face, FaceRecord, Frame, face_record
 from mien.runtime.detect import GridDetector, _resized, _suppress, decode
 from mien.runtime.read import load
 from mien.runtime.store import ENTRIES, locate, model_file
+from mien.runtime.table import TableSink
 from mien.runtime.track import Smoother
 from mien.spec import CropSpec
 from mien.vision.align import crop, crop_matrix, framed
@@ -165,6 +168,24 @@ def test_the_page_averages_as_python_does(javascript):
 def test_rows_that_are_left_out_are_counted(javascript):
     assert javascript([{"do": "keep", "frames": [1, 2, 3, 4, 5], "most": 3}]) == [{"frames": [3, 4, 5], "left": 2}]
     assert javascript([{"do": "keep", "frames": [1, 2, 3], "most": 3}]) == [{"frames": [1, 2, 3], "left": 0}]
+
+
+def test_tables_name_a_file_as_it_is_called(javascript, tmp_path):
+    """Also where a spreadsheet would take it for a formula: a name that is made plain is no longer that of the file."""
+    names = ["=1+1.png", "-a.png", "@b.png", 'two, "three".png']
+    [text] = javascript([{"do": "table", "site": plain(site(load(threads=1))), "frames": [
+        {"image": name, "index": "", "seconds": "", "faces": []} for name in names
+    ]}])  # fmt: skip
+    assert [row["image"] for row in csv.DictReader(io.StringIO(text))] == names
+    for number, name in enumerate(names):
+        with TableSink(tmp_path / f"{number}.csv", ("happiness",), image=name) as sink:
+            sink.write(Frame(np.zeros((8, 8, 3), np.uint8)), [])
+        assert [row["image"] for row in csv.DictReader((tmp_path / f"{number}.csv").open())] == [name]
+
+
+def test_a_worker_that_breaks_down_keeps_nobody_waiting(javascript):
+    [said] = javascript([{"do": "broken", "message": "out of memory"}])
+    assert said == ["What reads the pictures broke down (out of memory): reload the page."] * 2
 
 
 def test_the_page_is_made_of_small_modules():

@@ -7,7 +7,7 @@ const page = (name) => import(pathToFileURL(`${job.web}/${name}`).href);
 const { crop, cropMatrix, framed } = await page('crop.js');
 const { decode, suppress } = await page('detect.js');
 const { resized } = await page('pixels.js');
-const { Kept } = await page('rows.js');
+const { Kept, csv } = await page('rows.js');
 const { Tracks } = await page('track.js');
 const picture = ({ file, bytes, width, height, step = 3 }) => ({
   data: file ? readFileSync(file) : Buffer.from(bytes, 'base64'), width, height, step,
@@ -23,6 +23,26 @@ const tasks = {
     const kept = new Kept(most);
     frames.forEach((frame) => kept.add(frame));
     return { frames: kept.frames, left: kept.left };
+  },
+  table: ({ site, frames }) => csv(frames, site),
+  broken: async ({ message }) => {
+    let worker;
+    globalThis.Worker = class {
+      constructor() {
+        worker = this;
+      }
+
+      postMessage({ open }) {
+        if (open) queueMicrotask(() => this.onmessage({ data: { opened: true } }));
+      }
+    };
+    const { openEngine } = await page('engine.js');
+    const engine = await openEngine({ engine: true });
+    const canvas = { getContext: () => ({ getImageData: () => ({ data: new Uint8Array(4), width: 1, height: 1 }) }) };
+    const said = (reading) => reading.catch((error) => error.message);
+    const first = said(engine.read(canvas));
+    worker.onerror({ message });
+    return [await first, await said(engine.read(canvas))];
   },
   follow: ({ frames }) => {
     const tracks = new Tracks();

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -112,13 +113,12 @@ class Gate:
             await receive()
             await send({"type": "websocket.close", "code": 1008, "reason": problem.detail[:120]})
             return
-        headers = [(b"content-type", b"application/json"), *_HEADERS]
+        headers = [*_HEADERS]
         if problem.status_code == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         if problem.status_code == 429:
             headers.append((b"retry-after", b"1"))
-        await send({"type": "http.response.start", "status": problem.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": msgspec.json.encode(problem)})
+        await _tell(send, problem, headers)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send, route: str) -> None:
         start, status, work = time.perf_counter(), 0, route in _WORK and scope["method"] == "POST"
@@ -141,6 +141,9 @@ class Gate:
         self._measures.busy.set(self.busy)
         try:
             await self._app(scope, take, answer)
+        except asyncio.CancelledError:  # the server ends, and this took longer than it waits
+            if not status:
+                await _tell(answer, Problem(503, "the server ends; send it again once it is up"))
         finally:
             self.busy -= work
             self._measures.busy.set(self.busy)
@@ -150,6 +153,12 @@ class Gate:
             self._measures.seconds.labels(route).observe(took)
             facts = {"method": scope["method"], "route": route, "status": told, "ms": round(1000 * took, 1)}
             log.info("request", extra={"facts": facts})
+
+
+async def _tell(send: Send, problem: Problem, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    headers = [(b"content-type", b"application/json"), *headers]
+    await send({"type": "http.response.start", "status": problem.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": msgspec.json.encode(problem)})
 
 
 def _sound(address: str) -> bool:

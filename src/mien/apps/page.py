@@ -14,11 +14,12 @@ import mien
 from mien.errors import ConfigError, OutputError
 from mien.runtime.detect import GridDetector
 from mien.runtime.read import Reader
+from mien.runtime.sessions import OnnxSession
 from mien.runtime.table import TABLE_VERSION, table_columns
 from mien.spec import DetectorSpec, ModelSpec
 from mien.vision.draw import colour
 
-__all__ = ["WEB", "DetectorPart", "ModelPart", "Site", "engine_missing", "page_files", "site", "write_site"]
+__all__ = ["WEB", "DetectorPart", "ModelPart", "Site", "engine_missing", "page_files", "site", "unfit", "write_site"]
 
 WEB = Path(__file__).parent / "web"
 _ENGINE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "LICENSE.txt")
@@ -47,7 +48,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     detector: None if the picture already is the face.  palette: colours (red, green, blue) by label.  columns: of the table; those
     of its labels in the order of the labels.  rows: what each row of it ends with.
-    engine: whether onnxruntime-web is there.  server: whether a server behind the page answers /predict.
+    engine: whether it can read in the browser; missing: why not.  server: whether a server behind the page answers /predict.
     example: whether example.jpg is there.  max_bytes: the largest upload the server takes.
     """
 
@@ -69,9 +70,19 @@ def engine_missing(web: Path = WEB) -> str:
     return "" if all((web / "vendor" / name).is_file() for name in _ENGINE) else _NO_ENGINE
 
 
+def unfit(reader: Reader) -> str:
+    """Why a browser cannot run this reader's model; '' if it can."""
+    spec, session = reader.classifier.spec, reader.classifier.session
+    if spec.crop.mask != "none":
+        return f"the page cannot cut chips as {spec.name} wants them (crop.mask={spec.crop.mask})"
+    if isinstance(session, OnnxSession) and session.batch:
+        return f"the page reads any number of faces at once, the file of {spec.name} exactly {session.batch}"
+    return ""
+
+
 def site(reader: Reader, max_bytes: int = 0, web: Path = WEB) -> Site:
     """What the page must know to read as this reader does. max_bytes above 0 says that a server is there."""
-    spec, missing = reader.classifier.spec, engine_missing(web)
+    spec, missing = reader.classifier.spec, engine_missing(web) or unfit(reader)
     return Site(
         version=mien.__version__,
         model=ModelPart(file="models/model.onnx", spec=spec),
@@ -128,27 +139,56 @@ def write_site(
 ) -> int:
     """Write the page as a static site, whole or not at all; its size in bytes.
 
-    Raises ConfigError (the engine is missing), OutputError (the folder holds something; it cannot be written).
+    Raises ConfigError (the engine is missing, no browser can run the model), OutputError (the folder holds something; it
+    cannot be written).
     """
     about = site(reader)
+    if unfit(reader):
+        raise ConfigError(f"{model}: {unfit(reader)}; give another model, or read by the server (mien serve)")
     if about.missing:
         raise ConfigError(about.missing)
     folder, files = Path(folder), page_files(model, detector)
     _check(folder, overwrite, {*files, "page.json"})
+    new = not folder.exists()
     try:
-        with tempfile.TemporaryDirectory(prefix=".mien-page-", dir=folder.parent) as name:
+        # Inside a folder that is there: it may be where somebody stands, or a volume of its own, and cannot be replaced.
+        with tempfile.TemporaryDirectory(prefix=".mien-page-", dir=folder.parent if new else folder) as name:
             part = Path(name) / "site"
             for address, path in files.items():
                 (part / address).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, part / address)
             (part / "page.json").write_bytes(msgspec.json.encode(about))
             size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-            if folder.exists():
-                folder.rename(Path(name) / "old")
-            part.rename(folder)
+            if new:
+                part.rename(folder)
+            else:
+                _swap(part, folder)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     return size
+
+
+def _swap(part: Path, folder: Path) -> None:
+    """Put what is in `part`, which lies two below the folder, in the place of what is in the folder; page.json goes first and
+    comes last. Raises OSError: then all is as it was."""
+    old = part.parent / "old"
+    old.mkdir()
+    away = [(path, old / path.name) for path in folder.iterdir() if path != part.parent]
+    moves = sorted(away, key=_is_last, reverse=True)
+    moves += sorted(((path, folder / path.name) for path in part.iterdir()), key=_is_last)
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            source.rename(target)
+            done.append((source, target))
+    except OSError:
+        for source, target in reversed(done):
+            target.rename(source)
+        raise
+
+
+def _is_last(move: tuple[Path, Path]) -> bool:
+    return move[0].name == "page.json"
 
 
 def _check(folder: Path, overwrite: bool, ours: set[str]) -> None:

@@ -18,7 +18,8 @@ from mien.errors import OutputError
 
 __all__ = ["is_local", "names_of", "open_socket", "serve"]
 
-_GRACE = 10  # seconds that begun requests have when the server is told to end
+#: Seconds that begun requests have when the server is told to end. Containers are killed after ten; closing takes some too.
+_GRACE = 7
 _CONNECTIONS = 512
 
 
@@ -115,7 +116,7 @@ class _Patient(H11Protocol):
 
 
 def serve(app: Any, listening: socket.socket, settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM; begun requests are finished, for ten seconds at most."""
+    """Serve until SIGINT or SIGTERM; begun requests are finished, for seven seconds at most."""
     protocol = type("Patient", (_Patient,), {"patience": settings.seconds})
     config = uvicorn.Config(
         app,

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, WebSocket, delete, get, post, websocket
 from litestar.datastructures import State, UploadFile
-from litestar.exceptions import HTTPException, WebSocketDisconnect
+from litestar.exceptions import ClientException, HTTPException, WebSocketDisconnect
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -120,6 +121,11 @@ async def _pictures(request: Request[Any, Any, Any], settings: Settings) -> list
             raise HTTPException(
                 status_code=400, detail="the form holds a text in no charset that is known here; send texts as UTF-8"
             ) from error
+        except ClientException as error:
+            if error.status_code == 413 or error.detail != RequestEntityTooLarge.detail:
+                raise
+            detail = f"the form has too many parts; send at most {settings.max_images} pictures at once"
+            raise HTTPException(status_code=413, detail=detail) from error
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         pictures: list[tuple[str | None, bytes]] = [(item.filename, await item.read()) for item in files]
         if not pictures:
@@ -338,7 +344,7 @@ async def _talk(socket: WebSocket[Any, Any, Any], serving: Serving) -> None:
         await socket.send_data(msgspec.json.encode(answer).decode())
 
 
-@get("/health", responses=_problems(403), summary="Whether the server is up")
+@get("/health", security=[{}], responses=_problems(403), summary="Whether the server is up")
 async def health(state: State) -> Health:
     serving: Serving = state.serving
     busy = serving.gate.busy if serving.gate else 0
@@ -385,8 +391,8 @@ async def _parts(data: bytes) -> AsyncIterator[bytes]:
 
 def _http_problem(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     detail = error.detail
-    if error.status_code == 413 and "at once" not in detail:
-        detail = "more bytes than this server takes"
+    if isinstance(error, RequestEntityTooLarge):
+        detail = "more bytes than this server takes; send less, or raise --max-bytes, --max-video-bytes of `mien serve`"
     if error.status_code == 405:
         detail = f"{request.method} is not allowed here; use {(error.headers or {}).get('allow', 'another method')}"
     extra = getattr(error, "extra", None)
@@ -463,7 +469,10 @@ def create_app(
 
 def _described(settings: Settings) -> OpenAPIConfig:
     keys: dict[str, SecurityScheme | Reference] = {
-        "key": SecurityScheme(type="http", scheme="bearer", description="One of MIEN_API_KEYS")
+        "key": SecurityScheme(type="http", scheme="bearer", description="One of MIEN_API_KEYS"),
+        "header": SecurityScheme(
+            type="apiKey", name="X-API-Key", security_scheme_in="header", description="The same, by a header of its own"
+        ),
     }
     return OpenAPIConfig(
         title="mien",
@@ -472,5 +481,5 @@ def _described(settings: Settings) -> OpenAPIConfig:
         path="/schema",
         render_plugins=[JsonRenderPlugin()],
         components=Components(security_schemes=keys) if settings.keys else Components(),
-        security=[{"key": []}] if settings.keys else None,
+        security=[{"key": []}, {"header": []}] if settings.keys else None,
     )

@@ -42,7 +42,7 @@ def serve(
         raise MissingExtra.of("Serving needs Litestar and uvicorn", "serve")
     from mien.apps.gate import log_to_stderr
     from mien.apps.jobs import Opening
-    from mien.apps.page import engine_missing
+    from mien.apps.page import engine_missing, unfit
     from mien.apps.run import is_local, names_of, open_socket
     from mien.apps.run import serve as run
     from mien.apps.server import create_app
@@ -70,8 +70,8 @@ def serve(
     listening = open_socket(host, port)
     shown = f"[{host}]" if ":" in host else host
     print(f"the page: http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-    if engine_missing():
-        print(f"mien: {engine_missing()}; until then the page sends its pictures to this server", file=sys.stderr)
+    if lacks := engine_missing() or unfit(reader):
+        print(f"mien: {lacks}; so the page sends its pictures to this server", file=sys.stderr)
     if not is_local(host) and not settings.keys:
         print(
             "mien: anyone who reaches this address can use the server; set MIEN_API_KEYS to ask for a key",

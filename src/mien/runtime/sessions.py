@@ -120,7 +120,7 @@ def _providers(choice: Choice) -> list[Any]:
 class OnnxSession:
     """A mien model file on ONNX Runtime. Raises ModelNotFound, ModelError (no spec, newer form, altered).
 
-    choice: where it runs; the CPU by default.
+    choice: where it runs; the CPU by default.  batch: how many chips the file takes in each call; 0: any number.
     """
 
     def __init__(self, path: str | PathLike[str], threads: int | None = None, choice: Choice = _CPU) -> None:
@@ -134,7 +134,7 @@ class OnnxSession:
         outputs = {item.name: list(item.shape) for item in self._session.get_outputs()}
         check_form(str(path), self.spec, inputs, outputs)
         count = inputs["chips"][0]
-        self._batch = count if isinstance(count, int) else 0
+        self.batch = count if isinstance(count, int) else 0
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See Session."""
@@ -146,8 +146,8 @@ class OnnxSession:
         return tuple(self._run(chips, ["probabilities", "affect", *self.spec.outputs]))
 
     def _run(self, chips: np.ndarray, names: list[str]) -> list[np.ndarray]:
-        if self._batch and len(chips) != self._batch:
-            return in_batches(chips, self._batch, True, lambda batch: self._run(batch, names))
+        if self.batch and len(chips) != self.batch:
+            return in_batches(chips, self.batch, True, lambda batch: self._run(batch, names))
         try:
             return self._session.run(names, {"chips": chips})
         except ORT_ERRORS as error:

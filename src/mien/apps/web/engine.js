@@ -14,15 +14,22 @@ async function browserEngine(site) {
     worker.terminate();
     throw error;
   });
+  let broken = null;
   worker.onmessage = ({ data }) => {
+    if (broken) return;
     const { resolve, reject } = waiting.get(data.id);
     waiting.delete(data.id);
     if (data.error) reject(new Error(data.error));
     else resolve(data.answer);
   };
+  worker.onerror = ({ message }) => {
+    broken = new Error(`What reads the pictures broke down (${message || 'without a word'}): reload the page.`);
+    for (const { reject } of waiting.values()) reject(broken);
+  };
   let count = 0;
   const read = (canvas, { live = false } = {}) =>
     new Promise((resolve, reject) => {
+      if (broken) throw broken;
       const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
       waiting.set(++count, { resolve, reject });
       worker.postMessage({ id: count, picture: { data, width, height, step: 4 }, live }, [data.buffer]);

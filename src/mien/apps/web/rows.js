@@ -18,11 +18,10 @@ function value(column, label, rows, { image, index, seconds }, face, number) {
   return plain[column] ?? read[column] ?? '';
 }
 
-/** One cell, quoted where it must be; a text that a spreadsheet would take for a formula is made plain. */
+/** One cell, quoted where it must be; a text as it is, so that it still names its file. */
 function cell(content) {
   const text = typeof content === 'number' ? String(Math.round(content * 1e4) / 1e4) : String(content);
-  const safe = typeof content === 'string' && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 /** frames: [{image, index, seconds, faces}] -> CSV, as Python's tables are; a frame without a face has a row. */

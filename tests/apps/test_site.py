@@ -1,0 +1,96 @@
+"""The page as files: which models it can read with, and where it is written."""
+
+import errno
+import itertools
+from pathlib import Path
+
+import onnx
+import pytest
+
+from apps.test_server import CLIENT, Server
+from mien.apps.page import site, unfit, write_site
+from mien.errors import ConfigError, OutputError
+from mien.runtime.classify import Classifier
+from mien.runtime.fakes import FakeDetector, FakeSession
+from mien.runtime.read import Reader, load
+from mien.runtime.store import model_file
+from mien.spec import CropSpec, ModelSpec
+from test_runtime import a_model
+
+MODEL = model_file("ferplus-nano")
+
+
+def of_four(path):
+    """A model file that takes exactly four chips."""
+    model = onnx.load(a_model(path))
+    for item in (*model.graph.input, *model.graph.output):
+        item.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, path)
+    return path
+
+
+def masked():
+    crop = CropSpec(width=8, height=8, mask="hull")
+    return FakeSession(spec=ModelSpec(name="masked", labels=("happiness", "y"), crop=crop))
+
+
+def test_a_model_that_no_browser_can_run_is_no_page(mien, tmp_path):
+    of_four(tmp_path / "four.onnx")
+    code, _, said = mien("page", "site", "--model", "four.onnx", "--detector", "whole")
+    assert (code, "the file of tiny exactly 4; give another model" in said) == (2, True)
+    reader = Reader(FakeDetector([]), Classifier(masked()))
+    with pytest.raises(
+        ConfigError, match=r"cannot cut chips as masked wants them \(crop.mask=hull\); give another model"
+    ):
+        write_site(tmp_path / "site", reader, MODEL, None)
+    assert not (tmp_path / "site").exists()
+    assert unfit(load("ferplus-nano", threads=1)) == ""
+
+
+def test_the_server_reads_for_a_page_that_cannot(tmp_path):
+    of_four(tmp_path / "four.onnx")
+    about = site(load(str(tmp_path / "four.onnx"), "whole", 1), max_bytes=1)
+    assert (about.engine, about.server) == (False, True)
+    assert about.missing.endswith("the file of tiny exactly 4")
+    with Server(tmp_path, "--model", "four.onnx") as server:
+        assert CLIENT.get(f"{server.url}/page.json").json()["missing"] == about.missing
+    assert "exactly 4; so the page sends its pictures to this server" in server.log.read_text()
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_site_is_written_into_a_folder_that_is_there(mien, tmp_path):
+    """It stays the same folder: somebody may stand in it, or it is a volume."""
+    before = tmp_path.stat().st_ino
+    code, said, trouble = mien("page", ".", "--model", "ferplus-nano")
+    assert (code, said[:10], trouble) == (0, "written: .", "")
+    assert {"index.html", "page.json", "vendor/LICENSE.txt", "models/model.onnx"} <= set(names(tmp_path))
+    (tmp_path / "main.js").write_text("older")
+    first = names(tmp_path)
+    assert mien("page", ".", "--overwrite", "--model", "ferplus-nano")[0] == 0
+    assert names(tmp_path) == first
+    assert (tmp_path / "main.js").read_text() != "older"
+    assert tmp_path.stat().st_ino == before
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("fails_at", [1, 20, 40])
+def test_a_site_that_cannot_be_replaced_stays(fails_at, monkeypatch, tmp_path):
+    reader, rename, count = load("ferplus-nano", "whole", 1), Path.rename, itertools.count(1)
+    write_site(tmp_path / "site", reader, MODEL, None)
+    (tmp_path / "site" / "main.js").write_text("older")
+    before = names(tmp_path)
+
+    def fails_once(path, target):
+        if next(count) == fails_at:
+            raise OSError(errno.EIO, "the disk")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_site(tmp_path / "site", reader, MODEL, None, overwrite=True)
+    assert names(tmp_path) == before
+    assert (tmp_path / "site" / "main.js").read_text() == "older"

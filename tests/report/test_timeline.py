@@ -3,6 +3,7 @@
 import csv
 import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +179,32 @@ def test_episodes_for_other_programs(table, tmp_path):
         [40.0, "person 1", "happiness"],
     ]
     assert {row["code"] for row in project["behaviors_conf"].values()} == set(LABELS)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_episodes_tell_the_truth_of_the_video(tmp_path, monkeypatch, there):
+    """A table of each fifth frame of the first second, made in one folder and exported from another."""
+    (tmp_path / "o").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    if there:
+        with VideoWriter(tmp_path / "a.mp4", 64, 64, rate=10) as writer:
+            for i in range(40):
+                writer.write(np.full((64, 64, 3), 5 * i, np.uint8), i / 10)
+    with TableSink(tmp_path / "o" / "t.csv", LABELS, image="a.mp4") as sink:
+        for i in (0, 5, 10):
+            face = a_face(expression=an_expression("anger", 0.7, -0.4, 0.5), track=1)
+            sink.write(Frame(IMAGE, i, i / 10), [face])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    timeline, media = read_timeline("../o/t.csv"), tmp_path / "a.mp4"
+    write_annotations(timeline, "e.eaf")
+    [where] = ElementTree.parse("e.eaf").getroot().iter("MEDIA_DESCRIPTOR")  # noqa: S314 - our own file
+    assert where.get("MEDIA_URL") == (media.as_uri() if there else "./a.mp4")
+    write_annotations(timeline, "e.boris")
+    [observation] = json.loads(Path("e.boris").read_text())["observations"].values()
+    name = str(media) if there else "a.mp4"
+    known = {"length": {name: 4.0}, "hasAudio": {name: False}} if there else {}
+    assert observation["file"]["1"] == [name]
+    assert observation["media_info"] == {"offset": {"1": 0.0}, "fps": {name: 10.0}, "hasVideo": {name: True}, **known}
 
 
 def test_every_fiftieth_frame_covers_the_whole_time(tmp_path):

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from mien.errors import ConfigError, DataError
+from mien.errors import ConfigError, DataError, VideoError
 from mien.evaluation.timeline import Episode, Timeline, episodes
 from mien.files import whole_file
-from mien.vision.video import is_address
+from mien.vision.video import is_address, video_info
 
 __all__ = [
     "ANNOTATION_FORMS",
@@ -56,18 +56,24 @@ def episodes_csv(timeline: Timeline) -> str:
     return out.getvalue()
 
 
+def _media(timeline: Timeline) -> Path | None:
+    """The video of a table, whole path: by its name as it is, or from the table's folder or one above it; None: it is not there."""
+    places = (folder / timeline.source for folder in (Path.cwd(), *timeline.table.resolve().parents))
+    return next((path for path in places if path.is_file()), None)
+
+
 def _eaf(timeline: Timeline) -> str:
     """An ELAN annotation document of format 3.0: a tier a person and expression, so that expressions may overlap."""
     root = ElementTree.Element("ANNOTATION_DOCUMENT", AUTHOR="mien", DATE=_DATE, FORMAT="3.0", VERSION="3.0")
     head = ElementTree.SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     if is_address(timeline.source):
-        kind = "video/*"
-        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", {"MIME_TYPE": kind, "MEDIA_URL": timeline.source})
+        where = {"MIME_TYPE": "video/*", "MEDIA_URL": timeline.source}
+        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", where)
     elif timeline.source:
-        media = Path(timeline.source)
-        kind = "video/mp4" if media.suffix.lower() == ".mp4" else "video/*"
-        where = {"MEDIA_URL": media.absolute().as_uri(), "RELATIVE_MEDIA_URL": f"./{media.name}"}
-        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", {"MIME_TYPE": kind, **where})
+        media, near = _media(timeline), f"./{Path(timeline.source).name}"
+        kind = "video/mp4" if near.lower().endswith(".mp4") else "video/*"
+        where = {"MIME_TYPE": kind, "MEDIA_URL": media.as_uri() if media else near, "RELATIVE_MEDIA_URL": near}
+        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", where)
     order = ElementTree.SubElement(root, "TIME_ORDER")
     tiers: dict[str, list[Episode]] = defaultdict(list)
     for one in all_episodes(timeline):
@@ -95,6 +101,20 @@ def _annotate(order: ElementTree.Element, tier: ElementTree.Element, number: int
     ElementTree.SubElement(alignable, "ANNOTATION_VALUE").text = f"{one.label} (apex {one.apex:.2f} s, {one.peak:.0%})"
 
 
+def _media_info(timeline: Timeline, name: str) -> dict[str, Any]:
+    """What BORIS wants to know of the video: by the file if it is there, else what the table tells."""
+    media, rate = _media(timeline), timeline.rate
+    known: dict[str, Any] = {"hasVideo": True}
+    if media is not None:
+        try:
+            info = video_info(media)
+            rate, known = info.rate, known | {"length": info.seconds, "hasAudio": info.audio}
+        except VideoError:
+            pass
+    facts = known | {"fps": None if rate is None else round(rate, 3)}
+    return {"offset": {"1": 0.0}} | {fact: {name: value} for fact, value in facts.items() if value is not None}
+
+
 def _boris(timeline: Timeline) -> str:
     """A BORIS project (format 7.0): a subject a person, a state event an expression, one observation."""
     found = all_episodes(timeline)
@@ -105,13 +125,12 @@ def _boris(timeline: Timeline) -> str:
         for seconds, note in ((one.onset, f"peak {one.peak:.2f} at {one.apex:.2f} s"), (one.offset, ""))
     ]
     events.sort(key=lambda event: event[0])
-    name = Path(timeline.source).name or "video"
+    name, media = Path(timeline.source).name or "video", str(_media(timeline) or timeline.source)
     observation = {
-        "file": {"1": [timeline.source] if timeline.source else [], **{str(i): [] for i in range(2, 9)}},
+        "file": {"1": [media] if media else [], **{str(i): [] for i in range(2, 9)}},
         "type": "MEDIA", "date": _DATE, "description": f"read by {timeline.model}", "time offset": 0.0, "events": events,
         "independent_variables": {}, "visualize_spectrogram": False, "close_behaviors_between_videos": False,
-        "media_info": {"length": {timeline.source: timeline.end}, "fps": {timeline.source: round(1 / timeline.step, 3)},
-                       "hasVideo": {timeline.source: True}, "hasAudio": {timeline.source: False}, "offset": {"1": 0.0}},
+        "media_info": _media_info(timeline, media),
     }  # fmt: skip
     project = {
         "time_format": "hh:mm:ss", "project_name": name, "project_date": _DATE, "project_description": "",

@@ -16,7 +16,7 @@ from mien.evaluation.intervals import block_bootstrap, memory
 from mien.evaluation.timeline import Person, episodes, read_timeline, summary
 from mien.faces import Expression, Frame
 from mien.report.annotations import episodes_csv, write_annotations
-from mien.report.strips import binned
+from mien.report.strips import binned, path
 from mien.report.timeline import timeline_page, write_report
 from mien.runtime.table import TableSink
 from mien.runtime.track import Smoother
@@ -234,6 +234,20 @@ def test_pictures_have_no_gap_where_the_face_was_read():
     assert not binned(held, 0.0, float(lasted.sum()), 0.033).there[70:].any()
 
 
+def test_nothing_covers_the_words_of_the_circumplex():
+    """Words stand outside the circle, so that no place on it hides one."""
+    root = ElementTree.fromstring(path(binned(a_person([0.0, 0.1], [1.0, 1.0]), 0.0, 0.2, 0.1), "one"))  # noqa: S314
+    circle = root.find("circle")
+    middle, radius = float(circle.get("cx")), float(circle.get("r"))
+    upright = {text.text: abs(float(text.get("y")) - middle) for text in root.findall("text")}
+    turned = {}
+    for group in root.findall("g"):
+        x = float(group.get("transform").removeprefix("translate(").split()[0])
+        turned[group.find("text").text] = abs(x - middle)
+    assert (set(upright), set(turned)) == ({"excited", "calm"}, {"pleasant", "unpleasant"})
+    assert all(far >= radius + 5 for far in (*upright.values(), *turned.values()))
+
+
 def test_pictures_hide_no_peak():
     """An hour in 480 steps: the one frame that is happy is still in the range, and the mean is of all rows."""
     happy = np.zeros(36_000)
@@ -329,6 +343,7 @@ def test_names_are_escaped_and_empty_tables_say_so(tmp_path):
     text = timeline_page(read_timeline(tmp_path / "t.jsonl"), title="<script>")
     assert "<script>" not in text
     assert "No face was read in any frame" in text
+    assert "Apparent expression over time" in text
     with TableSink(tmp_path / "e.csv", LABELS):
         pass
     with pytest.raises(DataError, match="a table without rows"):

@@ -80,7 +80,7 @@ def timeline_page(
         "others_seconds": sum(person.seen for person in timeline.people) - sum(person.seen for person in shown),
         "bins": BINS,
         "bin_seconds": max((timeline.end - timeline.begin) / BINS, timeline.step),
-        "labels": timeline.labels if any(_named(person) for person in shown) else (),
+        "labels": timeline.labels if not shown or any(_named(person) for person in shown) else (),
         "pictures": video is not None,
         "shortest": _SHORTEST,
     }

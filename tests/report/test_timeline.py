@@ -306,6 +306,18 @@ def test_thumbnails_come_from_the_video(table, tmp_path):
     assert "mind who sees it" in text
 
 
+def test_thumbnails_of_another_video_are_told_or_refused(mien, table, tmp_path):
+    for name, seconds in (("short.mp4", 20), ("renamed.mp4", 60)):
+        with VideoWriter(tmp_path / name, 64, 64, rate=10) as writer:
+            for i in range(10 * seconds):
+                writer.write(np.full((64, 64, 3), i % 200, np.uint8), i / 10)
+    code, _, err = mien("report", table, "--out", "r.html", "--thumbnails", "short.mp4")
+    assert (code, "short.mp4: lasts 20.0 s, and " in err, "goes on to 60.0 s" in err) == (2, True, True), err
+    assert not (tmp_path / "r.html").exists()
+    code, _, err = mien("report", table, "--out", "r.html", "--thumbnails", "renamed.mp4")
+    assert (code, "renamed.mp4: the table is of a.mp4" in err) == (0, True), err
+
+
 def test_thumbnails_of_a_folder_and_of_nothing(mien, table, tmp_path):
     frames = tmp_path / "frames"
     frames.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,12 @@ def report(
         check_annotations(path)
     if out is not None:
         check_page(out)
-        write_report(table, out, overwrite, thumbnails)
+        source = write_report(table, out, overwrite, thumbnails).source
+        if thumbnails is not None and Path(thumbnails).name != Path(source).name:
+            print(
+                f"mien: {thumbnails}: the table is of {source or 'no name'}; faces are shown from {thumbnails}",
+                file=sys.stderr,
+            )
     if episodes:
         timeline = read_timeline(table)
         for path in episodes:

@@ -32,27 +32,34 @@ def write_report(
     rate: float | None = None,
 ) -> Timeline:
     """The timeline of a table as one self-contained HTML page. Raises ConfigError, DataError, OutputError; VideoError: no such video.
+    A video that is not named as the table's is refused if it is too short to be that one.
 
     video: take thumbnails of the faces from it, a file or a folder of pictures.  rate: of that folder, frames a second.
     title: of the page; by default the name of the source.
     """
-    if video is not None:
-        _check_video(video, rate)
+    lasts = None if video is None else _check_video(video, rate)
     timeline = read_timeline(table)
+    other = video is not None and Path(video).name != Path(timeline.source).name
+    if other and lasts is not None and timeline.end > lasts + max(1.0, 2 * timeline.step):
+        raise ConfigError(
+            f"{video}: lasts {lasts:.1f} s, and {table} goes on to {timeline.end:.1f} s; give the video that the table is "
+            f"of ({timeline.source})"
+        )
     text = timeline_page(timeline, video, title, rate)
     with whole_file(check_page(out), overwrite) as aside:
         aside.write_text(text, encoding="utf-8")
     return timeline
 
 
-def _check_video(video: str | PathLike[str], rate: float | None) -> None:
+def _check_video(video: str | PathLike[str], rate: float | None) -> float | None:
+    """How long the video lasts, seconds; None: it does not say. Raises ConfigError, VideoError."""
     if is_address(video):
         raise ConfigError(f"{video}: thumbnails are of what can be read again; record it, and give the file")
     if Path(video).is_dir() and rate is None:
         raise ConfigError(
             f"{video}: a folder of pictures has no times; write its page with `mien watch --report --thumbnails`"
         )
-    video_info(video)
+    return video_info(video, rate or 25.0).seconds
 
 
 def check_page(out: str | PathLike[str]) -> Path:

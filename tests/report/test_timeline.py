@@ -436,6 +436,27 @@ def test_a_damaged_table_says_where(table, tmp_path, old, new, message):
         read_timeline(tmp_path / "odd.csv")
 
 
+def test_a_summary_has_every_person_and_all_together(table, tmp_path, mien):
+    """55 s of person 1, 20 of them happy, and 25 s of person 2, all angry."""
+    code, _, err = mien("report", table, "--summary", "s.csv", "--out", "r.html")
+    assert code == 0, err
+    with (tmp_path / "s.csv").open() as file:
+        one, two, everyone = csv.DictReader(file)
+    assert [row["track"] for row in (one, two, everyone)] == ["1", "2", ""]
+    assert [float(row["seconds"]) for row in (one, two, everyone)] == [55, 25, 80]
+    assert float(one["share_happiness"]) == pytest.approx(20 / 55, abs=1e-4)
+    assert (float(two["share_anger"]), float(two["valence"])) == (1, -0.4)
+    assert float(everyone["share_happiness"]) == pytest.approx(20 / 80, abs=1e-4)
+    assert float(everyone["valence"]) == pytest.approx((20 * 0.6 - 25 * 0.4) / 80, abs=1e-4)
+    assert float(everyone["share_anger_low"]) < 25 / 80 < float(everyone["share_anger_high"])
+    assert float(one["mean_happiness"]) == pytest.approx(
+        summary(read_timeline(table).people[0], 0.1).means[LABELS.index("happiness")], abs=1e-4
+    )
+    text = (tmp_path / "r.html").read_text()
+    for words in ("Everybody together", "All 2 tracks, 1:20 of faces in sum", "25.0 %"):
+        assert words in text
+
+
 @pytest.mark.usefixtures("table")
 def test_reports_refuse_names_before_they_begin(mien, tmp_path):
     for words, message in [
@@ -443,6 +464,8 @@ def test_reports_refuse_names_before_they_begin(mien, tmp_path):
         (("--out", "a.html", "--episodes", "e.txt"), "no form of episodes"),
         (("--episodes", "e.csv", "--episodes", "./e.csv"), "named for two outputs"),
         (("--episodes", "t.csv", "--overwrite"), "is the table to read"),
+        (("--summary", "t.csv", "--overwrite"), "is the table to read"),
+        (("--summary", "s.xlsx"), "a summary is CSV"),
         (("--episodes", "e.csv", "--thumbnails", "a.mp4"), "does nothing without --out"),
     ]:
         code, _, err = mien("report", "t.csv", *words)

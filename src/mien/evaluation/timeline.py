@@ -16,7 +16,7 @@ from mien.errors import DataError
 from mien.evaluation.intervals import block_bootstrap, memory
 from mien.runtime.table import read_rows, share_columns
 
-__all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "read_timeline", "spread", "summary"]
+__all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "everybody", "read_timeline", "spread", "summary"]
 
 _LONGEST_FRAME = 1.0
 _MOST_CELLS = 20_000
@@ -145,6 +145,24 @@ def _timeline(
         people=tuple(people),
         rate=rate if isfinite(rate) and rate > 0 else None,
         table=table,
+    )
+
+
+def everybody(timeline: Timeline) -> Person:
+    """All people as one, of track 0: at a time each weighs as any other."""
+    people = timeline.people
+    order = np.argsort(np.concatenate([person.seconds for person in people]), kind="stable")
+
+    def joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+        return np.asarray(np.concatenate(list(parts))[order])
+
+    return Person(
+        0,
+        joined(person.seconds for person in people),
+        joined(person.probabilities for person in people),
+        joined(person.affect for person in people),
+        joined(person.boxes for person in people),
+        joined(person.lasted for person in people),
     )
 
 

@@ -1,4 +1,4 @@
-"""Episodes as files for other programs: a plain CSV, ELAN (.eaf) and BORIS (.boris)."""
+"""Files for other programs: episodes as a plain CSV, for ELAN (.eaf) and BORIS (.boris); a summary of every person as CSV."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from mien.errors import ConfigError, DataError, VideoError
-from mien.evaluation.timeline import Episode, Timeline, episodes
+from mien.evaluation.timeline import Episode, Timeline, episodes, everybody, summary
 from mien.files import whole_file
 from mien.vision.video import is_address, video_info
 
@@ -23,9 +24,12 @@ __all__ = [
     "ANNOTATION_FORMS",
     "all_episodes",
     "check_annotations",
+    "check_summary",
     "episodes_csv",
     "episodes_table",
+    "summary_table",
     "write_annotations",
+    "write_summary",
 ]
 
 _DATE = "2000-01-01T00:00:00"
@@ -167,3 +171,40 @@ def write_annotations(timeline: Timeline, path: str | PathLike[str], overwrite: 
         raise DataError(f"{path}: episodes are of expressions, and this table has valence and arousal alone")
     with whole_file(path, overwrite) as aside:
         aside.write_text(_WRITERS[path.suffix.lower()](timeline), encoding="utf-8")
+
+
+def check_summary(path: str | PathLike[str]) -> Path:
+    """The path. Raises ConfigError: it is not called .csv."""
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        raise ConfigError(f"{path}: a summary is CSV; use a name that ends in .csv")
+    return path
+
+
+def summary_table(timeline: Timeline) -> list[list[object]]:
+    """A header and a row a person, those longest seen first; with several people a last row, its track empty, of all together.
+
+    share_LABEL: of the time in which it was the most probable, with its 95 % interval (_low, _high); mean_LABEL: mean
+    probability; valence and arousal: means with intervals. Unknown is empty.
+    """
+    labels = timeline.labels
+    edges = ("", "_low", "_high")
+    head: list[object] = ["track", "seconds", *(f"share_{label}{edge}" for label in labels for edge in edges)]
+    head += [
+        *(f"mean_{label}" for label in labels),
+        *(f"{name}{edge}" for name in ("valence", "arousal") for edge in edges),
+    ]
+    rows: list[list[object]] = [head]
+    for person in (*timeline.people, *([everybody(timeline)] if len(timeline.people) > 1 else [])):
+        found = summary(person, timeline.step, timeline.smoothing)
+        shares = np.vstack([found.shares, found.share_edges]).T.ravel()
+        affect = np.vstack([found.affect, found.affect_edges]).T.ravel()
+        values = ["" if isnan(v) else round(float(v), 4) for v in (*shares, *found.means, *affect)]
+        rows.append([person.track or "", round(person.seen, 3), *values])
+    return rows
+
+
+def write_summary(timeline: Timeline, path: str | PathLike[str], overwrite: bool = False) -> None:
+    """`summary_table` as CSV. Raises ConfigError: another ending; OutputError."""
+    with whole_file(check_summary(path), overwrite) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(summary_table(timeline))

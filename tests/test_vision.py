@@ -317,6 +317,15 @@ def test_drawing_marks_a_new_picture(size):
     assert drawn.flags.writeable
 
 
+@pytest.mark.parametrize("box", [(380, 100, 640, 700), (300, 60, 700, 720)])
+def test_a_panel_that_fits_beside_a_large_face_covers_none_of_it(box):
+    """Too wide for either side at its usual size, too low a picture for above and below: it is drawn smaller."""
+    image = np.full((768, 1024, 3), 90, np.uint8)
+    drawn, (x0, y0, x1, y1) = draw(image, [a_face(box=tuple(map(float, box)))]), box
+    assert (drawn[y0 + 9 : y1 - 9, x0 + 9 : x1 - 9] == 90).all()
+    assert (drawn[:, : x0 - 9] != 90).any() or (drawn[:, x1 + 9 :] != 90).any()
+
+
 @pytest.mark.parametrize("kind", [".webp", ".jpg", ".png", ".tiff", ".bmp"])
 def test_a_file_cut_anywhere_is_one_clear_error(kind):
     """In its header as in its body: a batch goes on with the next picture."""

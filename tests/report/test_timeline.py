@@ -3,6 +3,7 @@
 import csv
 import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mien.evaluation.intervals import block_bootstrap, memory
 from mien.evaluation.timeline import Person, episodes, read_timeline, summary
 from mien.faces import Expression, Frame
 from mien.report.annotations import episodes_csv, write_annotations
-from mien.report.strips import binned
+from mien.report.strips import binned, path
 from mien.report.timeline import timeline_page, write_report
 from mien.runtime.table import TableSink
 from mien.runtime.track import Smoother
@@ -180,6 +181,32 @@ def test_episodes_for_other_programs(table, tmp_path):
     assert {row["code"] for row in project["behaviors_conf"].values()} == set(LABELS)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_episodes_tell_the_truth_of_the_video(tmp_path, monkeypatch, there):
+    """A table of each fifth frame of the first second, made in one folder and exported from another."""
+    (tmp_path / "o").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    if there:
+        with VideoWriter(tmp_path / "a.mp4", 64, 64, rate=10) as writer:
+            for i in range(40):
+                writer.write(np.full((64, 64, 3), 5 * i, np.uint8), i / 10)
+    with TableSink(tmp_path / "o" / "t.csv", LABELS, image="a.mp4") as sink:
+        for i in (0, 5, 10):
+            face = a_face(expression=an_expression("anger", 0.7, -0.4, 0.5), track=1)
+            sink.write(Frame(IMAGE, i, i / 10), [face])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    timeline, media = read_timeline("../o/t.csv"), tmp_path / "a.mp4"
+    write_annotations(timeline, "e.eaf")
+    [where] = ElementTree.parse("e.eaf").getroot().iter("MEDIA_DESCRIPTOR")  # noqa: S314 - our own file
+    assert where.get("MEDIA_URL") == (media.as_uri() if there else "./a.mp4")
+    write_annotations(timeline, "e.boris")
+    [observation] = json.loads(Path("e.boris").read_text())["observations"].values()
+    name = str(media) if there else "a.mp4"
+    known = {"length": {name: 4.0}, "hasAudio": {name: False}} if there else {}
+    assert observation["file"]["1"] == [name]
+    assert observation["media_info"] == {"offset": {"1": 0.0}, "fps": {name: 10.0}, "hasVideo": {name: True}, **known}
+
+
 def test_every_fiftieth_frame_covers_the_whole_time(tmp_path):
     path = tmp_path / "t.csv"
     with TableSink(path, LABELS, image="a.mp4", model="tiny", smoothing=0.0) as sink:
@@ -205,6 +232,20 @@ def test_pictures_have_no_gap_where_the_face_was_read():
     assert bins.mean[:, LABELS.index("happiness")].mean() == pytest.approx(100 / 199, abs=1e-6)
     held = Person(1, seconds[:40], person.probabilities[:40], person.affect[:40], person.boxes[:40], lasted[:40])
     assert not binned(held, 0.0, float(lasted.sum()), 0.033).there[70:].any()
+
+
+def test_nothing_covers_the_words_of_the_circumplex():
+    """Words stand outside the circle, so that no place on it hides one."""
+    root = ElementTree.fromstring(path(binned(a_person([0.0, 0.1], [1.0, 1.0]), 0.0, 0.2, 0.1), "one"))  # noqa: S314
+    circle = root.find("circle")
+    middle, radius = float(circle.get("cx")), float(circle.get("r"))
+    upright = {text.text: abs(float(text.get("y")) - middle) for text in root.findall("text")}
+    turned = {}
+    for group in root.findall("g"):
+        x = float(group.get("transform").removeprefix("translate(").split()[0])
+        turned[group.find("text").text] = abs(x - middle)
+    assert (set(upright), set(turned)) == ({"excited", "calm"}, {"pleasant", "unpleasant"})
+    assert all(far >= radius + 5 for far in (*upright.values(), *turned.values()))
 
 
 def test_pictures_hide_no_peak():
@@ -265,6 +306,18 @@ def test_thumbnails_come_from_the_video(table, tmp_path):
     assert "mind who sees it" in text
 
 
+def test_thumbnails_of_another_video_are_told_or_refused(mien, table, tmp_path):
+    for name, seconds in (("short.mp4", 20), ("renamed.mp4", 60)):
+        with VideoWriter(tmp_path / name, 64, 64, rate=10) as writer:
+            for i in range(10 * seconds):
+                writer.write(np.full((64, 64, 3), i % 200, np.uint8), i / 10)
+    code, _, err = mien("report", table, "--out", "r.html", "--thumbnails", "short.mp4")
+    assert (code, "short.mp4: lasts 20.0 s, and " in err, "goes on to 60.0 s" in err) == (2, True, True), err
+    assert not (tmp_path / "r.html").exists()
+    code, _, err = mien("report", table, "--out", "r.html", "--thumbnails", "renamed.mp4")
+    assert (code, "renamed.mp4: the table is of a.mp4" in err) == (0, True), err
+
+
 def test_thumbnails_of_a_folder_and_of_nothing(mien, table, tmp_path):
     frames = tmp_path / "frames"
     frames.mkdir()
@@ -302,6 +355,7 @@ def test_names_are_escaped_and_empty_tables_say_so(tmp_path):
     text = timeline_page(read_timeline(tmp_path / "t.jsonl"), title="<script>")
     assert "<script>" not in text
     assert "No face was read in any frame" in text
+    assert "Apparent expression over time" in text
     with TableSink(tmp_path / "e.csv", LABELS):
         pass
     with pytest.raises(DataError, match="a table without rows"):
@@ -382,6 +436,27 @@ def test_a_damaged_table_says_where(table, tmp_path, old, new, message):
         read_timeline(tmp_path / "odd.csv")
 
 
+def test_a_summary_has_every_person_and_all_together(table, tmp_path, mien):
+    """55 s of person 1, 20 of them happy, and 25 s of person 2, all angry."""
+    code, _, err = mien("report", table, "--summary", "s.csv", "--out", "r.html")
+    assert code == 0, err
+    with (tmp_path / "s.csv").open() as file:
+        one, two, everyone = csv.DictReader(file)
+    assert [row["track"] for row in (one, two, everyone)] == ["1", "2", ""]
+    assert [float(row["seconds"]) for row in (one, two, everyone)] == [55, 25, 80]
+    assert float(one["share_happiness"]) == pytest.approx(20 / 55, abs=1e-4)
+    assert (float(two["share_anger"]), float(two["valence"])) == (1, -0.4)
+    assert float(everyone["share_happiness"]) == pytest.approx(20 / 80, abs=1e-4)
+    assert float(everyone["valence"]) == pytest.approx((20 * 0.6 - 25 * 0.4) / 80, abs=1e-4)
+    assert float(everyone["share_anger_low"]) < 25 / 80 < float(everyone["share_anger_high"])
+    assert float(one["mean_happiness"]) == pytest.approx(
+        summary(read_timeline(table).people[0], 0.1).means[LABELS.index("happiness")], abs=1e-4
+    )
+    text = (tmp_path / "r.html").read_text()
+    for words in ("Everybody together", "All 2 tracks, 1:20 of faces in sum", "25.0 %"):
+        assert words in text
+
+
 @pytest.mark.usefixtures("table")
 def test_reports_refuse_names_before_they_begin(mien, tmp_path):
     for words, message in [
@@ -389,6 +464,8 @@ def test_reports_refuse_names_before_they_begin(mien, tmp_path):
         (("--out", "a.html", "--episodes", "e.txt"), "no form of episodes"),
         (("--episodes", "e.csv", "--episodes", "./e.csv"), "named for two outputs"),
         (("--episodes", "t.csv", "--overwrite"), "is the table to read"),
+        (("--summary", "t.csv", "--overwrite"), "is the table to read"),
+        (("--summary", "s.xlsx"), "a summary is CSV"),
         (("--episodes", "e.csv", "--thumbnails", "a.mp4"), "does nothing without --out"),
     ]:
         code, _, err = mien("report", "t.csv", *words)

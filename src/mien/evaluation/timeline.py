@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from mien.errors import DataError
 from mien.evaluation.intervals import block_bootstrap, memory
 from mien.runtime.table import read_rows, share_columns
 
-__all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "read_timeline", "spread", "summary"]
+__all__ = ["Episode", "Person", "Summary", "Timeline", "episodes", "everybody", "read_timeline", "spread", "summary"]
 
 _LONGEST_FRAME = 1.0
 _MOST_CELLS = 20_000
@@ -42,7 +43,8 @@ class Person:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """A table by people, those longest seen first. frames: how many were read; step: the median time between two."""
+    """A table by people, those longest seen first. frames: how many were read; step: the median time between two; rate: frames
+    a second of the source, those that were not read too (None: the table has no `index`); table: where it lies."""
 
     source: str
     model: str
@@ -54,11 +56,13 @@ class Timeline:
     step: float
     filled: float
     people: tuple[Person, ...]
+    rate: float | None
+    table: Path
 
 
 def read_timeline(path: str | PathLike[str]) -> Timeline:
     """A table of `mien watch`, in any of its forms, its rows in any order. Raises DataError."""
-    times: set[float] = set()
+    times: dict[float, float] = {}
     found: dict[int, list[tuple[float, ...]]] = defaultdict(list)
     filled: set[float] = set()
     first: dict[str, Any] | None = None
@@ -70,15 +74,15 @@ def read_timeline(path: str | PathLike[str]) -> Timeline:
             raise DataError(
                 f"{path}: row {number}: is of {row.get('image')}, the first of {first['image']}; give each its own table"
             )
-        seconds = _numbers(path, number, row, ["seconds"])[0]
-        times.add(seconds)
+        seconds, index = _numbers(path, number, row, ["seconds", "index"])
+        times[seconds] = np.nan if index is None else index
         if row.get("face") is not None and (row.get(names[0]) is not None or row.get("valence") is not None):
             filled.add(seconds)
             values = _numbers(path, number, row, ["track", *_VALUES, *names])
             found[int(values[0] or 0)].append((seconds, *(np.nan if v is None else v for v in values[1:])))
     if first is None:
         raise DataError(f"{path}: a table without rows")
-    return _timeline(first, names, np.array(sorted(times)), found, filled)
+    return _timeline(Path(path), first, names, np.array(sorted(times.items())), found, filled)
 
 
 def _needed(path: Any, header: list[str]) -> list[str]:
@@ -89,7 +93,7 @@ def _needed(path: Any, header: list[str]) -> list[str]:
     if missing:
         after = "" if missing[0] != "p_..." else " after 'arousal'"
         raise DataError(f"{path}: not a table of `mien watch`: it has no column {missing[0]!r}{after}")
-    return [*needed, *shares, "model", "smoothing"]
+    return [*needed, *shares, "index", "model", "smoothing"]
 
 
 def _numbers(path: Any, number: int, row: dict[str, Any], names: Sequence[str]) -> list[Any]:
@@ -110,13 +114,15 @@ def _finite(value: Any) -> bool:
 
 
 def _timeline(
+    table: Path,
     first: dict[str, Any],
     names: list[str],
-    times: np.ndarray,
+    frames: np.ndarray,
     found: dict[int, list[tuple[float, ...]]],
     filled: set[float],
 ) -> Timeline:
-    gaps = np.diff(times)
+    times, gaps = frames[:, 0], np.diff(frames[:, 0])
+    rate = float(np.median(np.diff(frames[:, 1]) / gaps)) if len(gaps) else np.nan
     step = float(np.median(gaps)) if len(gaps) else 0.04
     lasts = np.append(np.clip(gaps, 0, max(_LONGEST_FRAME, step)), step)
     people = []
@@ -137,6 +143,26 @@ def _timeline(
         step=step,
         filled=covered,
         people=tuple(people),
+        rate=rate if isfinite(rate) and rate > 0 else None,
+        table=table,
+    )
+
+
+def everybody(timeline: Timeline) -> Person:
+    """All people as one, of track 0: at a time each weighs as any other."""
+    people = timeline.people
+    order = np.argsort(np.concatenate([person.seconds for person in people]), kind="stable")
+
+    def joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+        return np.asarray(np.concatenate(list(parts))[order])
+
+    return Person(
+        0,
+        joined(person.seconds for person in people),
+        joined(person.probabilities for person in people),
+        joined(person.affect for person in people),
+        joined(person.boxes for person in people),
+        joined(person.lasted for person in people),
     )
 
 

@@ -1,4 +1,4 @@
-"""Episodes as files for other programs: a plain CSV, ELAN (.eaf) and BORIS (.boris)."""
+"""Files for other programs: episodes as a plain CSV, for ELAN (.eaf) and BORIS (.boris); a summary of every person as CSV."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from mien.errors import ConfigError, DataError
-from mien.evaluation.timeline import Episode, Timeline, episodes
+from mien.errors import ConfigError, DataError, VideoError
+from mien.evaluation.timeline import Episode, Timeline, episodes, everybody, summary
 from mien.files import whole_file
-from mien.vision.video import is_address
+from mien.vision.video import is_address, video_info
 
 __all__ = [
     "ANNOTATION_FORMS",
     "all_episodes",
     "check_annotations",
+    "check_summary",
     "episodes_csv",
     "episodes_table",
+    "summary_table",
     "write_annotations",
+    "write_summary",
 ]
 
 _DATE = "2000-01-01T00:00:00"
@@ -56,18 +60,24 @@ def episodes_csv(timeline: Timeline) -> str:
     return out.getvalue()
 
 
+def _media(timeline: Timeline) -> Path | None:
+    """The video of a table, whole path: by its name as it is, or from the table's folder or one above it; None: it is not there."""
+    places = (folder / timeline.source for folder in (Path.cwd(), *timeline.table.resolve().parents))
+    return next((path for path in places if path.is_file()), None)
+
+
 def _eaf(timeline: Timeline) -> str:
     """An ELAN annotation document of format 3.0: a tier a person and expression, so that expressions may overlap."""
     root = ElementTree.Element("ANNOTATION_DOCUMENT", AUTHOR="mien", DATE=_DATE, FORMAT="3.0", VERSION="3.0")
     head = ElementTree.SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     if is_address(timeline.source):
-        kind = "video/*"
-        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", {"MIME_TYPE": kind, "MEDIA_URL": timeline.source})
+        where = {"MIME_TYPE": "video/*", "MEDIA_URL": timeline.source}
+        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", where)
     elif timeline.source:
-        media = Path(timeline.source)
-        kind = "video/mp4" if media.suffix.lower() == ".mp4" else "video/*"
-        where = {"MEDIA_URL": media.absolute().as_uri(), "RELATIVE_MEDIA_URL": f"./{media.name}"}
-        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", {"MIME_TYPE": kind, **where})
+        media, near = _media(timeline), f"./{Path(timeline.source).name}"
+        kind = "video/mp4" if near.lower().endswith(".mp4") else "video/*"
+        where = {"MIME_TYPE": kind, "MEDIA_URL": media.as_uri() if media else near, "RELATIVE_MEDIA_URL": near}
+        ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", where)
     order = ElementTree.SubElement(root, "TIME_ORDER")
     tiers: dict[str, list[Episode]] = defaultdict(list)
     for one in all_episodes(timeline):
@@ -95,6 +105,20 @@ def _annotate(order: ElementTree.Element, tier: ElementTree.Element, number: int
     ElementTree.SubElement(alignable, "ANNOTATION_VALUE").text = f"{one.label} (apex {one.apex:.2f} s, {one.peak:.0%})"
 
 
+def _media_info(timeline: Timeline, name: str) -> dict[str, Any]:
+    """What BORIS wants to know of the video: by the file if it is there, else what the table tells."""
+    media, rate = _media(timeline), timeline.rate
+    known: dict[str, Any] = {"hasVideo": True}
+    if media is not None:
+        try:
+            info = video_info(media)
+            rate, known = info.rate, known | {"length": info.seconds, "hasAudio": info.audio}
+        except VideoError:
+            pass
+    facts = known | {"fps": None if rate is None else round(rate, 3)}
+    return {"offset": {"1": 0.0}} | {fact: {name: value} for fact, value in facts.items() if value is not None}
+
+
 def _boris(timeline: Timeline) -> str:
     """A BORIS project (format 7.0): a subject a person, a state event an expression, one observation."""
     found = all_episodes(timeline)
@@ -105,13 +129,12 @@ def _boris(timeline: Timeline) -> str:
         for seconds, note in ((one.onset, f"peak {one.peak:.2f} at {one.apex:.2f} s"), (one.offset, ""))
     ]
     events.sort(key=lambda event: event[0])
-    name = Path(timeline.source).name or "video"
+    name, media = Path(timeline.source).name or "video", str(_media(timeline) or timeline.source)
     observation = {
-        "file": {"1": [timeline.source] if timeline.source else [], **{str(i): [] for i in range(2, 9)}},
+        "file": {"1": [media] if media else [], **{str(i): [] for i in range(2, 9)}},
         "type": "MEDIA", "date": _DATE, "description": f"read by {timeline.model}", "time offset": 0.0, "events": events,
         "independent_variables": {}, "visualize_spectrogram": False, "close_behaviors_between_videos": False,
-        "media_info": {"length": {timeline.source: timeline.end}, "fps": {timeline.source: round(1 / timeline.step, 3)},
-                       "hasVideo": {timeline.source: True}, "hasAudio": {timeline.source: False}, "offset": {"1": 0.0}},
+        "media_info": _media_info(timeline, media),
     }  # fmt: skip
     project = {
         "time_format": "hh:mm:ss", "project_name": name, "project_date": _DATE, "project_description": "",
@@ -148,3 +171,40 @@ def write_annotations(timeline: Timeline, path: str | PathLike[str], overwrite: 
         raise DataError(f"{path}: episodes are of expressions, and this table has valence and arousal alone")
     with whole_file(path, overwrite) as aside:
         aside.write_text(_WRITERS[path.suffix.lower()](timeline), encoding="utf-8")
+
+
+def check_summary(path: str | PathLike[str]) -> Path:
+    """The path. Raises ConfigError: it is not called .csv."""
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        raise ConfigError(f"{path}: a summary is CSV; use a name that ends in .csv")
+    return path
+
+
+def summary_table(timeline: Timeline) -> list[list[object]]:
+    """A header and a row a person, those longest seen first; with several people a last row, its track empty, of all together.
+
+    share_LABEL: of the time in which it was the most probable, with its 95 % interval (_low, _high); mean_LABEL: mean
+    probability; valence and arousal: means with intervals. Unknown is empty.
+    """
+    labels = timeline.labels
+    edges = ("", "_low", "_high")
+    head: list[object] = ["track", "seconds", *(f"share_{label}{edge}" for label in labels for edge in edges)]
+    head += [
+        *(f"mean_{label}" for label in labels),
+        *(f"{name}{edge}" for name in ("valence", "arousal") for edge in edges),
+    ]
+    rows: list[list[object]] = [head]
+    for person in (*timeline.people, *([everybody(timeline)] if len(timeline.people) > 1 else [])):
+        found = summary(person, timeline.step, timeline.smoothing)
+        shares = np.vstack([found.shares, found.share_edges]).T.ravel()
+        affect = np.vstack([found.affect, found.affect_edges]).T.ravel()
+        values = ["" if isnan(v) else round(float(v), 4) for v in (*shares, *found.means, *affect)]
+        rows.append([person.track or "", round(person.seen, 3), *values])
+    return rows
+
+
+def write_summary(timeline: Timeline, path: str | PathLike[str], overwrite: bool = False) -> None:
+    """`summary_table` as CSV. Raises ConfigError: another ending; OutputError."""
+    with whole_file(check_summary(path), overwrite) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(summary_table(timeline))

@@ -124,10 +124,12 @@ def path(bins: Bins, name: str) -> Markup:
         Markup('<circle cx="{0}" cy="{0}" r="{1}" fill="none" stroke="var(--line)"/>').format(middle, side / 2),
         _line(edge, middle, edge + side, middle, "var(--line)"),
         _line(middle, edge, middle, edge + side, "var(--line)"),
-        _word(edge + side, middle - 6, "pleasant", "end"),
-        _word(edge, middle - 6, "unpleasant", "start"),
         _word(middle, edge - 8, "excited", "middle"),
-        _word(middle, size - 8, "calm", "middle"),
+        _word(middle, size - edge + 18, "calm", "middle"),
+        *(
+            _turned(x, middle, words, turn)
+            for x, words, turn in ((edge - 8, "unpleasant", -90), (size - edge + 8, "pleasant", 90))
+        ),
     ]
     for i, (a, b) in enumerate(pairwise(places)):
         strength = 0.15 + 0.85 * (i + 1) / len(places)
@@ -216,6 +218,13 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> Markup:
 def _word(x: float, y: float, words: str, anchor: str) -> Markup:
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" fill="currentColor" font-size="12">{}</text>').format(
         x, y, anchor, words
+    )
+
+
+def _turned(x: float, y: float, text: str, turn: int) -> Markup:
+    """A word across its place: outside the circle no path covers it."""
+    return Markup('<g transform="translate({:.1f} {:.1f}) rotate({})">{}</g>').format(
+        x, y, turn, _word(0, 0, text, "middle")
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import ConfigError, VideoError
-from mien.evaluation.timeline import Episode, Person, Summary, Timeline, episodes, read_timeline, summary
+from mien.evaluation.timeline import Episode, Person, Summary, Timeline, episodes, everybody, read_timeline, summary
 from mien.files import path_text, whole_file
 from mien.report.figures import data_uri, tile
 from mien.report.page import page
@@ -32,27 +32,34 @@ def write_report(
     rate: float | None = None,
 ) -> Timeline:
     """The timeline of a table as one self-contained HTML page. Raises ConfigError, DataError, OutputError; VideoError: no such video.
+    A video that is not named as the table's is refused if it is too short to be that one.
 
     video: take thumbnails of the faces from it, a file or a folder of pictures.  rate: of that folder, frames a second.
     title: of the page; by default the name of the source.
     """
-    if video is not None:
-        _check_video(video, rate)
+    lasts = None if video is None else _check_video(video, rate)
     timeline = read_timeline(table)
+    other = video is not None and Path(video).name != Path(timeline.source).name
+    if other and lasts is not None and timeline.end > lasts + max(1.0, 2 * timeline.step):
+        raise ConfigError(
+            f"{video}: lasts {lasts:.1f} s, and {table} goes on to {timeline.end:.1f} s; give the video that the table is "
+            f"of ({timeline.source})"
+        )
     text = timeline_page(timeline, video, title, rate)
     with whole_file(check_page(out), overwrite) as aside:
         aside.write_text(text, encoding="utf-8")
     return timeline
 
 
-def _check_video(video: str | PathLike[str], rate: float | None) -> None:
+def _check_video(video: str | PathLike[str], rate: float | None) -> float | None:
+    """How long the video lasts, seconds; None: it does not say. Raises ConfigError, VideoError."""
     if is_address(video):
         raise ConfigError(f"{video}: thumbnails are of what can be read again; record it, and give the file")
     if Path(video).is_dir() and rate is None:
         raise ConfigError(
             f"{video}: a folder of pictures has no times; write its page with `mien watch --report --thumbnails`"
         )
-    video_info(video)
+    return video_info(video, rate or 25.0).seconds
 
 
 def check_page(out: str | PathLike[str]) -> Path:
@@ -76,11 +83,12 @@ def timeline_page(
         "people": [
             _person(person, bins, timeline, video, rate) for person, (_, bins) in zip(shown, strips, strict=True)
         ],
+        "everybody": _everybody(timeline) if len(timeline.people) > 1 else None,
         "others": len(timeline.people) - len(shown),
         "others_seconds": sum(person.seen for person in timeline.people) - sum(person.seen for person in shown),
         "bins": BINS,
         "bin_seconds": max((timeline.end - timeline.begin) / BINS, timeline.step),
-        "labels": timeline.labels if any(_named(person) for person in shown) else (),
+        "labels": timeline.labels if not shown or any(_named(person) for person in shown) else (),
         "pictures": video is not None,
         "shortest": _SHORTEST,
     }
@@ -102,28 +110,42 @@ def _headline(timeline: Timeline) -> list[dict[str, str]]:
     ]
 
 
+def _everybody(timeline: Timeline) -> dict[str, Any]:
+    """The part of the page about all together."""
+    person = everybody(timeline)
+    facts = _figures(person, _binned(person, timeline), timeline, "Everybody together")
+    return facts | {"track": "all", "path": None, "episodes": [], "count": 0, "faces": [], "whole": True}
+
+
 def _person(
     person: Person, bins: Bins, timeline: Timeline, video: str | PathLike[str] | None, rate: float | None
 ) -> dict[str, Any]:
     name = f"Person {person.track}"
-    found = summary(person, timeline.step, timeline.smoothing)
     shown = episodes(person, timeline.labels)
     best = sorted(shown, key=lambda one: -one.peak * min(one.offset - one.onset, 3.0))[:_EPISODES]
+    return _figures(person, bins, timeline, name) | {
+        "track": person.track,
+        "path": None if np.isnan(person.affect).all() else path(bins, name),
+        "episodes": [_episode(one) for one in sorted(best, key=lambda one: one.onset)],
+        "count": len(shown),
+        "faces": [] if video is None else _faces(person, best, video, rate or 25.0),
+        "whole": False,
+    }
+
+
+def _figures(person: Person, bins: Bins, timeline: Timeline, name: str) -> dict[str, Any]:
+    """What the page shows of a person as of all together."""
+    found = summary(person, timeline.step, timeline.smoothing)
     return {
         "name": name,
-        "track": person.track,
         "seen": clock(person.seen, short=person.seen >= 60),
         "share": person.seen / max(timeline.end - timeline.begin, 1e-9),
         "bands": bands(bins, timeline.labels, name) if _named(person) else None,
         "curves": None if np.isnan(person.affect).all() else curves(bins, name),
-        "path": None if np.isnan(person.affect).all() else path(bins, name),
         "shares": _shares(found, timeline.labels) if _named(person) else [],
         "affect": _affect(found),
         "block": found.block,
         "sure": not np.isnan(found.affect_edges).all() or not np.isnan(found.share_edges).all(),
-        "episodes": [_episode(one) for one in sorted(best, key=lambda one: one.onset)],
-        "count": len(shown),
-        "faces": [] if video is None else _faces(person, best, video, rate or 25.0),
     }
 
 

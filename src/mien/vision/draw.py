@@ -33,7 +33,7 @@ _BARS = 3
 def draw(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
     """A new picture, RGB uint8 (h, w, 3), with every face marked; without faces a plain copy.
 
-    The panel of a face stands beside its box, where the picture has room.
+    The panel of a face stands beside its box, where the picture has room; smaller, if so it covers no face.
     """
     if not faces:
         return image.copy()
@@ -120,15 +120,30 @@ def _whole(box: tuple[float, ...]) -> tuple[int, int, int, int]:
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
 
 
+def _fitted(
+    face: Face, breadth: float, size: tuple[int, int], taken: list[tuple[float, float, float, float]]
+) -> tuple[int, int, int, int, int]:
+    """A panel of `breadth` letters: pixels of a letter, width, height and upper left corner. Large for a large face, but smaller,
+    down to what can still be read, if only so it covers nothing."""
+    side, tried = min(size), []
+    wanted = int(min(max(face.size / 9, side / 55, 7), side / 22 + 4))
+    least = min(wanted, max(side // 55, 7))
+    for share in (1.0, 0.8, 0.6, 0.4):
+        unit = max(least, round(wanted * share))
+        width, height = round(unit * breadth), round(unit * (1.55 * _BARS + 0.9))
+        covered, x, y = _place(face.box, width, height, size, taken)
+        tried.append((unit, width, height, x, y))
+        if not covered:
+            return tried[-1]
+    return tried[0]
+
+
 def _panel(
     canvas: Image.Image, face: Face, expression: Expression, taken: list[tuple[float, float, float, float]]
 ) -> tuple[float, float, float, float]:
-    unit = int(min(max(face.size / 9, min(canvas.size) / 55, 7), min(canvas.size) / 22 + 4))
-    font = ImageFont.load_default(size=unit)
     known = not math.isnan(expression.valence + expression.arousal)
-    width = round(unit * (14.5 if known else 9.6))
-    height = round(unit * (1.55 * _BARS + 0.9))
-    x, y = _place(face.box, width, height, canvas.size, taken)
+    unit, width, height, x, y = _fitted(face, 14.5 if known else 9.6, canvas.size, taken)
+    font = ImageFont.load_default(size=unit)
     layer = Image.new("RGBA", (width + 1, height + 1), (0, 0, 0, 0))
     pen = ImageDraw.Draw(layer)
     pen.rounded_rectangle((0, 0, width, height), radius=unit // 2, fill=_PANEL)
@@ -175,16 +190,18 @@ def _place(
     height: int,
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
-) -> tuple[int, int]:
-    """Where the panel covers least: below, above, right or left of the box, kept inside the picture."""
+) -> tuple[float, int, int]:
+    """Where the panel covers least, and how many pixels of others there: below, above, right or left of the box, kept inside
+    the picture."""
     x0, y0, x1, y1 = box
     gap, middle = 4, (x0 + x1 - width) / 2
     spots = [(middle, y1 + gap), (middle, y0 - height - gap), (x1 + gap, y0), (x0 - width - gap, y0)]
     spots += [(x1 + gap, y1 - height), (x0 - width - gap, y1 - height)]
     inside = [(min(max(x, 0), max(size[0] - width, 0)), min(max(y, 0), max(size[1] - height, 0))) for x, y in spots]
     costs = [sum(_shared((x, y, x + width, y + height), other) for other in taken) for x, y in inside]
-    x, y = inside[int(np.argmin(costs))]
-    return round(x), round(y)
+    best = int(np.argmin(costs))
+    x, y = inside[best]
+    return costs[best], round(x), round(y)
 
 
 def _shared(a: tuple[float, ...], b: tuple[float, ...]) -> float:

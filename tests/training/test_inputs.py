@@ -271,6 +271,9 @@ def test_one_process_at_a_time_trains_in_a_folder(drawn, tmp_path):
             with pytest.raises(OutputError) as caught:
                 trained(drawn_recipe(ONE), drawn, run, resume=True)
             refused.append(str(caught.value))
+            with pytest.raises(OutputError, match="another process trains there"):
+                trained(drawn_recipe(ONE, "seed=7"), drawn, run)
+            assert "seed: 0" in (run / "recipe.yaml").read_text()
 
     trained(drawn_recipe(ONE), drawn, run, tell=meanwhile)
     who = rf"{re.escape(str(run))}: another process trains there \(process {os.getpid()} on .*\); wait for it, or choose another --out"

@@ -20,8 +20,10 @@ from mien.evaluation.tables import read_predictions
 from mien.models.weights import load_weights
 from mien.recipe import load_recipe, recipe_text
 from mien.report.tables import percent
+from mien.sections import TrainerSection
 from mien.training import ending, loop
 from mien.training.fit import fit
+from mien.training.folder import rank_here
 
 BATCH = [
     "trainer.batch=8",
@@ -74,6 +76,23 @@ def test_frozen_stages_stay_frozen_when_a_stopped_epoch_goes_on(drawn, tmp_path)
     with pytest.raises(TrainingError, match="stopped by SIGINT after epoch 1, step 4 of 10"):
         trained(recipe, drawn, tmp_path / "cut", transform=told_to_stop(3, signal.SIGINT))
     trained(recipe, drawn, tmp_path / "cut", resume=True, transform=lambda x: x)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("call", "where"), [(15, "SIGTERM after epoch 2, step 5 of 10"), (20, "SIGTERM after epoch 2;")]
+)
+def test_a_plateau_goes_on_falling_after_a_stop(call, where, drawn, tmp_path):
+    """The step of the epoch before, or of the one that goes on within, is not lost."""
+    schedule = "schedule={name: plateau, epochs: 4, warmup: 0, patience: 0, factor: 0.1, monitor: accuracy}"
+    recipe = drawn_recipe(*BATCH, schedule, "optimizer.lr=1e-5")  # nothing gets better, so every epoch's end lowers it
+    trained(recipe, drawn, tmp_path / "whole", transform=lambda x: x)
+    rates = [float(row["lr"]) for row in figures(tmp_path / "whole")]
+    assert rates == pytest.approx([1e-5, 1e-5, 1e-6, 1e-7], rel=0.01)
+    with pytest.raises(TrainingError, match=where):
+        trained(recipe, drawn, tmp_path / "cut", transform=told_to_stop(call, signal.SIGTERM))
+    trained(recipe, drawn, tmp_path / "cut", resume=True, transform=lambda x: x)
+    assert [float(row["lr"]) for row in figures(tmp_path / "cut")] == rates
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -223,3 +242,23 @@ def test_a_recipes_name_alone_resumes_with_the_settings_of_the_run(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(recipe_text(load_recipe("drawn")))
     assert wanted_recipe(str(mine), (), tmp_path) == load_recipe("drawn")
+
+
+@pytest.mark.parametrize(
+    ("told", "devices", "rank"),
+    [
+        ({}, 1, 0),
+        ({"LOCAL_RANK": "3"}, 4, 3),
+        ({"RANK": "5", "LOCAL_RANK": "1"}, 4, 5),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "6", "SLURM_JOB_NAME": "fer"}, 4, 6),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "6", "SLURM_JOB_NAME": "fer"}, 1, 0),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "bash", "LOCAL_RANK": "1"}, 2, 1),
+    ],
+)
+def test_the_first_process_of_a_training_is_known(told, devices, rank, monkeypatch):
+    """torchrun's, Lightning's and srun's variables; srun also starts trainings that know nothing of each other."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert rank_here(TrainerSection(devices=devices)) == rank

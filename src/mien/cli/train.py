@@ -59,6 +59,7 @@ def train(
     try:
         from mien.training.face import fit_detector
         from mien.training.fit import fit
+        from mien.training.folder import rank_here
     except ModuleNotFoundError as error:
         raise MissingExtra.of("Training needs PyTorch and Lightning", "train") from error
     bar = sys.stderr.isatty()
@@ -72,7 +73,7 @@ def train(
     else:
         loggers = _loggers(out, chosen.name, tensorboard, wandb)
         weights = fit(chosen, data, out, resume, threads, track, bar, init, teacher or (), loggers=loggers, tell=tell)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if isinstance(chosen, DetectorRecipe) or rank_here(chosen.trainer) == 0:
         report = f"\nreport: {out / 'report.html'}" if (out / "report.html").is_file() else ""
         second = out / "auxiliary.safetensors"
         other = f"\nsecond head: {second}" if second.is_file() else ""

@@ -38,7 +38,8 @@ from mien.runtime.sessions import open_onnx
 from mien.sections import AugmentSection
 from mien.spec import DetectorSpec
 from mien.training.augment import spoil
-from mien.training.loop import Learner, claimed, open_run, run_loop, write_environment
+from mien.training.folder import open_run, write_environment
+from mien.training.loop import Learner, run_loop
 from mien.training.origins import forget, lineage, origins, remembered
 from mien.training.stop import Order
 
@@ -67,11 +68,10 @@ def fit_detector(
     init: a run, weights or a model (its file or name) to start from; tensors of the same name and shape are taken over.  tell: gets a line an epoch.
     Raises OutputError, DataError, ModelError, ConfigError, TrainingError.
     """
-    folder = open_run(Path(run), recipe, resume)
-    weights = folder / "weights.safetensors"
-    if weights.exists():
-        return weights
-    with claimed(folder):
+    weights = Path(run) / "weights.safetensors"
+    with open_run(Path(run), recipe, resume) as folder:
+        if weights.exists():
+            return weights
         torch.set_num_threads(threads or os.cpu_count() or 1)
         lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         start = remembered(folder, init, [teacher]) if resume else origins(init, [teacher])

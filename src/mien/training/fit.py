@@ -43,7 +43,8 @@ from mien.training.auxiliary import Auxiliary, second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
 from mien.training.ending import held_temperature, write_ending
-from mien.training.loop import Freezer, claimed, open_run, run_loop, write_environment
+from mien.training.folder import open_run, rank_here, write_environment
+from mien.training.loop import Freezer, run_loop
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule, check_sides
 from mien.training.origins import Origins, forget, learned_rows, lineage, origins, remembered
@@ -83,14 +84,13 @@ def fit(
     loggers: Lightning loggers besides metrics.csv.  tell: gets a line for what is worth knowing, such as an epoch's end.
     Raises OutputError (the run exists), DataError, ConfigError, ModelError, TrainingError.
     """
-    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    rank = rank_here(recipe.trainer)
     places = [Path(place) for place in ([data] if isinstance(data, str | PathLike) else data)]
     places, beside = check_sources(recipe, places, (Path(run) / "auxiliary.parquet").is_file())
-    folder = open_run(Path(run), recipe, resume, rank)
-    weights = folder / "weights.safetensors"
-    if weights.exists():
-        return weights
-    with claimed(folder, rank):
+    weights = Path(run) / "weights.safetensors"
+    with open_run(Path(run), recipe, resume, rank) as folder:
+        if weights.exists():
+            return weights
         torch.set_num_threads(threads or os.cpu_count() or 1)
         lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         try:

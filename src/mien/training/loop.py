@@ -5,20 +5,16 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import pickle
-import platform
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib import metadata
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
-import msgspec
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from safetensors.torch import load_file, save_file
@@ -26,26 +22,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from mien.alone import ALONE, alone
 from mien.errors import ConfigError, MienError, OutputError, TrainingError
 from mien.files import whole_file
-from mien.recipe import DetectorRecipe, Recipe, load_recipe, recipe_text
+from mien.recipe import DetectorRecipe, Recipe
 from mien.sections import LEAST, NetworkSection, ScheduleSection, TrainerSection
 from mien.training.memory import keep_memory
 from mien.training.optimizers import build_optimizer, rate_at
 from mien.training.stop import Order, Stopper, save_last
 
-__all__ = [
-    "Freezer",
-    "Learner",
-    "claimed",
-    "monitored",
-    "open_run",
-    "quiet",
-    "read_metrics",
-    "run_loop",
-    "write_environment",
-]
+__all__ = ["Freezer", "Learner", "monitored", "quiet", "read_metrics", "run_loop"]
 
 _TOLD = ("loss", "accuracy", "macro_f1", "auxiliary_accuracy", "ccc", "rmse")
 
@@ -69,6 +54,7 @@ class Learner(lightning.LightningModule):
         self.network, self.recipe = network, recipe
         self.teachers: Sequence[nn.Module] = ()
         self.after_step: Callable[[int], None] = lambda _: None  # Stopper's, which must see the average updated
+        self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._slow: tuple[list[float], float] = [], 0.0  # a plateau's rates and the steps of its warm-up
         decay = recipe.trainer.ema
         self.averaged = (
@@ -126,87 +112,13 @@ class Learner(lightning.LightningModule):
         schedule, steps = self.recipe.schedule, int(self.trainer.estimated_stepping_batches)
         if schedule.name == "plateau":
             least = schedule.monitor in LEAST
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer, "min" if least else "max", schedule.factor, schedule.patience
             )
             self._slow = [group["lr"] for group in optimizer.param_groups], schedule.warmup * steps / schedule.epochs
-            return {
-                "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": plateau, "monitor": f"val/{schedule.monitor}", "interval": "epoch"},
-            }
+            return optimizer
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(schedule, step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
-
-
-def open_run(folder: Path, recipe: Recipe | DetectorRecipe, resume: bool, rank: int = 0) -> Path:
-    """A new run folder with its recipe, or an unfinished one with the same recipe. Raises OutputError, ConfigError.
-
-    rank: of this process; only the first makes the folder.
-    """
-    written = folder / "recipe.yaml"
-    if rank:
-        return folder
-    if resume and not written.is_file():
-        raise OutputError(f"{folder}: no run to resume here (no recipe.yaml)")
-    if resume and _unsaid(load_recipe(written)) != _unsaid(recipe):
-        raise ConfigError(
-            f"{written}: the run was started with another recipe; give that recipe's name alone, or the same file and --set again"
-        )
-    if resume and _older(written, recipe):
-        raise ConfigError(
-            f"{written}: begun by an older mien, whose seed chose the held-out rows; end it with that one, or begin anew"
-        )
-    if not resume:
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder}: is a file; give a folder")
-        if folder.exists() and any(path.name not in {written.name, *ALONE} for path in folder.iterdir()):
-            raise OutputError(f"{folder}: exists already; choose another folder or pass --resume")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot be made ({error.strerror or error})") from error
-        with whole_file(written, overwrite=True) as part:  # of a start that failed before anything was done
-            part.write_text(recipe_text(recipe), encoding="utf-8")
-    return folder
-
-
-def claimed(folder: Path, rank: int = 0) -> AbstractContextManager[None]:
-    """The run folder for this training alone. rank: of this process; the first one claims it for all. Raises OutputError."""
-    return nullcontext() if rank else alone(folder, f"{folder}: another process trains there")
-
-
-def _older(written: Path, recipe: Recipe | DetectorRecipe) -> bool:
-    """Whether a run's held-out rows were chosen by its seed, and are others today (`data.fold` is written out since)."""
-    if not isinstance(recipe, Recipe) or not recipe.data.validation or not recipe.seed:
-        return False
-    return "\n  fold:" not in written.read_text(encoding="utf-8")
-
-
-def _unsaid(recipe: Recipe | DetectorRecipe) -> Recipe | DetectorRecipe:
-    """Without the words about it, which a newer mien may have changed."""
-    return msgspec.structs.replace(recipe, about="")
-
-
-def write_environment(folder: Path, origins: dict[str, Any]) -> None:
-    """environment.json: versions, machine, and what training started from."""
-    packages = ("mien", "torch", "lightning", "timm", "numpy", "opencv-python-headless")
-    facts = {
-        "versions": {name: _version(name) for name in packages},
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        **origins,
-    }
-    with whole_file(folder / "environment.json", overwrite=True) as part:
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 class Freezer(Callback):
@@ -233,20 +145,27 @@ class Freezer(Callback):
 
 class _EpochLog(Callback):
     """After each epoch: a line in metrics.csv, the state in last.ckpt (whole: the old one stands until the new one is
-    written), and best.safetensors if the monitored figure is the best so far and the recipe keeps the best."""
+    written), and best.safetensors if the monitored figure is the best so far and the recipe keeps the best.
+
+    It also steps a plateau, between the line and the state: Lightning does so after both, and not at all in an epoch that
+    was resumed, so a stop would lose the step.
+    """
 
     def __init__(self, folder: Path, recipe: Recipe | DetectorRecipe) -> None:
         self.folder, self.recipe = folder, recipe
         self.best: float | None = None
+        self._plateau: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "plateau": self._plateau}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best, self._plateau = state_dict["best"], state_dict.get("plateau", {})
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Lines of epochs that are done again go: a kill may fall between a line and its checkpoint."""
+        if pl_module.plateau is not None and self._plateau:
+            pl_module.plateau.load_state_dict(self._plateau)
         path = self.folder / "metrics.csv"
         if trainer.is_global_zero and path.is_file():
             head, *rows = path.read_text(encoding="utf-8").splitlines()
@@ -261,6 +180,9 @@ class _EpochLog(Callback):
         if trainer.is_global_zero:
             self._log(trainer, figures)
             self._keep_best(figures, pl_module)
+        if pl_module.plateau is not None:
+            pl_module.plateau.step(figures[f"val/{self.recipe.schedule.monitor}"])
+            self._plateau = pl_module.plateau.state_dict()
         save_last(trainer, self.folder)
 
     def _log(self, trainer: lightning.Trainer, figures: dict[str, float]) -> None:

@@ -38,7 +38,8 @@ from mien.spec import strict
 from mien.training.auxiliary import second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
 from mien.training.dataset import ChipDataset, EpochSampler, loader
-from mien.training.loop import Freezer, claimed, monitored, open_run, quiet, run_loop
+from mien.training.folder import open_run
+from mien.training.loop import Freezer, monitored, quiet, run_loop
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule, check_sides
 from mien.training.stop import Stopped
@@ -159,8 +160,7 @@ def tune(
     wanted = _checked(recipe, search)  # before anything is made or prepared
     places = [Path(place) for place in data]
     places, beside = check_sources(recipe, places, (Path(out) / "auxiliary.parquet").is_file())
-    folder = open_run(Path(out), recipe, resume)
-    with claimed(folder):
+    with open_run(Path(out), recipe, resume) as folder:
         torch.set_num_threads(threads or os.cpu_count() or 1)
         chips = training_chips(recipe, places, folder, progress, tell)
         learn, held = two_sides(chips, recipe)
@@ -291,18 +291,18 @@ class _Bench:
         import optuna
 
         changed = _changed(recipe, {name: one.suggest(trial, name) for name, one in space.items()})
-        place = open_run(self.folder / "trials" / f"{trial.number:04d}", changed, resume=False)
-        learner, train, held = self._parts(changed, recipe.loss)
         watch = _Watch(trial, changed.schedule.monitor)
-        try:
-            run_loop(learner, train, held, place, False, [Freezer(changed.network), watch])
-        except Stopped:
-            raise
-        except TrainingError as error:
-            tell(f"trial {trial.number}: {error}")
-            raise optuna.TrialPruned from error
-        finally:
-            (place / "last.ckpt").unlink(missing_ok=True)
+        with open_run(self.folder / "trials" / f"{trial.number:04d}", changed, resume=False) as place:
+            learner, train, held = self._parts(changed, recipe.loss)
+            try:
+                run_loop(learner, train, held, place, False, [Freezer(changed.network), watch])
+            except Stopped:
+                raise
+            except TrainingError as error:
+                tell(f"trial {trial.number}: {error}")
+                raise optuna.TrialPruned from error
+            finally:
+                (place / "last.ckpt").unlink(missing_ok=True)
         tell(f"trial {trial.number}: best val/{watch.monitor} {watch.best:.4f} with {_said(trial.params)}")
         return watch.best
 

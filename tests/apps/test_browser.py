@@ -147,6 +147,31 @@ def test_a_dropped_picture_is_read_here(page, folder):
     assert np.abs(picture.astype(int) - read_image(EXAMPLE)).max() > 100
 
 
+def test_an_answer_below_the_threshold_is_said_to_be_not_certain(browser, folder, address, example):
+    """In a picture and in a clip; `opened` goes back to the page of the other tests."""
+    write_site(folder / "site" / "sure", load(threads=1), MODEL, DETECTOR)
+    about = folder / "site" / "sure" / "page.json"
+    known = json.loads(about.read_text())
+    known["model"]["spec"]["threshold"] = 1.0
+    about.write_text(json.dumps(known))
+    clip = folder / "unsure.mp4"
+    with VideoWriter(clip, 640, 480, rate=15) as writer:
+        for i, frame in enumerate(moving(example, 15)):
+            writer.write(frame, i / 15)
+    try:
+        browser.open(f"{address}sure/")
+        for file in (EXAMPLE, clip):
+            assert re.fullmatch(r"happiness \(not certain\) \d+ %", give(browser, file))
+            name = "document.querySelector('#faces button').getAttribute('aria-label')"
+            assert browser.js(name) == "Face 1: happiness (not certain)"
+            browser.until("document.getElementById('status').textContent.includes('happiness (not certain)')")
+        assert {row["certain"] for row in csv.DictReader(saved(browser, folder, "save-table").open())} == {"0"}
+        assert browser.problems() == []
+    finally:
+        browser.open(address)
+        browser.events.clear()
+
+
 def test_several_pictures_and_one_that_is_none(page, folder, example):
     none = folder / "none.png"
     none.write_text("not a picture")

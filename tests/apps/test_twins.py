@@ -150,11 +150,12 @@ def test_the_page_averages_as_python_does(javascript):
     for t, h, (v, a) in zip(times.tolist(), happy.tolist(), felt.tolist(), strict=True):
         shares = {"happiness": h, "anger": 1 - h}
         said = {"label": max(shares, key=shares.get), "probabilities": shares, "valence": v, "arousal": a}
+        said["certain"] = max(shares.values()) >= 0.75
         frames.append({"seconds": t, "faces": [{"box": [10, 10, 60, 60], "expression": said}]})
-    [shown] = javascript([{"do": "follow", "frames": frames}])
+    [shown] = javascript([{"do": "follow", "frames": frames, "threshold": 0.75}])
     smoother = Smoother(0.33)
     for frame, [face], h, (v, a) in zip(frames, shown, happy, felt, strict=True):
-        read = Expression(labels, np.array([h, 1 - h], np.float32), float(v), float(a))
+        read = Expression(labels, np.array([h, 1 - h], np.float32), float(v), float(a), threshold=0.75)
         [wanted] = smoother([Face((10, 10, 60, 60), 0.9, expression=read, track=1)], frame["seconds"])
         calm = face["calm"]
         assert face["track"] == 1
@@ -163,6 +164,8 @@ def test_the_page_averages_as_python_does(javascript):
             (wanted.expression.valence, wanted.expression.arousal)
         )
         assert calm["label"] == wanted.expression.label
+        assert calm["certain"] == wanted.expression.certain
+    assert {face["calm"]["certain"] for [face] in shown} == {True, False}
 
 
 def test_rows_that_are_left_out_are_counted(javascript):

@@ -44,8 +44,8 @@ const tasks = {
     worker.onerror({ message });
     return [await first, await said(engine.read(canvas))];
   },
-  follow: ({ frames }) => {
-    const tracks = new Tracks();
+  follow: ({ frames, threshold }) => {
+    const tracks = new Tracks(threshold);
     return frames.map(({ faces, seconds }) => tracks.follow(faces, seconds));
   },
   read: async ({ site, image, models }) => {

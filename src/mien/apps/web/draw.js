@@ -4,6 +4,9 @@ export const percent = (share) => `${Math.round(100 * share)} %`;
 export const signed = (value) => (value === null ? '?' : `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`);
 export const css = (palette, label, alpha = 1) => `rgb(${(palette[label] ?? palette.unknown).join(' ')} / ${alpha})`;
 
+/** The label of an expression, as `mien predict` says it. */
+export const named = ({ label, certain }) => (certain || label === 'unknown' ? label : `${label} (not certain)`);
+
 const read = (face) => face.calm ?? face.expression;
 
 /** The box of a face as drawn: in a mirrored picture the sides change places. */
@@ -46,7 +49,7 @@ function outline(pen, [x0, y0, x1, y1], colour, unit, strong) {
 /** The label below a box, or above it, where no other label stands. */
 function tag(pen, [x0, y0, , y1], face, palette, unit, [width, height], taken) {
   const { label, confidence } = read(face);
-  const text = confidence === null ? label : `${label} ${percent(confidence)}`;
+  const text = confidence === null ? label : `${named(read(face))} ${percent(confidence)}`;
   pen.font = `600 ${unit.toFixed(1)}px system-ui, sans-serif`;
   const wide = pen.measureText(text).width + 1.9 * unit;
   const x = Math.min(Math.max(x0, 0), Math.max(width - wide, 0));

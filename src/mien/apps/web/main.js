@@ -140,7 +140,7 @@ class Page {
       this.chosen = null;
       this.plane.clear();
       this.timeline.clear();
-      this.moving = new Moving(source, name, this.engine, (what) => this.frame(what), (error) => this.stopped(error));
+      this.moving = new Moving(source, name, this.engine, this.site.model.spec.threshold, (what) => this.frame(what), (error) => this.stopped(error));
       seen('pages', false);
       seen('time', true);
       seen('play', button === 'play');

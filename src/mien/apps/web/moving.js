@@ -6,10 +6,10 @@ import { Tracks } from './track.js';
 const SIDE = 1280; // pixels: frames are read at most this large
 
 export class Moving {
-  /** source: {video, mirrored, stop}; seen: ({faces, frame, seconds, took, rate, again}) => void, after each read frame; again: a clip began anew. */
-  constructor(source, name, engine, seen, failed) {
+  /** source: {video, mirrored, stop}; threshold: as Tracks takes it; seen: ({faces, frame, seconds, took, rate, again}) => void, after each read frame; again: a clip began anew. */
+  constructor(source, name, engine, threshold, seen, failed) {
     const { video, mirrored, stop: release } = source; // under another name, or it would hide our stop
-    Object.assign(this, { video, mirrored, release, name, engine, seen, failed, kept: new Kept(), tracks: new Tracks(), seconds: -1, running: true, rate: 0 });
+    Object.assign(this, { video, mirrored, release, name, engine, seen, failed, kept: new Kept(), tracks: new Tracks(threshold), seconds: -1, running: true, rate: 0 });
     const scale = Math.min(1, SIDE / Math.max(this.video.videoWidth, this.video.videoHeight));
     this.scale = scale;
     this.frame = document.createElement('canvas');
@@ -47,7 +47,7 @@ export class Moving {
 
   keep(answer, seconds, start) {
     const again = seconds < this.seconds;
-    if (again) Object.assign(this, { kept: new Kept(), tracks: new Tracks() });
+    if (again) Object.assign(this, { kept: new Kept(), tracks: new Tracks(this.tracks.threshold) });
     this.seconds = seconds;
     const faces = this.tracks.follow(answer.faces, seconds);
     // A browser tells a frame's time and not its number, so the table has none.

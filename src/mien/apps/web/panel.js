@@ -1,5 +1,5 @@
 // The side: which faces there are, what the chosen one shows, and the same in words for screen readers.
-import { css, percent, signed } from './draw.js';
+import { css, named, percent, signed } from './draw.js';
 
 export const keyOf = (face, number) => face.track ?? number + 1;
 const readOf = (face) => face.calm ?? face.expression;
@@ -35,7 +35,7 @@ export class Panel {
     this.list(faces, chosen, source, scale);
     const read = chosen && readOf(chosen);
     const known = read && read.confidence !== null;
-    this.label.textContent = !read ? 'No face' : known ? `${read.label} ${percent(read.confidence)}` : 'affect alone';
+    this.label.textContent = !read ? 'No face' : known ? `${named(read)} ${percent(read.confidence)}` : 'affect alone';
     this.affect.textContent = read ? `valence ${signed(read.valence)}, arousal ${signed(read.arousal)}` : 'None is found here.';
     for (const [label, { group, fill, share }] of this.bars) {
       const part = read ? read.probabilities[label] : undefined;
@@ -52,10 +52,11 @@ export class Panel {
       seen.add(key);
       const button = this.buttons.get(key) ?? this.button(key);
       button.setAttribute('aria-pressed', String(face === chosen));
-      const name = readOf(face).label;
+      const name = named(readOf(face));
       if (button.dataset.label !== name) {
         button.dataset.label = name;
-        button.lastChild.textContent = name;
+        button.lastChild.textContent = readOf(face).label;
+        button.classList.toggle('unsure', name !== readOf(face).label);
         button.setAttribute('aria-label', `Face ${key}: ${name}`);
       }
       thumb(button.firstChild, source, face.box, scale);
@@ -81,7 +82,8 @@ export class Panel {
   /** Say it to screen readers; while things move, only changes and not more often than each four seconds. */
   say(faces, moving) {
     const words = faces.slice(0, 4).map((face) => {
-      const { label, confidence, valence } = readOf(face);
+      const { confidence, valence } = readOf(face);
+      const label = named(readOf(face));
       return moving ? label : `${label} ${confidence === null ? '' : percent(confidence)}, valence ${signed(valence)}`;
     });
     const text = `${faces.length || 'No'} ${faces.length === 1 ? 'face' : 'faces'}${words.length ? `: ${words.join('; ')}` : ''}`;

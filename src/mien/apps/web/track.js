@@ -15,8 +15,8 @@ function near(a, b) {
 
 const mix = (old, now, part) => (old === null || now === null ? now : old + part * (now - old));
 
-/** An expression between an older and a newer one. */
-function blended(old, now, part) {
+/** An expression between an older and a newer one; it is certain from the threshold on, as each of them. */
+function blended(old, now, part, threshold) {
   if (!old) return now;
   const shares = Object.entries(now.probabilities).map(([label, share]) => [label, mix(old.probabilities[label] ?? share, share, part)]);
   const best = shares.reduce((a, b) => (b[1] > a[1] ? b : a), ['unknown', -1]);
@@ -24,6 +24,7 @@ function blended(old, now, part) {
     ...now,
     label: best[0],
     confidence: best[1] < 0 ? null : best[1],
+    certain: best[1] >= 0 && best[1] >= threshold,
     probabilities: Object.fromEntries(shares),
     valence: mix(old.valence, now.valence, part),
     arousal: mix(old.arousal, now.arousal, part),
@@ -31,7 +32,9 @@ function blended(old, now, part) {
 }
 
 export class Tracks {
-  constructor() {
+  /** threshold: the confidence from which the model's makers call an answer certain. */
+  constructor(threshold = 0) {
+    this.threshold = threshold;
     this.known = [];
     this.count = 0;
   }
@@ -48,7 +51,7 @@ export class Tracks {
     return faces.map((face, i) => {
       const one = mine.get(i) ?? { track: ++this.count, expression: null, weight: 0, seconds };
       const weight = one.weight * Math.exp(-(seconds - one.seconds) / CONSTANT) + 1; // each reading counts once, the first too
-      const calm = blended(one.expression, face.expression, 1 / weight);
+      const calm = blended(one.expression, face.expression, 1 / weight, this.threshold);
       Object.assign(one, { box: face.box, expression: calm, weight, seconds });
       if (!mine.has(i)) this.known.push(one);
       return { ...face, track: one.track, calm };

@@ -111,10 +111,21 @@ def test_a_subset_moves_targets_and_counts_what_it_leaves_out():
     assert len(chosen) == 40
     assert chosen.header.left_out == {"labels outside sadness, happiness": 20}
     assert chosen.counts() == {"sadness": 20, "happiness": 20}
-    soft = make_manifest([Sample("a", png(0), np.array([0.5, 0.25, 0.25], np.float32))], rows(3).header)
-    assert np.allclose(project(soft, ("happiness", "sadness")).targets(), [[2 / 3, 1 / 3]])
     with pytest.raises(DataError, match="none of them is in"):
         project(rows(3), ("pain", "none"))
+
+
+def test_a_subset_of_votes_keeps_the_rows_of_its_labels():
+    """A row stays if a kept label is among its largest entries; what fewer people said makes no other expression of it."""
+    votes = {"kept": (0.5, 0.25, 0.25), "second": (0.25, 0.5, 0.25), "other": (0.2, 0.1, 0.7), "tied": (0.4, 0.2, 0.4)}
+    header = Header(source="x", labels=("happiness", "sadness", "surprise"))
+    samples = [Sample(name, png(i), np.array(row, np.float32)) for i, (name, row) in enumerate(votes.items())]
+    soft = make_manifest([*samples, Sample("nobody", png(9))], header)
+    two = project(soft, ("happiness", "sadness"))
+    assert two.ids == ["kept", "second", "tied", "nobody"]
+    assert np.allclose(two.targets()[:3], [[2 / 3, 1 / 3], [1 / 3, 2 / 3], [2 / 3, 1 / 3]])
+    assert two.header.left_out == {"labels outside happiness, sadness": 1}
+    assert project(soft, ("surprise", "happiness", "sadness")).ids == soft.ids
 
 
 def test_a_cap_is_seeded_and_keeps_the_order():

@@ -224,7 +224,10 @@ def test_fewer_labels_leave_rows_out(mien, drawn):
         "evaluate", "a.csv", "--data", "d.parquet", "--split", "test", "--labels", "affectnet7", "--json"
     )
     assert code == 0
-    assert json.loads(out)["scores"]["expression"]["rows"] == len(project(drawn.split("test"), "affectnet7"))
+    found, test = json.loads(out), drawn.split("test")
+    kept = len(project(test, "affectnet7"))
+    assert found["scores"]["expression"]["rows"] == kept
+    assert f"{len(test) - kept} rows whose label is none of these are left out" in found["notes"]
 
 
 def test_groups_and_a_page_without_faces_from_the_command_line(mien, drawn):

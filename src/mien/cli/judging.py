@@ -83,6 +83,8 @@ class Asked:
 
 def judged(models: Sequence[str], asked: Asked) -> tuple[list[Judgement], list[Predictions], Manifest]:
     """Models judged on the same rows; with what they said, and the rows. What cannot be asked is told before the work."""
+    import msgspec
+
     from mien.evaluation.averaging import averaging_kinds
     from mien.evaluation.slices import column
 
@@ -94,9 +96,11 @@ def judged(models: Sequence[str], asked: Asked) -> tuple[list[Judgement], list[P
         column(manifest, name)  # a misspelt column is told before the work
     told = [_told(model, manifest, asked) for model in models]
     left = _copied(manifest, whole, asked)
+    outside = sum(manifest.header.left_out.values()) - sum(whole.header.left_out.values())
+    notes = [f"{outside:,} rows whose label is none of these are left out"] if outside else []
     names = [name + (f" --tta {asked.tta}" if asked.tta else "") for name in model_names(models)]
     found = [_judged(*three, manifest, left, asked) for three in zip(models, names, told, strict=True)]
-    return found, told, manifest
+    return [msgspec.structs.replace(one, notes=(*notes, *one.notes)) for one in found], told, manifest
 
 
 def _told(model: str, manifest: Manifest, asked: Asked) -> Predictions:

@@ -165,9 +165,10 @@ def _with_splits(manifest: Manifest, splits: list[str]) -> Manifest:
 
 
 def project(manifest: Manifest, labels: str | Sequence[str]) -> Manifest:
-    """The rows that say something about other labels, their targets moved onto them (a subset, another order, more names).
+    """The rows of other labels, their targets moved onto these (a subset, another order, more names).
 
-    A row whose target has nothing on the wanted labels is left out and counted in the header; unlabelled rows stay.
+    A row is left out, and counted in the header, unless a wanted label has the largest entry of its target, alone or with
+    others: the rest of its votes would make another expression of it. Unlabelled rows stay.
     Raises DataError if the two sets share no label.
     """
     onto = label_set(labels)
@@ -179,7 +180,8 @@ def project(manifest: Manifest, labels: str | Sequence[str]) -> Manifest:
     targets = manifest.targets()
     known = ~np.isnan(targets).any(axis=1)
     moved = manifest.labels.project(targets, onto)
-    keep = ~known | ~np.isnan(moved).any(axis=1)
+    wanted = [manifest.labels.index(name) for name in shared]
+    keep = ~known | ((targets[:, wanted].max(axis=1) >= targets.max(axis=1)) & ~np.isnan(moved).any(axis=1))
     left = dict(manifest.header.left_out)
     if (~keep).any():
         left[f"labels outside {', '.join(onto)}"] = int((~keep).sum())

@@ -217,6 +217,17 @@ def test_same_names_of_different_folders_do_not_collide(predict, tmp_path):
     code, out, _ = predict("f", "g", "--save", "out")
     assert (code, "annotated pictures: out" in out) == (0, True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-2.jpg", "a-3.jpg", "a.jpg"]
+    assert out.endswith("annotated pictures: out\n  a-2.jpg: g/a.jpg\n  a-3.jpg: g/a.png\n")
+
+
+def test_each_row_of_the_table_tells_its_file(predict, tmp_path):
+    long = [f"{'a-long-name-' * 10}{i}.png" for i in (1, 2)]
+    for name in ("f/a.png", "g/a.png", "g/b.png", *long):
+        picture(tmp_path / name)
+    code, out, _ = predict("f", "g", *long)
+    cells = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    assert (code, cells[:3]) == (0, ["f/a.png", "g/a.png", "b.png"])
+    assert "".join(cells[3:]) == "".join(long)
 
 
 def test_an_image_that_is_read_is_never_replaced(predict, tmp_path):

@@ -89,6 +89,9 @@ def predict(
     told = sys.stderr if json else sys.stdout
     if places and run.done > run.failed + run.unsaved:
         print(f"annotated pictures: {save}", file=told)
+        for path, place in zip(paths, places, strict=True):
+            if place.stem != path.stem and place.exists():
+                print(f"  {place.name}: {path}", file=told)
     if features is not None:
         print(f"features: {features}", file=told)
     if run.failed:
@@ -252,11 +255,14 @@ def _progress(paths: Sequence[Path]) -> Any:
 def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("image", "face", "box", "expression", "confidence", "second", "valence", "arousal")
+    table = Table(
+        Column("image", overflow="fold"), "face", "box", "expression", "confidence", "second", "valence", "arousal"
+    )
+    named = Counter(path.name for path, _ in rows)
     for path, faces in rows:
-        name = escape(path_text(Path(path.name)))
+        name = escape(path_text(path.name if named[path.name] == 1 else path))
         if not faces:
             table.add_row(name, "none", "", "", "", "", "", "")
         for number, face in enumerate(faces):

@@ -64,7 +64,11 @@ def test_predict_prints_clean_json_and_goes_on_after_a_bad_image(tmp_path, pictu
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     done = mien("predict", tmp_path / "bad.jpg", picture, "--detector", "whole", "--json", "--save", tmp_path / "out")
     assert done.returncode == 1
-    assert [msgspec.json.decode(line, type=ImageRecord).image for line in done.stdout.splitlines()] == [str(picture)]
+    lines = [msgspec.json.decode(line, type=ImageRecord) for line in done.stdout.splitlines()]
+    assert [(line.image, line.error is None) for line in lines] == [
+        (str(tmp_path / "bad.jpg"), False),
+        (str(picture), True),
+    ]
     assert "bad.jpg: is not an image" in done.stderr
     assert "1 of 2 images could not be read" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["face.jpg"]

@@ -118,12 +118,14 @@ class FaceRecord(msgspec.Struct, frozen=True):
 
 
 class ImageRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The JSON form of an image's or a frame's faces: one line of JSON lines. Frames add `index` and `seconds`."""
+    """The JSON form of an image's or a frame's faces: one line of JSON lines. Frames add `index` and `seconds`; an image that
+    could not be read says why in `error` and has no faces."""
 
     image: str | None
     faces: tuple[FaceRecord, ...]
     index: int | None = None
     seconds: float | None = None
+    error: str | None = None
 
 
 def face_record(face: Face) -> FaceRecord:

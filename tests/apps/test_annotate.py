@@ -470,3 +470,19 @@ def test_a_plan_is_kept_in_files_of_a_thousand_blocks(tmp_path):
     assert (job.inputs, job.blocks, names) == (2503, 1251, ["job.json", "plan-000000.arrow", "plan-000001.arrow"])
     starts = [read_block(open_place(tmp_path / "out" / FOLDER), n).lines[0] for n in (0, 1000, 1250)]
     assert [line.start for line in starts] == [0, 2000, 2500]
+
+
+@pytest.mark.usefixtures("here")
+def test_pictures_of_other_kinds_are_told(tmp_path, mien):
+    pictures(tmp_path / "in" / "below", 1)
+    for name in ("a.heic", "below/b.HEIC", "c.avif", "._d.heic", "notes.txt"):
+        (tmp_path / "in" / name).write_bytes(b"?")
+    told = "3 pictures of other kinds were left out (.heic 2, .avif 1); save them as JPEG or PNG"
+    code, _, err = mien("annotate", "in", "--out", "out", *QUICK)
+    assert (code, f"mien: {told}\n" in err) == (0, True)
+    (tmp_path / "in" / "below" / "000.png").unlink()
+    code, _, err = mien("annotate", "in", "--out", "other", *QUICK)
+    assert (
+        code,
+        f"nothing to annotate: none of its 4 files is a picture, a video or Parquet by its ending; {told}" in err,
+    ) == (2, True)

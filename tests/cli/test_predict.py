@@ -154,9 +154,36 @@ def test_nothing_to_read_is_two(predict, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("I am text")
     for words, message in ((["empty"], "a folder without images"), (["text.jpg"], "1 of 1 images could not be read")):
-        code, out, err = predict(*words, "--json")
-        assert (code, out) == (2, "")
-        assert message in err
+        code, _, err = predict(*words)
+        assert (code, message in err) == (2, True)
+
+
+def test_a_picture_that_cannot_be_read_has_a_line_too(predict, odd_name, tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / f"{odd_name}.jpg").write_text("I am text")
+    code, out, _ = predict(f"{odd_name}.jpg", "a.png", "--json")
+    bad, good = [msgspec.json.decode(line, type=ImageRecord) for line in out.splitlines()]
+    assert (code, bad.image, bad.faces, good.image, good.error) == (1, "caf\ufffd.jpg", (), "a.png", None)
+    assert bad.error == "caf\ufffd.jpg: is not an image of a known form; give JPEG, PNG, WebP, BMP, GIF or TIFF"
+
+
+def test_jpeg_by_other_names_is_read_and_other_kinds_are_told(predict, tmp_path):
+    picture(tmp_path / "f" / "a.jpg")
+    for name in ("b.jfif", "c.JPE"):
+        (tmp_path / "f" / name).write_bytes((tmp_path / "f" / "a.jpg").read_bytes())
+    for name in ("d.HEIC", "e.heic", "g.avif", "._a.heic", "notes.txt"):
+        (tmp_path / "f" / name).write_bytes(b"?")
+    code, out, err = predict("f", "--json")
+    assert (code, images(out)) == (0, ["f/a.jpg", "f/b.jfif", "f/c.JPE"])
+    told = "3 pictures of other kinds were left out (.heic 2, .avif 1); save them as JPEG or PNG"
+    assert err == f"mien: {told}\n"
+    (tmp_path / "g" / "h").mkdir(parents=True)
+    (tmp_path / "g" / "a.heic").write_bytes(b"?")
+    code, _, err = predict("g")
+    assert (code, "1 picture of another kind was left out (.heic 1)" in err) == (2, True)
+    picture(tmp_path / "g" / "h" / "b.png")
+    code, _, err = predict("g")
+    assert (code, "those below it are read with 'g/**/*.png'" in err) == (2, True)
 
 
 def test_the_table_names_what_it_shows(predict, tmp_path):
@@ -190,6 +217,17 @@ def test_same_names_of_different_folders_do_not_collide(predict, tmp_path):
     code, out, _ = predict("f", "g", "--save", "out")
     assert (code, "annotated pictures: out" in out) == (0, True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-2.jpg", "a-3.jpg", "a.jpg"]
+    assert out.endswith("annotated pictures: out\n  a-2.jpg: g/a.jpg\n  a-3.jpg: g/a.png\n")
+
+
+def test_each_row_of_the_table_tells_its_file(predict, tmp_path):
+    long = [f"{'a-long-name-' * 10}{i}.png" for i in (1, 2)]
+    for name in ("f/a.png", "g/a.png", "g/b.png", *long):
+        picture(tmp_path / name)
+    code, out, _ = predict("f", "g", *long)
+    cells = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    assert (code, cells[:3]) == (0, ["f/a.png", "g/a.png", "b.png"])
+    assert "".join(cells[3:]) == "".join(long)
 
 
 def test_an_image_that_is_read_is_never_replaced(predict, tmp_path):

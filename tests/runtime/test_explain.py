@@ -150,14 +150,14 @@ def with_features(count: int = 3) -> list[Face]:
 
 
 def test_features_as_csv_and_parquet_say_the_same(tmp_path):
-    for name in ("f.csv", "f.parquet"):
+    for name in ("f.CSV", "f.Parquet"):
         with FeatureTable(tmp_path / name) as table:
             table.write("a.jpg", with_features(2))
             table.write("b.jpg", [])
             table.write("c.jpg", with_features(1))
-    with (tmp_path / "f.csv").open() as file:
+    with (tmp_path / "f.CSV").open() as file:
         rows = list(csv.DictReader(file))
-    kept = pq.read_table(tmp_path / "f.parquet").to_pylist()
+    kept = pq.read_table(tmp_path / "f.Parquet").to_pylist()
     assert [(row["image"], int(row["face"])) for row in rows] == [("a.jpg", 0), ("a.jpg", 1), ("c.jpg", 0)]
     for ours, theirs in zip(rows, kept, strict=True):
         assert [float(ours[f"f{i}"]) for i in range(5)] == theirs["features"]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
+from mien.faces import ImageRecord, face_record
 from mien.files import is_hidden, path_text
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Images, folders or quoted globs.")],
+    images: Annotated[list[str], typer.Argument(help="Images, folders (without those below) or quoted globs.")],
     json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
     save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace pictures that exist.")] = False,
@@ -60,10 +63,10 @@ def predict(
         raise ConfigError("--overwrite: nothing to replace; name what to write with --save or --features")
     if explain and save is None:
         raise ConfigError("--explain: draws into the annotated pictures; name their folder with --save")
-    paths, problems = _paths(images)
+    paths, problems, others = _paths(images)
     if not paths:
-        raise ConfigError("; ".join(problems))
-    for problem in problems:
+        raise ConfigError("; ".join([*problems, *others]))
+    for problem in [*problems, *others]:
         print(f"mien: {problem}", file=sys.stderr)
     places = _places(paths, save, overwrite)
     from mien.runtime.read import load
@@ -86,6 +89,9 @@ def predict(
     told = sys.stderr if json else sys.stdout
     if places and run.done > run.failed + run.unsaved:
         print(f"annotated pictures: {save}", file=told)
+        for path, place in zip(paths, places, strict=True):
+            if place.stem != path.stem and place.exists():
+                print(f"  {place.name}: {path}", file=told)
     if features is not None:
         print(f"features: {features}", file=told)
     if run.failed:
@@ -123,10 +129,12 @@ class _Run:
             faces = self.reader(image)
         except ImageError as error:
             self.failed, self.done = self.failed + 1, self.done + 1
+            if self.json:
+                _print_line(ImageRecord(path_text(path), (), error=path_text(str(error))))
             print(f"mien: {error}", file=sys.stderr)
             return
         if self.json:
-            _line(path, faces)
+            _print_line(ImageRecord(path_text(path), tuple(map(face_record, faces))))
         else:
             self.rows.append((path, faces))
         if self.vectors is not None:
@@ -160,33 +168,43 @@ def _features(path: Path | None, overwrite: bool) -> FeatureTable | None:
     return FeatureTable(path, overwrite)
 
 
-def _line(path: Path, faces: Sequence[Face]) -> None:
-    from mien.runtime.sinks import json_line
-
-    print(json_line(faces, path_text(path)), flush=True)
+def _print_line(record: ImageRecord) -> None:
+    print(msgspec.json.encode(record).decode(), flush=True)
 
 
-def _paths(images: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The image files that the arguments name, each once, and what is wrong with arguments that name none.
+def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
+    """The image files that the arguments name, each once; what is wrong with arguments that name none; what was left out.
 
     Of a folder or a glob without hidden ones, unless the glob asks for them (`.*.jpg`).
     """
-    from mien.vision.image import SUFFIXES, is_picture
+    from mien.vision.image import is_picture, left_out, other_kind
 
     found: list[Path] = []
+    others: Counter[str] = Counter()
     problems = []
     for text in images:
         path = Path(text)
         if path.is_dir():
-            part = [item for item in sorted(path.iterdir()) if is_picture(item)]
-            problem = f"{path}: a folder without images ({', '.join(sorted(SUFFIXES))})"
+            items = sorted(path.iterdir())
+            others.update(kind for item in items if (kind := other_kind(item.name)) and item.is_file())
+            part = [item for item in items if is_picture(item)]
+            problem = "" if part else _without(path)
         elif any(letter in text for letter in "*?[") and not path.exists():
             part, problem = _matching(path)
         else:
             part, problem = [path], ""
         found += part
         problems += [] if part else [problem]
-    return list(dict.fromkeys(found)), problems
+    return list(dict.fromkeys(found)), problems, [left_out(others)] if others else []
+
+
+def _without(folder: Path) -> str:
+    """What is said of a folder without images, and of those in folders below it."""
+    from mien.vision.image import SUFFIXES, is_picture
+
+    below = next((item for item in folder.rglob("*") if is_picture(item)), None)
+    more = "" if below is None else f"; those below it are read with '{folder / '**' / f'*{below.suffix}'}'"
+    return f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){more}"
 
 
 def _matching(pattern: Path) -> tuple[list[Path], str]:
@@ -237,11 +255,14 @@ def _progress(paths: Sequence[Path]) -> Any:
 def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("image", "face", "box", "expression", "confidence", "second", "valence", "arousal")
+    table = Table(
+        Column("image", overflow="fold"), "face", "box", "expression", "confidence", "second", "valence", "arousal"
+    )
+    named = Counter(path.name for path, _ in rows)
     for path, faces in rows:
-        name = escape(path_text(Path(path.name)))
+        name = escape(path_text(path.name if named[path.name] == 1 else path))
         if not faces:
             table.add_row(name, "none", "", "", "", "", "", "")
         for number, face in enumerate(faces):

@@ -33,9 +33,10 @@ class FeatureTable:
 
     def __init__(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         self.path, self._overwrite = Path(path), overwrite
-        if self.path.suffix not in {".csv", ".parquet"}:
+        self._form = self.path.suffix.lower()
+        if self._form not in {".csv", ".parquet"}:
             raise ConfigError(f"{path}: features are written as .csv or .parquet")
-        if self.path.suffix == ".parquet":
+        if self._form == ".parquet":
             _pyarrow()
         self._stack = ExitStack()
         self._rows: list[list[Any]] = []
@@ -73,7 +74,7 @@ class FeatureTable:
 
     def _flush(self) -> None:
         if self._rows:
-            (self._flush_csv if self.path.suffix == ".csv" else self._flush_parquet)()
+            (self._flush_csv if self._form == ".csv" else self._flush_parquet)()
         self._rows, self._vectors = [], []
 
     def _flush_csv(self) -> None:
@@ -100,7 +101,7 @@ class FeatureTable:
     def _finish(self) -> None:
         if self._out is not None:
             self._out.close()
-        elif self.path.suffix == ".csv":
+        elif self._form == ".csv":
             self._part.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
         else:
             pa, pq = _pyarrow()

@@ -6,8 +6,9 @@ import io
 import math
 import struct
 import warnings
+from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -16,13 +17,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mien.errors import ImageError
 from mien.files import is_hidden, whole_file
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "is_picture", "read_image", "write_image"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "is_picture", "left_out", "other_kind", "read_image", "write_image"]
 
 #: A larger picture is refused from its header, before it is decoded.
 MAX_PIXELS = 128_000_000
 
 #: File name endings that are taken for pictures when a folder is read.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+#: Endings of pictures that are not read.
+_OTHERS = frozenset(
+    ".heic .heif .avif .jp2 .j2k .jxl .jxr .psd .svg .tga .ico .exr .hdr .pbm .pgm .ppm .pnm "  # noqa: SIM905
+    ".dng .raw .cr2 .cr3 .nef .arw .orf .raf .rw2".split()
+)
 
 ImageSource = str | PathLike[str] | bytes | bytearray | memoryview | np.ndarray | Image.Image
 
@@ -41,6 +47,28 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, OverflowError,
 def is_picture(path: Path) -> bool:
     """Whether a file of a folder is taken for a picture: by its ending, and not if it is hidden."""
     return path.suffix.lower() in SUFFIXES and not is_hidden(path.name) and path.is_file()
+
+
+def other_kind(name: str) -> str:
+    """The ending of a picture that is not read; '' for any other file, and for a hidden one.
+
+    >>> other_kind("party.HEIC"), other_kind("notes.txt"), other_kind("._a.heic")
+    ('.heic', '', '')
+    """
+    suffix = PurePath(name).suffix.lower()
+    return suffix if suffix in _OTHERS and not is_hidden(PurePath(name).name) else ""
+
+
+def left_out(kinds: Mapping[str, int]) -> str:
+    """What is said of pictures that are not read, by their endings.
+
+    >>> left_out({".avif": 2, ".heic": 4})
+    '6 pictures of other kinds were left out (.heic 4, .avif 2); save them as JPEG or PNG'
+    """
+    counts = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    each, total = ", ".join(f"{kind} {count}" for kind, count in counts), sum(kinds.values())
+    words = "1 picture of another kind was" if total == 1 else f"{total} pictures of other kinds were"
+    return f"{words} left out ({each}); save {'it' if total == 1 else 'them'} as JPEG or PNG"
 
 
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:

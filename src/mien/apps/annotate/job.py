@@ -23,6 +23,7 @@ from mien.apps.annotate.places import Place, place_errors, reason
 from mien.apps.annotate.plan import CHUNK, Asked, check_input, make_plan
 from mien.errors import ConfigError, OutputError
 from mien.files import path_text
+from mien.vision.image import left_out
 
 __all__ = [
     "FOLDER",
@@ -115,10 +116,12 @@ def start(
     made_by: str,
     overwrite: bool = False,
     told: Callable[[int], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Job:
     """The job to do in a folder that is `locked`: the one that was begun there, or a new one, whose plan is made.
 
-    overwrite: remove what an earlier annotation left.  told: hears how many inputs were found while a plan is made.
+    overwrite: remove what an earlier annotation left.  told: hears how many inputs were found while a plan is made.  tell: hears
+    which pictures were left out.
     Raises OutputError: other files lie there; ConfigError: it was begun with other settings; DataError: see make_plan.
     """
     if overwrite:
@@ -132,6 +135,8 @@ def start(
     if others:
         raise OutputError(f"{out}: holds other files ({others[0]}); choose an empty or a new folder")
     planned = make_plan(asked, out / FOLDER, out, told)
+    if planned.others:
+        tell(left_out(planned.others))
     job = Job(
         id=uuid.uuid4().hex, asked=told_of, how=how, blocks=planned.blocks, inputs=planned.inputs, column=planned.column,
         kept=planned.kept, labels=tuple(labels), made_by=made_by,

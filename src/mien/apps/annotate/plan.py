@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mien.apps.annotate.places import Place, is_glob, open_place, place_errors, reason
 from mien.errors import ConfigError, DataError
-from mien.vision.image import SUFFIXES
+from mien.vision.image import SUFFIXES, left_out, other_kind
 
 __all__ = ["CHUNK", "PARQUET", "VIDEOS", "Asked", "Block", "Line", "Planned", "check_input", "make_plan", "read_block"]
 
@@ -67,12 +68,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 class Planned(NamedTuple):
     """blocks, inputs: how many.  column: the Parquet column with images or paths.  kept: Arrow schema of the columns carried
-    over, as bytes; both empty for files. root: where relative paths begin."""
+    over, as bytes; both empty for files.  others: pictures that are not read, by their endings."""
 
     blocks: int
     inputs: int
     column: str
     kept: bytes
+    others: Mapping[str, int]
 
 
 def make_plan(asked: Asked, folder: Place, out: Place, told: Callable[[int], None] = lambda _: None) -> Planned:
@@ -89,7 +91,7 @@ def make_plan(asked: Asked, folder: Place, out: Place, told: Callable[[int], Non
     if not writer.inputs:
         raise listing.empty()
     kept = pa.schema(listing.kept).serialize().to_pybytes() if listing.kept else b""
-    return Planned(writer.blocks, writer.inputs, listing.column, kept)
+    return Planned(writer.blocks, writer.inputs, listing.column, kept, listing.others)
 
 
 def check_input(asked: Asked, out: Place) -> None:
@@ -154,6 +156,7 @@ class _Listing:
     column: str = ""
     kept: list[pa.Field] = field(default_factory=list)
     seen: int = 0
+    others: Counter[str] = field(default_factory=Counter)
 
     def blocks(self) -> Iterator[list[Line]]:
         """The lines of each block."""
@@ -182,6 +185,7 @@ class _Listing:
             self.seen += 1
             kind = _kind(file.path)
             if not kind:
+                self.others.update(filter(None, [other_kind(file.path)]))
                 continue
             if known and (kind == "parquet") != (known[0] == "parquet"):
                 raise DataError(
@@ -242,6 +246,7 @@ class _Listing:
             why = "its Parquet files have no rows"
         elif self.seen:
             why = f"none of its {self.seen} files is a picture, a video or Parquet by its ending"
+            why += f"; {left_out(self.others)}" if self.others else ""
         else:
             why = "no file lies there"
         return DataError(f"{self.asked.input}: nothing to annotate: {why}")

@@ -127,7 +127,7 @@ def annotate(
     if runner == "ray" and not files.model.endswith(".onnx"):
         raise ConfigError(f"{model}: only .onnx files travel to other machines; give one to --runner ray")
     with locked(place):
-        job = start(place, asked, how, labels, f"mien {mien.__version__}", overwrite, show.planning)
+        job = start(place, asked, how, labels, f"mien {mien.__version__}", overwrite, show.planning, show.tell)
         before = finished(place, job, retry, told=show.tell)
         show.begins(job.inputs, sum(d.inputs for d in before.values()), sum(d.failed for d in before.values()))
         parts = list(before.values())

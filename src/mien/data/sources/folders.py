@@ -16,13 +16,14 @@ from mien.data.sources.notes import Notes
 from mien.errors import DataError, near_miss
 from mien.files import path_text
 from mien.labels import KNOWN_SETS
+from mien.vision.image import SUFFIXES
 
 __all__ = [
     "PICTURES", "Listed", "expression", "first_picture", "known_class", "onehot", "ordered", "pictures", "split_word", "subfolders",
 ]  # fmt: skip
 
 #: Endings of picture files.
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+PICTURES = SUFFIXES
 
 _LABELS = KNOWN_SETS["affectnet8"]
 #: Other words for the expressions, as folders and lists use them.

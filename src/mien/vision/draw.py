@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mien.faces import Box, Expression, Face
+from mien.faces import NOT_CERTAIN, Box, Expression, Face
 from mien.spec import CropSpec
 from mien.vision.align import crop_matrix
 
@@ -27,6 +27,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "contempt": (225, 140, 175),
 }
 _PANEL, _INK, _DIM = (22, 24, 28, 215), (255, 255, 255, 255), (255, 255, 255, 70)
+_FAINT = (255, 255, 255, 190)
 _BARS = 3
 
 
@@ -127,13 +128,16 @@ def _panel(
     font = ImageFont.load_default(size=unit)
     known = not math.isnan(expression.valence + expression.arousal)
     width = round(unit * (14.5 if known else 9.6))
-    height = round(unit * (1.55 * _BARS + 0.9))
+    sure = expression.certain or expression.label == "unknown"
+    height = round(unit * (1.55 * (_BARS if sure else _BARS + 1) + 0.9))
     x, y = _place(face.box, width, height, canvas.size, taken)
     layer = Image.new("RGBA", (width + 1, height + 1), (0, 0, 0, 0))
     pen = ImageDraw.Draw(layer)
     pen.rounded_rectangle((0, 0, width, height), radius=unit // 2, fill=_PANEL)
     for row, (label, probability) in enumerate(expression.top(_BARS)):
         _bar(pen, (0.5 * unit, 0.5 * unit + row * 1.55 * unit), label, probability, unit, font)
+    if not sure:
+        pen.text((0.5 * unit, 0.5 * unit + _BARS * 1.55 * unit), NOT_CERTAIN, font=font, fill=_FAINT)
     if known:
         _circumplex(pen, (width - 2.6 * unit, height / 2), 2.1 * unit, expression)
     canvas.paste(layer, (x, y), layer)

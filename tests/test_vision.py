@@ -5,6 +5,7 @@ import struct
 import sys
 import tracemalloc
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders import a_face, a_video, drawn_face
+from builders import a_face, a_video, an_expression, drawn_face
 from mien.errors import ImageError, OutputError, VideoError
 from mien.faces import Face
 from mien.runtime.sessions import read_spec
@@ -303,6 +304,21 @@ def test_a_failed_video_leaves_no_file_open(tmp_path, monkeypatch):
             monkeypatch.setattr(writer, "_stream", FullDisk)
         assert not opened()
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_panel_says_what_is_not_certain():
+    """In a line of its own; nothing of a model that answers valence and arousal alone."""
+    image = np.full((300, 300, 3), 90, np.uint8)
+
+    def drawn(label: str, threshold: float) -> np.ndarray:
+        read = an_expression(confidence=0.6)
+        shares = np.full_like(read.probabilities, np.nan) if label == "unknown" else read.probabilities
+        return draw(image, [a_face(expression=replace(read, probabilities=shares, threshold=threshold))])
+
+    sure, doubted = drawn("happiness", 0.5), drawn("happiness", 0.7)
+    lowest = [np.flatnonzero((picture != 90).any(axis=(1, 2))).max() for picture in (sure, doubted)]
+    assert lowest[1] > lowest[0] + 5
+    assert np.array_equal(drawn("unknown", 0.5), drawn("unknown", 0.0))
 
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 300), (900, 1600)])

@@ -12,10 +12,32 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-__all__ = ["Box", "Expression", "ExpressionRecord", "Face", "FaceRecord", "Frame", "ImageRecord", "face_record"]
+__all__ = [
+    "NOT_CERTAIN",
+    "Box",
+    "Expression",
+    "ExpressionRecord",
+    "Face",
+    "FaceRecord",
+    "Frame",
+    "ImageRecord",
+    "face_record",
+    "in_words",
+]
 
 #: x0, y0, x1, y1 in pixels: edges, not centres of pixels.
 Box = tuple[float, float, float, float]
+#: What stands beside a label whose confidence does not reach the model's threshold.
+NOT_CERTAIN = "not certain"
+
+
+def in_words(label: str, certain: bool) -> str:
+    """A label as people are shown it.
+
+    >>> in_words("fear", certain=False)
+    'fear (not certain)'
+    """
+    return label if certain else f"{label} ({NOT_CERTAIN})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +77,11 @@ class Expression:
     def certain(self) -> bool:
         """Whether the confidence reaches the model's threshold."""
         return self.confidence >= self.threshold
+
+    @property
+    def words(self) -> str:
+        """The label as people are shown it: 'fear', or 'fear (not certain)'."""
+        return in_words(self.label, self.certain or self.label == "unknown")
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """The k most probable (label, probability) pairs, most probable first."""

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from apps.test_annotate import _parts, encoded, paths_file, pictures, rows_in
+from mien.apps.annotate.cluster import Actor, _shared
+from mien.apps.annotate.places import open_place
 from mien.apps.annotate.run import annotate
+from mien.apps.annotate.worker import Files
+from mien.runtime.store import model_file
 
 
 @contextlib.contextmanager
@@ -48,6 +52,22 @@ def test_ray_gives_what_one_machine_gives_though_a_worker_is_killed(tmp_path, mo
     assert killed
     assert (found.inputs, found.failed, found.blocks) == (13, 1, 5)
     assert rows_in(tmp_path / "ray") == rows_in(tmp_path / "local")
+
+
+def test_all_actors_of_a_machine_share_one_copy_of_the_model(tmp_path, monkeypatch):
+    pictures(tmp_path / "in", 2)
+    annotate(tmp_path / "in", tmp_path / "out", workers=1, model="ferplus-nano", detector="whole")
+    model = model_file("ferplus-nano")
+    _shared(open_place(tmp_path / "out"), Files(str(model), None))
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
+    for _ in range(3):
+        Actor(str(tmp_path / "out"))
+    [copy] = (tmp_path / "temp").iterdir()
+    assert copy.read_bytes() == model.read_bytes()
+    copy.write_bytes(b"cut off")
+    Actor(str(tmp_path / "out"))
+    assert copy.read_bytes() == model.read_bytes()
 
 
 def _kill_the_last(tmp_path, killed, blocks=5, patience=120.0):

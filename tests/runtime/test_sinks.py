@@ -5,6 +5,7 @@ import io
 import json
 import resource
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mien.faces import Frame
 from mien.runtime.classify import Classifier
 from mien.runtime.fakes import FakeSession
 from mien.runtime.sinks import LiveTable, TableSink, VideoSink, open_table
+from mien.runtime.subtitles import subtitles_of
 from mien.runtime.times import Times
 
 FRAME = Frame(drawn_face(), 7, 0.28)
@@ -116,6 +118,30 @@ def test_the_live_table_shows_the_faces_in_view():
     assert "fear" in text
     assert "62%" in text
     assert "frame 7, 2 faces" in text
+
+
+DOUBTED = replace(an_expression("fear", 0.62), threshold=0.7)
+
+
+def test_the_live_table_says_what_is_not_certain():
+    screen = io.StringIO()
+    with LiveTable(Console(file=screen, force_terminal=True, width=80)) as table:
+        table.write(FRAME, [a_face(expression=DOUBTED)])
+    assert "fear (not certain)" in screen.getvalue()
+
+
+def test_subtitles_say_what_is_not_certain(tmp_path):
+    sure = an_expression("fear", 0.62)
+    with TableSink(tmp_path / "t.csv", LABELS) as sink:
+        for number in range(20):
+            doubted = number < 8 or number >= 18
+            sink.write(
+                Frame(FRAME.image, number, number / 10), [a_face(track=1, expression=DOUBTED if doubted else sure)]
+            )
+    subtitles_of(tmp_path / "t.csv", tmp_path / "t.srt", overwrite=False, saved=False)
+    lines = (tmp_path / "t.srt").read_text().splitlines()
+    assert lines[1:3] == ["00:00:00,000 --> 00:00:01,000", "person 1: fear (not certain)"]
+    assert lines[5:7] == ["00:00:01,000 --> 00:00:02,000", "person 1: fear"]
 
 
 def test_drawing_counts_as_drawing(tmp_path):

@@ -268,14 +268,14 @@ def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
         for number, face in enumerate(faces):
             assert face.expression is not None
             best = [*face.expression.top(2), ("unknown", 0.0), ("", 0.0)]
-            (label, share), (second, other) = best[:2]
+            (_, share), (second, other) = best[:2]
             box = " ".join(str(round(edge)) for edge in face.box)
             affect = (f"{face.expression.valence:+.2f}", f"{face.expression.arousal:+.2f}")
             table.add_row(
                 name,
                 str(number),
                 box,
-                escape(label if face.expression.certain or label == "unknown" else f"{label} (not certain)"),
+                escape(face.expression.words),
                 f"{share:.0%}",
                 escape(f"{second} {other:.0%}" if second else ""),
                 *affect,

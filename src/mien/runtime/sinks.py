@@ -76,7 +76,7 @@ def _in_view(frame: Frame, faces: Sequence[Face]) -> Table:
         row = (
             ("", "", "", "")
             if read is None
-            else (escape(read.label), f"{read.confidence:.0%}", f"{read.valence:+.2f}", f"{read.arousal:+.2f}")
+            else (escape(read.words), f"{read.confidence:.0%}", f"{read.valence:+.2f}", f"{read.arousal:+.2f}")
         )
         table.add_row(str(number if face.track is None else face.track), *row)
     return table
@@ -103,5 +103,5 @@ class Bar:
     def write(self, frame: Frame, faces: Sequence[Face]) -> None:  # noqa: ARG002 - a Sink
         """See Sink."""
         main = faces[0].expression if faces else None
-        text = f"{len(faces)} faces" if main is None else f"{len(faces)} faces, {main.label} {main.confidence:.0%}"
+        text = f"{len(faces)} faces" if main is None else f"{len(faces)} faces, {main.words} {main.confidence:.0%}"
         self._bar.update(self._task, advance=1, description=text)

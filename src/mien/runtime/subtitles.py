@@ -11,6 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 from mien.errors import ConfigError
+from mien.faces import in_words
 from mien.files import whole_file
 from mien.runtime.table import read_rows
 
@@ -28,6 +29,7 @@ class Line(NamedTuple):
     seconds: float
     track: int | None
     label: str | None
+    certain: bool = True
 
 
 class Cue(NamedTuple):
@@ -82,24 +84,24 @@ def _steps(lines: Iterable[Line], step: float, usual: float) -> Iterator[Cue]:
                     yield Cue(begin, end, shares.words())
                 place, begin, shares = here, now, _Shares()
             end = min(until, origin + (here + 1) * step)
-            for track, label in faces:
-                shares.add(track, label, end - now)
+            for face in faces:
+                shares.add(face, end - now)
             now = end
     if end > begin:
         yield Cue(begin, end, shares.words())
 
 
-def _lasting(lines: Iterable[Line], usual: float) -> Iterator[tuple[float, float, list[tuple[int, str]]]]:
-    """Each frame: from when to when it lasts, and its (track, label) pairs."""
+def _lasting(lines: Iterable[Line], usual: float) -> Iterator[tuple[float, float, list[Line]]]:
+    """Each frame: from when to when it lasts, and its faces."""
     longest, begun = max(_LONGEST, usual), None
-    faces: list[tuple[int, str]] = []
+    faces: list[Line] = []
     for line in lines:
         if begun is not None and line.seconds != begun:
             yield begun, min(line.seconds, begun + longest), faces
             faces = []
         begun = line.seconds
         if line.label is not None:
-            faces.append((line.track or 0, line.label))
+            faces.append(line)
     if begun is not None:
         yield begun, begun + usual, faces
 
@@ -108,16 +110,24 @@ class _Shares:
     """How long each person showed what."""
 
     def __init__(self) -> None:
-        self._seconds: dict[int, dict[str, float]] = defaultdict(dict)
+        self._seconds: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self._certain: dict[tuple[int, str], float] = defaultdict(float)
 
-    def add(self, track: int, label: str, seconds: float) -> None:
+    def add(self, face: Line, seconds: float) -> None:
         """So many more."""
-        self._seconds[track][label] = self._seconds[track].get(label, 0.0) + seconds
+        assert face.label is not None
+        self._seconds[face.track or 0][face.label] += seconds
+        self._certain[face.track or 0, face.label] += seconds * face.certain
 
     def words(self) -> str:
-        """What each showed longest, a line a person."""
-        longest = {track: max(shown, key=shown.__getitem__) for track, shown in sorted(self._seconds.items())}
-        return "\n".join(f"person {track}: {label}" for track, label in longest.items())
+        """What each showed longest, a line a person; 'not certain' if it was not for most of that."""
+        longest = [
+            (track, *max(shown.items(), key=lambda item: item[1])) for track, shown in sorted(self._seconds.items())
+        ]
+        return "\n".join(
+            f"person {track}: {in_words(label, 2 * self._certain[track, label] >= seconds)}"
+            for track, label, seconds in longest
+        )
 
 
 def write_subtitles(path: Path, lines: Iterable[Line], overwrite: bool = False, usual: float = 0.04) -> None:
@@ -138,8 +148,11 @@ def subtitles_of(rows: Path, out: Path, overwrite: bool, saved: bool) -> None:
     Raises as `write_subtitles` and `read_rows` do."""
     times = array("d", (row["seconds"] for row in read_rows(rows, ("seconds",))))
     start = times[0] if saved else 0.0
-    found = read_rows(rows, ("seconds", "track", "label"))
-    lines = (Line(row["seconds"] - start, row["track"], row["label"]) for row in found)
+    found = read_rows(rows, ("seconds", "track", "label", "certain"))
+    lines = (
+        Line(row["seconds"] - start, row["track"], row["label"], row["certain"] != 0 or row["label"] == "unknown")
+        for row in found
+    )
     write_subtitles(out, lines, overwrite, usual_step(times))
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mien.faces import Box, Expression, Face
+from mien.faces import NOT_CERTAIN, Box, Expression, Face
 from mien.spec import CropSpec
 from mien.vision.align import crop_matrix
 
@@ -27,6 +27,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "contempt": (225, 140, 175),
 }
 _PANEL, _INK, _DIM = (22, 24, 28, 215), (255, 255, 255, 255), (255, 255, 255, 70)
+_FAINT = (255, 255, 255, 190)
 _BARS = 3
 
 
@@ -121,16 +122,16 @@ def _whole(box: tuple[float, ...]) -> tuple[int, int, int, int]:
 
 
 def _fitted(
-    face: Face, breadth: float, size: tuple[int, int], taken: list[tuple[float, float, float, float]]
+    face: Face, letters: float, lines: int, size: tuple[int, int], taken: list[tuple[float, float, float, float]]
 ) -> tuple[int, int, int, int, int]:
-    """A panel of `breadth` letters: pixels of a letter, width, height and upper left corner. Large for a large face, but smaller,
+    """A panel of lines of so many letters: pixels of a letter, width, height and upper left corner. Large for a large face, but smaller,
     down to what can still be read, if only so it covers nothing."""
     side, tried = min(size), []
     wanted = int(min(max(face.size / 9, side / 55, 7), side / 22 + 4))
     least = min(wanted, max(side // 55, 7))
     for share in (1.0, 0.8, 0.6, 0.4):
         unit = max(least, round(wanted * share))
-        width, height = round(unit * breadth), round(unit * (1.55 * _BARS + 0.9))
+        width, height = round(unit * letters), round(unit * (1.55 * lines + 0.9))
         covered, x, y = _place(face.box, width, height, size, taken)
         tried.append((unit, width, height, x, y))
         if not covered:
@@ -142,13 +143,17 @@ def _panel(
     canvas: Image.Image, face: Face, expression: Expression, taken: list[tuple[float, float, float, float]]
 ) -> tuple[float, float, float, float]:
     known = not math.isnan(expression.valence + expression.arousal)
-    unit, width, height, x, y = _fitted(face, 14.5 if known else 9.6, canvas.size, taken)
+    sure = expression.certain or expression.label == "unknown"
+    letters, lines = 14.5 if known else 9.6, _BARS if sure else _BARS + 1
+    unit, width, height, x, y = _fitted(face, letters, lines, canvas.size, taken)
     font = ImageFont.load_default(size=unit)
     layer = Image.new("RGBA", (width + 1, height + 1), (0, 0, 0, 0))
     pen = ImageDraw.Draw(layer)
     pen.rounded_rectangle((0, 0, width, height), radius=unit // 2, fill=_PANEL)
     for row, (label, probability) in enumerate(expression.top(_BARS)):
         _bar(pen, (0.5 * unit, 0.5 * unit + row * 1.55 * unit), label, probability, unit, font)
+    if not sure:
+        pen.text((0.5 * unit, 0.5 * unit + _BARS * 1.55 * unit), NOT_CERTAIN, font=font, fill=_FAINT)
     if known:
         _circumplex(pen, (width - 2.6 * unit, height / 2), 2.1 * unit, expression)
     canvas.paste(layer, (x, y), layer)

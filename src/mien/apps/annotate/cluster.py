@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ from mien.apps.annotate.job import FOLDER, Done, read_part
 from mien.apps.annotate.places import Place, open_place
 from mien.apps.annotate.worker import Child, Files, check_seen
 from mien.errors import ConfigError, MienError, MissingExtra, OutputError
+from mien.files import whole_file
 
 __all__ = ["Actor", "run_ray"]
 
@@ -29,9 +31,9 @@ class Actor:
     """
 
     def __init__(self, out: str) -> None:
-        self._out, self._folder = open_place(out), tempfile.TemporaryDirectory(prefix="mien-")
+        self._out = open_place(out)
         self._job = check_seen(self._out)
-        self._child = Child(out, _fetched(self._out, Path(self._folder.name)))
+        self._child = Child(out, _fetched(self._out, Path(tempfile.gettempdir())))
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
         for number, again in zip(batch["block"], batch["again"], strict=True):
@@ -56,15 +58,22 @@ def _shared(out: Place, files: Files) -> None:
 
 
 def _fetched(out: Place, folder: Path) -> Files:
-    """Copies of model and detector on this machine."""
+    """Copies of model and detector on this machine, named by their sha256: all actors share one, as nothing tells them that
+    they end. Raises OutputError."""
     found: list[str | None] = []
     for name in ("model.onnx", "detector.onnx"):
         place = out / FOLDER / name
-        found.append(str(folder / name) if place.exists() else None)
-        if found[-1] is not None:
-            (folder / name).write_bytes(place.read())
+        found.append(_copied(place.read(), folder) if place.exists() else None)
     assert found[0] is not None
     return Files(found[0], found[1])
+
+
+def _copied(data: bytes, folder: Path) -> str:
+    place = folder / f"mien-{hashlib.sha256(data).hexdigest()}.onnx"
+    if not place.is_file() or place.read_bytes() != data:
+        with whole_file(place, overwrite=True) as part:
+            part.write_bytes(data)
+    return str(place)
 
 
 def run_ray(

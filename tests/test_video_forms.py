@@ -179,6 +179,21 @@ def test_a_clock_goes_on_after_a_leap_and_tells_two_frames_of_one_time_apart():
     assert np.allclose([from_the_middle(time) for time in (100.0, 100.04)], [10, 10.04])
 
 
+@pytest.mark.parametrize("stray", [[9.2], [9.2, 9.24, 9.28], [9.2, 9.1, 9.3]])
+def test_frames_far_out_of_order_do_not_move_the_later_ones(stray):
+    clock = Clock(25.0, 0.0)
+    later = [10.2, 10.24, 10.28, 13.0, 13.04]
+    seconds = [clock(time) for time in (10.0, 10.04, *stray, *later)]
+    assert all(a < b for a, b in itertools.pairwise(seconds))
+    assert np.allclose(seconds[-len(later) :], later)
+    hole = Clock(25.0, 0.0)
+    assert np.allclose([hole(time) for time in (10.0, 9.0, 15.0, 15.04)], [10, 10.04, 15, 15.04])
+    full = Clock(25.0, 0.0)
+    assert np.allclose(
+        [full(time) for time in (10.0, 10.04, 10.08, 9.2, 10.12, 10.16)], [10, 10.04, 10.08, 10.12, 10.121, 10.16]
+    )
+
+
 def test_a_gif_can_be_read_from_its_middle(tmp_path):
     path = film(tmp_path / "a.gif", "gif", "rgb8", count=20, rate=10)
     assert [frame.index for frame in frames(path, begin=1.0)] == list(range(10, 20))

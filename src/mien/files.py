@@ -61,8 +61,8 @@ def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:
 
 
 def check_distinct(paths: Sequence[Path]) -> None:
-    """Raises ConfigError: one file is named for two outputs."""
-    places = [path.resolve() for path in paths]
+    """Raises ConfigError: one file is named for two outputs, or is on disks to which a capital is a small letter."""
+    places = [(path.resolve().parent, path.resolve().name.casefold()) for path in paths]
     for path, place in zip(paths, places, strict=True):
         if places.count(place) > 1:
             raise ConfigError(f"{path}: is named for two outputs; give each its own file")

@@ -230,6 +230,13 @@ def test_each_row_of_the_table_tells_its_file(predict, tmp_path):
     assert "".join(cells[3:]) == "".join(long)
 
 
+def test_names_that_differ_in_capitals_alone_are_one_to_some_disks(predict, tmp_path):
+    for name in ("x/IMG.JPG", "y/img.png"):
+        picture(tmp_path / name)
+    assert predict("x", "y", "--save", "out")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["IMG.jpg", "img-2.jpg"]
+
+
 def test_an_image_that_is_read_is_never_replaced(predict, tmp_path):
     picture(tmp_path / "f" / "a.jpg")
     before = (tmp_path / "f" / "a.jpg").read_bytes()

@@ -710,6 +710,7 @@ def test_thumbnails_of_what_is_gone_are_refused(watch, source):
     ("words", "message"),
     [
         (("--table", "a.csv", "--save", "b.mp4", "--report", "./a.csv"), "is named for two outputs"),
+        (("--table", "a.csv", "--report", "A.csv"), "is named for two outputs"),
         (("--report", "a.pdf"), "ends in .html"),
         (("--blur-faces",), "--blur-faces: does nothing without --save"),
         (("--blur-faces", "--save", "o.mp4", "--look", 1), "--look: leaves who newly appears visible"),

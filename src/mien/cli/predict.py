@@ -218,16 +218,16 @@ def _matching(pattern: Path) -> tuple[list[Path], str]:
 
 
 def _places(paths: Sequence[Path], save: Path | None, overwrite: bool) -> list[Path]:
-    """Where each annotated picture goes; same-named images of different folders get numbers."""
+    """Where each annotated picture goes; same-named images of different folders get numbers (IMG and img are one name to many disks)."""
     if save is None:
         return []
     used: set[str] = set()
     places = []
     for path in paths:
         stem, number = path.stem, 2
-        while stem in used:
+        while stem.casefold() in used:
             stem, number = f"{path.stem}-{number}", number + 1
-        used.add(stem)
+        used.add(stem.casefold())
         places.append(save / f"{stem}.jpg")
     taken = [place for place in places if place.exists()]
     if taken and not overwrite:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 
-.PHONY: demo test lint web serve docs package clean
+.PHONY: demo test lint web serve docs package floors clean
 
 demo: .venv/light
 	@mkdir -p out
@@ -39,6 +39,20 @@ package: web  # source archive and wheel, in dist; the wheel is tried in an empt
 	out/package/bin/python -m pip install -q --disable-pip-version-check pytest hypothesis onnx
 	out/package/bin/python -m pytest $(LIGHT)
 	@ls -l dist
+
+# Every "name>=X" of these, as "name==X.*".
+FLOORS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	extras = project["optional-dependencies"]; needs = project["dependencies"] + extras["serve"] + extras["export"]; \
+	print(*(need.replace(">=", "==") + ".*" for need in needs), sep="\n")
+
+floors:  # the oldest versions that pyproject.toml allows, of the light package and of serve, in an empty environment
+	mkdir -p out
+	$(PYTHON) -c '$(FLOORS)' > out/floors.txt
+	$(PYTHON) -m venv --clear out/floors
+	out/floors/bin/python -m pip install -q --disable-pip-version-check -c out/floors.txt '.[serve]' pytest hypothesis onnx httpx
+	out/floors/bin/mien doctor
+	MIEN_OFFLINE=1 out/floors/bin/mien predict examples/eileen_collins.jpg
+	out/floors/bin/python -m pytest $(LIGHT) tests/apps/test_server.py
 
 lint: .venv/full
 	$(BIN)/ruff check src tests benchmarks hatch_build.py

@@ -124,6 +124,9 @@ def test_a_film_cut_off_is_told_in_every_form_that_says_its_length(name, options
     for begin in (0.0, 1.0):
         with pytest.raises(VideoError, match=r"cut off: \d+ frames \(.* of .* s\) could be decoded|damaged after"):
             list(frames(path, begin=begin))
+    with pytest.raises(VideoError, match=r"cut off: \d+ frames \(.* of .* s\) could be decoded|damaged after"):
+        list(frames(path, end=3.9))
+    assert len(list(frames(path, end=1.0))) == 25, "what is missing was not asked for"
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])

@@ -226,8 +226,8 @@ def _file(source: str | PathLike[str], every: int, begin: float, end: float | No
             raise VideoError(f"{source}: no frame could be decoded {where}")
         if not given:
             raise VideoError(f"{source}: no frame between {begin:g} and {end:g} s")
-        promised = _promised(container, stream, info) if end is None else None
-        if promised and _missing(source, stream, promised, came, info.rate):
+        promised = _promised(container, stream, info)
+        if promised and _missing(source, stream, min(promised, end or promised), came, info.rate):
             told = f"{index + 1} frames ({came.end:.2f} of {promised:.2f} s) could be decoded"
             raise VideoError(f"{source}: cut off: {told}")
 

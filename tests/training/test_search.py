@@ -6,9 +6,10 @@ from itertools import pairwise
 import pytest
 from drawing import drawn_recipe
 
+from mien.alone import ALONE
 from mien.data.manifest import Manifest
 from mien.data.split import merge
-from mien.errors import ConfigError, OutputError, TrainingError
+from mien.errors import ConfigError, DataError, OutputError, TrainingError
 from mien.recipe import load_recipe
 from mien.training.module import ExpressionModule
 from mien.training.tune import _checked, _Watch, read_search, tune
@@ -117,6 +118,35 @@ def test_a_search_that_cannot_be_is_told_before_anything_is_made(word, match, dr
     with pytest.raises(ConfigError, match=match):
         tune(drawn_recipe(), [drawn], tmp_path / "t", 1, ["optimizer.lr=1e-4..1e-2", word], threads=1)
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [
+        ("trainer.batch=500", "a batch of 500 and only"),
+        ("data.labels=[neutral, happiness, sadness, surprise]", "no row to train on is labelled surprise"),
+    ],
+)
+def test_a_recipe_that_could_not_be_trained_is_not_searched(setting, match, drawn, tmp_path):
+    """And the search begins anew in the same folder, with settings that can be."""
+    rows = Manifest.read(drawn)
+    surprise = rows.targets()[:, rows.labels.index("surprise")] > 0
+    rows.take([i for i, one in enumerate(surprise) if not one]).write(tmp_path / "some.parquet")
+    with pytest.raises(DataError, match=match):
+        tune(drawn_recipe(setting), [tmp_path / "some.parquet"], tmp_path / "t", 1, SEARCH, threads=1)
+    assert {path.name for path in (tmp_path / "t").iterdir()} <= {"recipe.yaml", *ALONE}
+
+
+def test_a_trial_whose_batch_is_larger_than_the_rows_is_given_up(drawn, tmp_path):
+    told: list[str] = []
+    recipe, search = drawn_recipe("schedule.epochs=1"), ["trainer.batch=32,500"]
+    done = tune(recipe, [drawn], tmp_path / "t", 3, search, threads=1, tell=told.append)
+    states = {one.settings["trainer.batch"]: one.state for one in done}
+    assert states.pop(500, "pruned") == "pruned"
+    assert set(states.values()) <= {"complete"}
+    assert [line for line in told if "a batch of 500 and only" in line] or 500 not in [
+        one.settings["trainer.batch"] for one in done
+    ]
 
 
 class Asked:

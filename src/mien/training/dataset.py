@@ -12,10 +12,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mien.data.manifest import Manifest
 from mien.data.prepare import chips
+from mien.errors import DataError
+from mien.labels import LabelSet
+from mien.recipe import Recipe
 from mien.sections import DataSection
 from mien.training.stop import Order
 
-__all__ = ["Batch", "ChipDataset", "EpochSampler", "loader"]
+__all__ = ["Batch", "ChipDataset", "EpochSampler", "check_rows", "loader"]
 
 #: Chips uint8 (n, k, H, W) with border; targets (n, c), affect (n, 2), what t stored teachers told (n, t * c), targets of
 #: the second head and what u teachers told of these (n, (1 + u) * a); NaN where unknown.
@@ -106,3 +109,33 @@ def loader(dataset: ChipDataset, batch: int, sampler: EpochSampler | None = None
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def check_rows(train: ChipDataset, labels: LabelSet, recipe: Recipe) -> None:
+    """Raises DataError where the rows cannot teach what the recipe wants."""
+    chosen = recipe.trainer
+    processes = chosen.devices * chosen.nodes
+    if len(train) < chosen.batch * processes:
+        raise DataError(
+            f"{recipe.name}: a batch of {chosen.batch * processes} and only {len(train)} rows to train on; lower it (--set "
+            f"trainer.batch={max(1, len(train) // processes)}) or give more data"
+        )
+    if recipe.network.affect == "trained" and bool(train.affect.isnan().any(dim=1).all()):
+        raise DataError(
+            f"{recipe.name}: network.affect is 'trained' but no row has valence and arousal; use 'circumplex' or other data"
+        )
+    if recipe.network.expression:
+        _check_classes(train, labels, recipe)
+
+
+def _check_classes(train: ChipDataset, labels: LabelSet, recipe: Recipe) -> None:
+    if bool(train.targets.isnan().any(dim=1).all()):
+        raise DataError(f"{recipe.name}: no row has a label; set network.expression: false for affect alone")
+    mass = train.targets.nan_to_num().sum(dim=0).tolist()
+    empty = [name for name, total in zip(labels, mass, strict=True) if total == 0]
+    if empty:
+        there = ", ".join(name for name in labels if name not in empty)
+        raise DataError(
+            f"{recipe.name}: no row to train on is labelled {', '.join(empty)}; leave that out (--set 'data.labels=[{there}]') "
+            "or give other data"
+        )

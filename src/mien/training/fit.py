@@ -41,7 +41,7 @@ from mien.spec import ModelSpec
 from mien.training.augment import centre
 from mien.training.auxiliary import Auxiliary, second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
-from mien.training.dataset import Batch, ChipDataset, EpochSampler, loader
+from mien.training.dataset import Batch, ChipDataset, EpochSampler, check_rows, loader
 from mien.training.ending import held_temperature, write_ending
 from mien.training.folder import open_run, rank_here, write_environment
 from mien.training.loop import Freezer, run_loop
@@ -180,7 +180,7 @@ def _make_ready(
     held = _dataset(rows, folder / "held.npy", auxiliary=asked)
     if start.init is not None:
         facts["init"] = _begin(network, start.init, _some(dataset, recipe.crop.border), rows.ids, tell)
-    _check_rows(dataset, chips.labels, recipe)
+    check_rows(dataset, chips.labels, recipe)
     balance = class_weights(dataset.targets, recipe.loss.balance, recipe.loss.effective)
     others = None if learned is None else class_weights(learned, recipe.loss.balance, recipe.loss.effective)
     learner = ExpressionModule(network, recipe, balance, taught.networks, transform, others)
@@ -241,36 +241,6 @@ def _wait_for(path: Path) -> None:
         if time.monotonic() > deadline:
             raise DataError(f"{path}: the first process has not prepared it within an hour")
         time.sleep(0.2)
-
-
-def _check_rows(train: ChipDataset, labels: LabelSet, recipe: Recipe) -> None:
-    """Raises DataError where the rows cannot teach what the recipe wants."""
-    chosen = recipe.trainer
-    processes = chosen.devices * chosen.nodes
-    if len(train) < chosen.batch * processes:
-        raise DataError(
-            f"{recipe.name}: a batch of {chosen.batch * processes} and only {len(train)} rows to train on; lower it (--set "
-            f"trainer.batch={max(1, len(train) // processes)}) or give more data"
-        )
-    if recipe.network.affect == "trained" and bool(train.affect.isnan().any(dim=1).all()):
-        raise DataError(
-            f"{recipe.name}: network.affect is 'trained' but no row has valence and arousal; use 'circumplex' or other data"
-        )
-    if recipe.network.expression:
-        _check_classes(train, labels, recipe)
-
-
-def _check_classes(train: ChipDataset, labels: LabelSet, recipe: Recipe) -> None:
-    if bool(train.targets.isnan().any(dim=1).all()):
-        raise DataError(f"{recipe.name}: no row has a label; set network.expression: false for affect alone")
-    mass = train.targets.nan_to_num().sum(dim=0).tolist()
-    empty = [name for name, total in zip(labels, mass, strict=True) if total == 0]
-    if empty:
-        there = ", ".join(name for name in labels if name not in empty)
-        raise DataError(
-            f"{recipe.name}: no row to train on is labelled {', '.join(empty)}; leave that out (--set 'data.labels=[{there}]') "
-            "or give other data"
-        )
 
 
 def _spec(recipe: Recipe, chips: Manifest, temperature: float, ready: _Ready, second: Auxiliary | None) -> ModelSpec:

@@ -28,7 +28,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.tuner import Tuner
 
-from mien.errors import ConfigError, MissingExtra, TrainingError
+from mien.errors import ConfigError, DataError, MienError, MissingExtra, TrainingError
 from mien.files import whole_file
 from mien.labels import LabelSet
 from mien.models.network import build_network
@@ -37,11 +37,12 @@ from mien.sections import LEAST, LossSection
 from mien.spec import strict
 from mien.training.auxiliary import second_labels
 from mien.training.chips import Progress, check_sources, training_chips, two_sides
-from mien.training.dataset import ChipDataset, EpochSampler, loader
+from mien.training.dataset import ChipDataset, EpochSampler, check_rows, loader
 from mien.training.folder import open_run
 from mien.training.loop import Freezer, monitored, quiet, run_loop
 from mien.training.losses import class_weights
 from mien.training.module import ExpressionModule, check_sides
+from mien.training.origins import forget
 from mien.training.stop import Stopped
 
 __all__ = ["Range", "Trial", "read_search", "tune"]
@@ -162,11 +163,12 @@ def tune(
     places, beside = check_sources(recipe, places, (Path(out) / "auxiliary.parquet").is_file())
     with open_run(Path(out), recipe, resume) as folder:
         torch.set_num_threads(threads or os.cpu_count() or 1)
-        chips = training_chips(recipe, places, folder, progress, tell)
-        learn, held = two_sides(chips, recipe)
-        second = second_labels(recipe, beside, folder, chips.ids, tell)
-        sides = [ChipDataset(side, auxiliary=second.targets(side.ids) if second else None) for side in (learn, held)]
-        bench = _Bench(folder, chips.labels, *sides)
+        try:
+            bench = _bench(recipe, places, beside, folder, progress, tell)
+        except MienError:
+            if not resume:
+                forget(folder)
+            raise
         study = _study(recipe, folder)
         space = wanted or _usual(recipe, study, bench, tell)
         left = trials - sum(one.state in {"complete", "pruned"} for one in _listed(study))
@@ -179,6 +181,19 @@ def tune(
         with whole_file(folder / "best.yaml", overwrite=True) as part:
             part.write_text(recipe_text(named), encoding="utf-8")
     return done
+
+
+def _bench(
+    recipe: Recipe, places: Sequence[Path], beside: Path, folder: Path, progress: Progress, tell: Callable[[str], None]
+) -> _Bench:
+    """What all trials share. Raises DataError, ConfigError where the recipe could not be trained, as `fit` does."""
+    chips = training_chips(recipe, places, folder, progress, tell)
+    learn, held = two_sides(chips, recipe)
+    second = second_labels(recipe, beside, folder, chips.ids, tell)
+    sides = [ChipDataset(side, auxiliary=second.targets(side.ids) if second else None) for side in (learn, held)]
+    bench = _Bench(folder, chips.labels, *sides)
+    bench.parts(recipe, recipe.loss)
+    return bench
 
 
 def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
@@ -246,7 +261,9 @@ class _Bench:
     learn: ChipDataset
     held: ChipDataset
 
-    def _parts(self, recipe: Recipe, judge: LossSection) -> tuple[ExpressionModule, Any, Any]:
+    def parts(self, recipe: Recipe, judge: LossSection) -> tuple[ExpressionModule, Any, Any]:
+        """What learns, what it learns from, what judges it. Raises DataError, ConfigError where the recipe cannot be trained."""
+        check_rows(self.learn, self.labels, recipe)
         with quiet():
             lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         second = self.learn.auxiliary
@@ -268,7 +285,7 @@ class _Bench:
         level = msgspec.structs.replace(
             recipe.schedule, name="constant", warmup=0
         )  # a plateau's warm-up would set its own rates
-        learner, train, _ = self._parts(msgspec.structs.replace(recipe, schedule=level), recipe.loss)
+        learner, train, _ = self.parts(msgspec.structs.replace(recipe, schedule=level), recipe.loss)
         learner.lr = recipe.optimizer.lr  # what Lightning's finder looks for
         with quiet(), redirect_stderr(StringIO()):  # the finder's bar cannot be switched off
             trainer = lightning.Trainer(
@@ -293,7 +310,11 @@ class _Bench:
         changed = _changed(recipe, {name: one.suggest(trial, name) for name, one in space.items()})
         watch = _Watch(trial, changed.schedule.monitor)
         with open_run(self.folder / "trials" / f"{trial.number:04d}", changed, resume=False) as place:
-            learner, train, held = self._parts(changed, recipe.loss)
+            try:
+                learner, train, held = self.parts(changed, recipe.loss)
+            except (ConfigError, DataError) as error:  # settings that do not go together, a batch larger than the rows
+                tell(f"trial {trial.number}: {error}")
+                raise optuna.TrialPruned from error
             try:
                 run_loop(learner, train, held, place, False, [Freezer(changed.network), watch])
             except Stopped:

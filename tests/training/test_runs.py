@@ -262,3 +262,10 @@ def test_the_first_process_of_a_training_is_known(told, devices, rank, monkeypat
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     assert rank_here(TrainerSection(devices=devices)) == rank
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no modes there")
+def test_weights_may_be_read_by_whom_the_other_files_of_a_run_may(drawn, tmp_path):
+    trained(drawn_recipe("schedule.epochs=1", "trainer.keep=best"), drawn, tmp_path / "run")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "run").iterdir()}
+    assert modes["weights.safetensors"] == modes["best.safetensors"] == modes["metrics.csv"]

@@ -33,6 +33,7 @@ __all__ = [
     "weights_file",
     "weights_kind",
     "weights_spec",
+    "write_tensors",
 ]
 
 N = TypeVar("N", bound=nn.Module)
@@ -44,7 +45,15 @@ def save_weights(
     """Write weights and spec, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(path, overwrite) as part:
-        save_file(tensors, part, metadata={"mien": encode(spec).decode()})
+        write_tensors(tensors, part, {"mien": encode(spec).decode()})
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file that others may read as they may all files of this process: the library's own are for their owner alone."""
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    save_file(tensors, path, metadata=metadata)
+    path.chmod(mode)
 
 
 def load_weights(path: str | PathLike[str]) -> tuple[Network, ModelSpec]:

@@ -17,13 +17,14 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from mien.errors import ConfigError, MienError, OutputError, TrainingError
 from mien.files import whole_file
+from mien.models.weights import write_tensors
 from mien.recipe import DetectorRecipe, Recipe
 from mien.sections import LEAST, NetworkSection, ScheduleSection, TrainerSection
 from mien.training.memory import keep_memory
@@ -208,7 +209,7 @@ class _EpochLog(Callback):
         if self.best is None or score > self.best:
             self.best = score
             with whole_file(self.folder / "best.safetensors", overwrite=True) as part:
-                save_file(
+                write_tensors(
                     {name: t.detach().cpu().contiguous() for name, t in pl_module.kept.state_dict().items()}, part
                 )
 

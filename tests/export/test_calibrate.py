@@ -123,6 +123,13 @@ def test_a_model_without_expressions_has_no_confidence(tmp_path):
         export_calibrated(tmp_path / "m.onnx", tmp_path / "c.onnx", 2.0)
 
 
+def test_a_run_without_expressions_is_named_as_it_was_given(mien, tmp_path):
+    run = a_run(tmp_path / "r", expression=False, affect="trained")
+    code, _, err = mien("calibrate", run, "--data", tmp_path / "none", "--out", tmp_path / "c.onnx")
+    assert code == 2
+    assert f"{run}: answers valence and arousal alone" in err
+
+
 def test_certain_follows_the_spec(tmp_path):
     file = models(tmp_path)["m0.onnx"]
     export_calibrated(file, tmp_path / "never.onnx", threshold=1.0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mien.cli.judging import Data, Overwrite, Rule, Source, answers, need, rows
-from mien.errors import ConfigError, MissingExtra
+from mien.errors import ConfigError, MissingExtra, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,13 +52,15 @@ def calibrate(
     check_free(out.with_suffix(".json"), overwrite)
     with tempfile.TemporaryDirectory() as folder:
         file = as_file(model, Path(folder) / "run.onnx")
+        old = read_spec(file)
+        if not old.expression:
+            raise ModelError(f"{model}: answers valence and arousal alone; there is no confidence to calibrate")
         manifest = rows(data, source, split, rule)[1]
         said, truth = sure_rows(answers(file, manifest), manifest)
         factor = fit_temperature(said, truth) if temperature else 1.0
         after = tempered(said, factor) if temperature else said
         chosen = None if precision is None else threshold_for(after, truth, precision)
         note = _note(f"{manifest.header.source}, {split}, {len(truth):,} rows", temperature, precision, chosen)
-        old = read_spec(file)
         spec = export_calibrated(file, out, factor, chosen.value if chosen else None, note, overwrite)
     _show(said, after, truth, f"{manifest.header.source}, {split}: {len(truth):,} rows")
     if temperature:

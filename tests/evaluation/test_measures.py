@@ -13,6 +13,7 @@ from mien.evaluation.intervals import bootstrap, compare_rows, mcnemar
 from mien.evaluation.metrics import judge_rows, nominal_alpha, reliability, score, wilson
 from mien.evaluation.predictions import Predictions, projected, write_predictions
 from mien.evaluation.tables import read_predictions
+from mien.evaluation.weighted import affect_figures
 from mien.labels import LabelSet, label_set
 
 #: A published confusion matrix (MobileNetV2 on AffectNet's validation images): rows true, columns predicted, in the
@@ -234,3 +235,15 @@ def test_projection_and_ensembles():
     assert np.allclose(averaged([a, c], logits=True).probabilities, geometric / geometric.sum(1, keepdims=True))
     with pytest.raises(DataError, match="answers other rows"):
         averaged([a, predictions(5)])
+
+
+@pytest.mark.parametrize("level", [0.3, -0.1, 0.7])
+def test_concordance_with_a_constant_is_zero_and_has_no_sign(level):
+    """By Lin's formula the covariance is 0; rounding left something of either sign, shown as -0.000."""
+    said = np.random.default_rng(0).uniform(-1, 1, (31, 2))
+    true = np.full((31, 2), level)
+    weights = np.random.default_rng(1).multinomial(31, np.full(31, 1 / 31), 50).astype(float)
+    drawn = affect_figures(said, true)(weights)
+    for value in (concordance(said[:, 0], true[:, 0]), concordance(true[:, 0], said[:, 0]), *drawn["valence ccc"]):
+        assert str(float(value)) == "0.0"
+    assert np.isnan(concordance(true[:, 0], true[:, 0]))

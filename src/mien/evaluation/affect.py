@@ -48,13 +48,15 @@ def sagr(said: np.ndarray, true: np.ndarray) -> float:
 def concordance(said: np.ndarray, true: np.ndarray) -> float:
     """Lin's concordance: 2 cov / (var + var + (mean - mean)^2), population variance (Lin, Biometrics 45(1), 1989).
 
-    NaN if both series are constant and equal.
+    0 if one series is constant, NaN if both are, and equal.
 
     >>> concordance(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     1.0
     """
+    if np.ptp(said) == 0 or np.ptp(true) == 0:  # rounding would leave a covariance, of either sign
+        return float("nan") if np.array_equal(said, true) else 0.0
     spread = np.var(said) + np.var(true) + (np.mean(said) - np.mean(true)) ** 2
-    return float(2 * np.mean((said - said.mean()) * (true - true.mean())) / spread) if spread else float("nan")
+    return float(2 * np.mean((said - said.mean()) * (true - true.mean())) / spread)
 
 
 def quadrants(said: np.ndarray, true: np.ndarray) -> float:

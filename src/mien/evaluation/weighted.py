@@ -150,7 +150,8 @@ def _of_affect(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> Values:
     m = mean_figures(weights, rows)
     vx, vy, cov = m["xx"] - m["x"] ** 2, m["yy"] - m["y"] ** 2, m["xy"] - m["x"] * m["y"]
     spread = vx + vy + (m["x"] - m["y"]) ** 2
+    varied = (vx > 1e-14) & (vy > 1e-14)
     with np.errstate(invalid="ignore", divide="ignore"):
-        corr = np.where((vx > 1e-14) & (vy > 1e-14), cov / np.sqrt(vx * vy), np.nan)
-        ccc = np.where(spread > 1e-14, 2 * cov / spread, np.nan)
+        corr = np.where(varied, cov / np.sqrt(vx * vy), np.nan)
+        ccc = np.where(spread > 1e-14, 2 * np.where(varied, cov, 0.0) / spread, np.nan)
     return {"rmse": np.sqrt(m["mse"]), "mae": m["mae"], "corr": corr, "sagr": m["sagr"], "ccc": ccc}

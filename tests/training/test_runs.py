@@ -20,10 +20,8 @@ from mien.evaluation.tables import read_predictions
 from mien.models.weights import load_weights
 from mien.recipe import load_recipe, recipe_text
 from mien.report.tables import percent
-from mien.sections import TrainerSection
 from mien.training import ending, loop
 from mien.training.fit import fit
-from mien.training.folder import rank_here
 
 BATCH = [
     "trainer.batch=8",
@@ -242,26 +240,6 @@ def test_a_recipes_name_alone_resumes_with_the_settings_of_the_run(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(recipe_text(load_recipe("drawn")))
     assert wanted_recipe(str(mine), (), tmp_path) == load_recipe("drawn")
-
-
-@pytest.mark.parametrize(
-    ("told", "devices", "rank"),
-    [
-        ({}, 1, 0),
-        ({"LOCAL_RANK": "3"}, 4, 3),
-        ({"RANK": "5", "LOCAL_RANK": "1"}, 4, 5),
-        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "6", "SLURM_JOB_NAME": "fer"}, 4, 6),
-        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "6", "SLURM_JOB_NAME": "fer"}, 1, 0),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "bash", "LOCAL_RANK": "1"}, 2, 1),
-    ],
-)
-def test_the_first_process_of_a_training_is_known(told, devices, rank, monkeypatch):
-    """torchrun's, Lightning's and srun's variables; srun also starts trainings that know nothing of each other."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in told.items():
-        monkeypatch.setenv(name, value)
-    assert rank_here(TrainerSection(devices=devices)) == rank
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no modes there")

@@ -73,7 +73,7 @@ def train(
     else:
         loggers = _loggers(out, chosen.name, tensorboard, wandb)
         weights = fit(chosen, data, out, resume, threads, track, bar, init, teacher or (), loggers=loggers, tell=tell)
-    if isinstance(chosen, DetectorRecipe) or rank_here(chosen.trainer) == 0:
+    if rank_here(chosen.trainer) == 0:
         report = f"\nreport: {out / 'report.html'}" if (out / "report.html").is_file() else ""
         second = out / "auxiliary.safetensors"
         other = f"\nsecond head: {second}" if second.is_file() else ""

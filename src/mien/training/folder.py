@@ -27,10 +27,12 @@ def rank_here(chosen: TrainerSection) -> int:
 
     srun starts a task for each device of a job but also many trainings of one device each, of which each is the first.
     """
+    if chosen.devices * chosen.nodes == 1:
+        return 0
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
     slurm = "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in {"bash", "interactive"}
-    if slurm and chosen.devices * chosen.nodes > 1:
+    if slurm:
         return int(os.environ.get("SLURM_PROCID", "0"))
     return int(os.environ.get("LOCAL_RANK", "0"))
 

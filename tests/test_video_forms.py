@@ -129,6 +129,24 @@ def test_a_film_cut_off_is_told_in_every_form_that_says_its_length(name, options
     assert len(list(frames(path, end=1.0))) == 25, "what is missing was not asked for"
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
+def test_a_film_damaged_in_its_middle_is_read_to_its_end(name, tmp_path):
+    path = film(tmp_path / name, "libx264", count=200, g="20")
+    data = bytearray(path.read_bytes())
+    half, size = len(data) // 2, len(data) // 10
+    data[half : half + size] = np.random.default_rng(0).bytes(size)
+    path.write_bytes(data)
+    got = []
+    with pytest.raises(VideoError, match=rf"{name}: damaged between \d\.\d\d and \d\.\d\d s.*; the rest was read"):
+        got.extend((frame.index, frame.seconds) for frame in frames(path))
+    assert 120 < len(got) <= 200
+    assert abs(got[-1][1] - 199 / 25) < 0.011
+    assert len(list(frames(path, end=2.0))) == 50, "the damage was not asked for"
+    number, begin = got[-10]
+    part = [(frame.index, frame.seconds) for frame in frames(path, begin=begin, number=number)]
+    assert np.allclose(part, got[-10:])
+
+
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
 def test_a_film_whose_sound_goes_on_or_whose_last_picture_stays_is_whole(name, tmp_path):
     times = [0.0, 0.5, 0.54, 2.5]

@@ -359,13 +359,13 @@ class _Run:
         from mien.runtime.watch import watched
         from mien.vision.video import frames
 
-        (begin, end), before = self._span, None
+        (begin, end), before, number = self._span, None, None
         if self.progress is not None:
-            begin = self.progress.seconds
-        moving = frames(self.asked.place, self._every, begin, end, self._rate, self._patience, _tell)
+            begin, number = self.progress.seconds, self.progress.index
+        moving = frames(self.asked.place, self._every, begin, end, self._rate, self._patience, _tell, 0.0, number)
         if self.progress is not None:
             before = next(moving, None)
-            if before is None or before.index != self.progress.index:
+            if before is None or abs(before.seconds - begin) > 1e-6:
                 raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped")
         between = self._between if self.bookmark else None
         return watched(self.reader, moving, self.how, memory=self.memory, before=before, between=between)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["Clock"]
 
 #: Frames by which a time may be out of order, and how many may be so; further back the clock began anew.
@@ -27,7 +29,7 @@ class Clock:
     def __init__(self, rate: float, zero: float | None = None) -> None:
         self._step, self._zero = 1 / rate, zero
         self._seconds: float | None = None
-        self._time: float | None = None
+        self._time = self._latest = -math.inf
         self._leapt: tuple[float, int] | None = None
 
     def __call__(self, time: float | None) -> float:
@@ -40,23 +42,24 @@ class Clock:
             self._seconds += self._step
         else:
             self._seconds = self._after(time, self._seconds, self._zero)
-        self._time = self._time if time is None else time
+        if time is not None:
+            self._time, self._latest = time, max(self._latest, time)
         return self._seconds
 
     def _after(self, time: float, seconds: float, zero: float) -> float:
         """The seconds of a frame of this time, after a frame of these."""
-        far = _ORDER * self._step
-        way = 0.0 if self._time is None else time - self._time
+        far, way = _ORDER * self._step, time - self._time
+        again = self._time < self._latest < time
         if self._leapt is not None:
             before, count = self._leapt
             self._leapt = (before, count + 1) if count < _ORDER else None
             if way > far and time - before > seconds - far:
-                self._zero, self._leapt, zero = before, None, before
+                self._zero, self._leapt, zero, again = before, None, before, True
         if time - zero > seconds:
             return time - zero
-        if way >= 0:
+        if again or way == 0:
             return seconds + _TINY
         seconds += self._step
         if way < -far:
-            self._zero, self._leapt = time - seconds, self._leapt or (zero, 1)
+            self._zero, self._latest, self._leapt = time - seconds, time, self._leapt or (zero, 1)
         return seconds

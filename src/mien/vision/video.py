@@ -21,6 +21,7 @@ from mien.errors import ConfigError, ImageError, VideoError
 from mien.faces import Frame
 from mien.vision.cameras import opened_by
 from mien.vision.clock import Clock
+from mien.vision.damage import Damage, decoded
 from mien.vision.image import SUFFIXES, is_picture, read_image
 from mien.vision.writer import VideoWriter
 
@@ -152,6 +153,7 @@ def frames(
     patience: float = 30.0,
     tell: Callable[[str], None] | None = None,
     gap: float = 0.0,
+    number: int | None = None,
 ) -> Iterator[Frame]:
     """The frames of a file, a folder of pictures, an address or a camera (its number), one in memory at a time, upright.
 
@@ -159,11 +161,12 @@ def frames(
     are meant to be seen: rotation flags are obeyed, and pixels that are not square are made so.
     every: only frames whose number it divides.  gap: of a file, only the first frame of each stretch of so many seconds; the
     others are decoded, but not turned into pictures.  begin, end: seconds, end left out; a file is not decoded before `begin`, and
-    frames keep their numbers.  rate: frames a second of a folder of pictures.
+    frames keep their numbers.  number: of a file's first frame from `begin` on, if it is known; a damaged file's is not that of
+    its packets.  rate: frames a second of a folder of pictures.
     patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
     the clock.
     Raises ConfigError: an `every` below 1 or no whole number, a `rate` or `gap` that is none. With the first frame VideoError: not
-    a video; and, after the frames that could be decoded, a video that is damaged or cut off, a stream that did not come back.
+    a video; and, after the frames that could be decoded, a video that is damaged somewhere or cut off, a stream that did not come back.
     """
     if not isinstance(every, Integral) or every < 1:
         raise ConfigError(f"every: {every!r}: each Nth frame is read; give a whole number from 1 on")
@@ -171,7 +174,7 @@ def frames(
         raise ConfigError(f"rate: {rate!r}: give frames a second, above 0")
     if not 0 <= gap < math.inf:
         raise ConfigError(f"gap: {gap!r}: give seconds, or 0 for every frame")
-    return _frames(_plain(source), every, begin, end, rate, patience, tell, gap)
+    return _frames(_plain(source), every, begin, end, rate, patience, tell, gap, number)
 
 
 def _frames(
@@ -183,6 +186,7 @@ def _frames(
     patience: float,
     tell: Callable[[str], None] | None,
     gap: float,
+    number: int | None,
 ) -> Iterator[Frame]:
     if isinstance(source, int):
         yield from _within(_camera(source, every), begin, end)
@@ -191,7 +195,7 @@ def _frames(
     elif Path(source).is_dir():
         yield from _within(_folder(Path(source), every, rate, begin), begin, end)
     else:
-        yield from _file(source, every, begin, end, gap)
+        yield from _file(source, every, begin, end, gap, number)
 
 
 def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterator[Frame]:
@@ -202,34 +206,37 @@ def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterato
             yield frame
 
 
-def _file(source: str | PathLike[str], every: int, begin: float, end: float | None, gap: float) -> Iterator[Frame]:
-    index, given, stretch, came = -1, 0, -1, _Came()
+def _file(
+    source: str | PathLike[str], every: int, begin: float, end: float | None, gap: float, number: int | None
+) -> Iterator[Frame]:
+    index, given, stretch, came, reached = -1, 0, -1, _Came(), False
     info = video_info(source)
+    damage = Damage(info.rate)
     with _open(source) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        try:
-            for index, seconds, picture in _decoded(container, stream, source, begin, info.rate):
-                came.see(seconds, picture)
-                if end is not None and seconds >= end:
-                    break
-                given += 1
-                now = int((seconds + 1e-6) / gap) if gap else stretch + 1
-                if index % every == 0 and now > stretch:
-                    stretch = now
-                    yield Frame(_upright(picture, stream), index, seconds)
-        except av.error.FFmpegError as error:
-            raise VideoError(f"{source}: damaged after {index + 1} frames ({came.seconds:.2f} s): {error}") from error
+        for index, seconds, picture in _decoded(container, stream, source, begin, number, damage):
+            came.see(seconds, picture)
+            damage.frame(seconds, picture)
+            reached = end is not None and seconds >= end
+            if reached:
+                break
+            given += 1
+            now = int((seconds + 1e-6) / gap) if gap else stretch + 1
+            if index % every == 0 and now > stretch:
+                stretch = now
+                yield Frame(_upright(picture, stream), index, seconds)
         if index < 0:
             where = f"from {begin:g} s on" if begin else "at all"
             where += f"; it lasts {info.seconds:.1f} s" if info.seconds and info.seconds <= begin else ""
             raise VideoError(f"{source}: no frame could be decoded {where}")
         if not given:
             raise VideoError(f"{source}: no frame between {begin:g} and {end:g} s")
-        promised = _promised(container, stream, info)
+        promised, told = _promised(container, stream, info), ""
         if promised and _missing(source, stream, min(promised, end or promised), came, info.rate):
-            told = f"{index + 1} frames ({came.end:.2f} of {promised:.2f} s) could be decoded"
-            raise VideoError(f"{source}: cut off: {told}")
+            told = f"cut off: {index + 1} frames ({came.end:.2f} of {promised:.2f} s) could be decoded"
+        if problems := "; ".join(filter(None, (damage.told(not (told or reached)), told))):
+            raise VideoError(f"{source}: {problems}")
 
 
 class _Came:
@@ -272,17 +279,26 @@ def _missing(source: Any, stream: Any, promised: float, came: _Came, rate: float
     return max(ends, default=0.0) < enough
 
 
-def _decoded(container: Any, stream: Any, source: Any, begin: float, rate: float) -> Iterator[tuple[int, float, Any]]:
-    """(number, seconds, picture) of every frame from `begin` on."""
+def _decoded(
+    container: Any, stream: Any, source: Any, begin: float, number: int | None, damage: Damage
+) -> Iterator[tuple[int, float, Any]]:
+    """(number, seconds, picture) of every frame from `begin` on; number: of the first one, if it is known."""
     first, known = None, None
     if begin > 0 and not _unordered(container, stream):
         first, known = _sought(container, stream, source, begin)
-    told, clock = _times(container, stream), Clock(rate, first)
-    for count, picture in enumerate(container.decode(stream)):
+    told, clock, index = _times(container, stream), Clock(_rate(stream), first), -1
+    for count, picture in enumerate(decoded(container, stream, damage)):
         now = told(picture)
         seconds = clock(now)
-        if seconds >= begin - 1e-6:
-            yield (count if known is None or now is None else bisect_left(known, now - 1e-6)), seconds, picture
+        if seconds < begin - 1e-6:
+            continue
+        if index >= 0:
+            index += 1
+        elif number is not None:
+            index = number
+        else:
+            index = count if known is None or now is None else bisect_left(known, now - 1e-6)
+        yield index, seconds, picture
 
 
 def _rate(stream: Any) -> float:
@@ -308,14 +324,14 @@ def _sought(container: Any, stream: Any, source: Any, begin: float) -> tuple[flo
     go back: then it is decoded from its start."""
     with _open(source) as other:
         track = other.streams.video[0]
-        first = next((picture.time for picture in other.decode(track)), None)
+        first = next((picture.time for picture in decoded(other, track, Damage(1.0))), None)
     known = _known(source)
     if first is None or not known:
         return None, None
     known = known[bisect_left(known, first - 1e-6) :]
     try:
         container.seek(int((first + begin) / stream.time_base), stream=stream, backward=True)
-        start = next((picture.time for picture in container.decode(stream)), None)
+        start = next((picture.time for picture in decoded(container, stream, Damage(1.0))), None)
         if start is not None and start <= first + begin:
             container.seek(int((first + begin) / stream.time_base), stream=stream, backward=True)
             return first, known

@@ -268,6 +268,47 @@ def broken(count=20) -> Manifest:
 SPEC = CropSpec(width=24, height=24, border=2)
 
 
+def test_rows_without_a_chip_are_counted_by_split(tmp_path, monkeypatch):
+    """And judging says how many it does not judge."""
+    monkeypatch.setattr(preparing, "_BLOCK", 4)
+    rows = split(
+        make_manifest([Sample(f"p{i}", png(i)) for i in range(40)], broken().header), {"train": 0.5, "test": 0.5}, 0
+    )
+    gone = int(np.flatnonzero(rows.splits() == "test")[3])
+    images = [sample.image if i != gone else b"no picture" for i, sample in enumerate(rows)]
+    spoiled = rows.with_images(images, rows.header)
+    prepare_file(spoiled, SPEC, tmp_path / "c.parquet")
+    for done in (prepare(spoiled, SPEC).chips, Manifest.read(tmp_path / "c.parquet")):
+        assert done.header.left_out == {"no chip (test)": 1}
+        assert preparing.without_chip(done.split("test")) == 1
+        assert preparing.without_chip(done.split("train")) == 0
+        assert preparing.without_chip(merge([done, done]).split("test")) == 2
+
+
+def test_of_pictures_that_are_faces_the_whole_is_taken_where_none_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "_BLOCK", 2)
+    samples = [Sample(f"f{i}", png(i), LABELS.onehot("anger")) for i in range(6)]
+    faces, photos = (make_manifest(samples, Header(source=name, labels=LABELS.names)) for name in ("rafdb", "table"))
+
+    def detector(_):  # finds nothing in the first two
+        found.append(1)
+        return [] if len(found) <= 2 else [Face((4, 4, 20, 20))]
+
+    found: list[int] = []
+    done = prepare(faces, SPEC, detector)
+    assert done.missed == []
+    assert done.chips.table[preparing.FOUND].to_pylist() == ["no"] * 2 + ["yes"] * 4
+    whole = prepare(make_manifest(samples, Header(source="x", labels=LABELS.names, framing=SPEC)), SPEC).chips
+    assert (chips(done.chips)[:2] == chips(whole)[:2]).all()
+    found.clear()
+    assert prepare_file(faces, SPEC, tmp_path / "c.parquet", lambda: detector) == (6, [])
+    assert preparing.unfound(Manifest.read(tmp_path / "c.parquet").table) == 2
+    found.clear()
+    both = prepare(merge([faces.take([0]), photos.take([1, 2])]), SPEC, detector)
+    assert both.chips.table[preparing.FOUND].to_pylist() == ["no", None]
+    assert len(both.missed) == 1
+
+
 def test_chips_are_not_cut_again(tmp_path):
     cut = prepare(broken(), SPEC).chips
     with pytest.raises(DataError, match="drawn: holds chips already, cut as .*prepare the manifest of pictures"):

@@ -230,6 +230,28 @@ def test_fewer_labels_leave_rows_out(mien, drawn):
     assert f"{len(test) - kept} rows whose label is none of these are left out" in found["notes"]
 
 
+def test_rows_that_are_not_judged_or_read_whole_are_told(mien):
+    grey = cv2.imencode(".png", np.full((64, 64, 3), 128, np.uint8))[1].tobytes()
+    label = LabelSet(("neutral", "happiness")).onehot("neutral")
+    rows = [Sample(f"r{i}", grey, label, split="test") for i in range(4)]
+    rows.append(Sample("broken", b"no picture", label, split="test"))
+    faces = make_manifest(rows, Header(source="rafdb", labels=("neutral", "happiness")))
+    faces.take(range(4)).write("faces.parquet")
+    words = ("evaluate", "ferplus-nano", "--split", "test", "--labels", "neutral,happiness", "--json")
+    code, out, _ = mien(*words, "--data", "faces.parquet")
+    assert code == 0
+    assert "in 4 of 4 pictures no face was found: the whole picture was read" in json.loads(out)["notes"]
+    faces.write("all.parquet")
+    code, out, _ = mien("data", "prepare", "all.parquet", "--recipe", "ferplus-nano", "--out", "chips.parquet")
+    assert code == 1
+    assert "in 4 no face was found: the whole picture was taken" in out
+    code, out, _ = mien(*words, "--data", "chips.parquet")
+    assert code == 0
+    assert "in 4 of 4 pictures no face was found: the whole picture was read" in json.loads(out)["notes"]
+    gone = "1 more row gave no chip when the pictures were prepared; nobody judges these"
+    assert gone in json.loads(out)["notes"]
+
+
 def test_groups_and_a_page_without_faces_from_the_command_line(mien, drawn):
     drawn.write("d.parquet")
     write_predictions(answers(drawn, 0.8), "a.csv")

@@ -278,7 +278,7 @@ def prepare(
     detector: Annotated[
         str,
         typer.Option(
-            help="For rows without landmarks, or without the box that the crop needs: auto, mien-face, yunet."
+            help="For rows without landmarks, or without the box that the crop needs: auto, mien-face, yunet; whole: each picture is a face."
         ),
     ] = "auto",
     workers: Annotated[int, typer.Option(help="Threads.")] = 2,
@@ -286,8 +286,10 @@ def prepare(
 ) -> None:
     """Cut the chips of a manifest: detect, align, crop with border, store losslessly. A killed run goes on."""
     _need()
+    import pyarrow.parquet as pq
+
     from mien.data.manifest import Manifest
-    from mien.data.prepare import prepare_file
+    from mien.data.prepare import FOUND, prepare_file, unfound
     from mien.recipe import Recipe, load_recipe
     from mien.runtime.detect import open_detector
 
@@ -306,6 +308,8 @@ def prepare(
         lambda blocks, total: _track("preparing", total)(blocks),
     )
     print(f"chips: {out} ({count:,})")
+    if whole := unfound(pq.read_table(out, columns=[FOUND] if FOUND in pq.read_schema(out).names else [])):
+        print(f"in {whole:,} no face was found: the whole picture was taken (fact {FOUND}: no)")
     if missed:
         print(f"{len(missed):,} rows gave none; each with its reason: {out.with_name(out.stem + '.missed.csv')}")
         raise typer.Exit(1)

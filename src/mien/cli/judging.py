@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,17 +94,22 @@ def judged(models: Sequence[str], asked: Asked) -> tuple[list[Judgement], list[P
     whole, manifest = rows(asked.data, asked.source, asked.split, asked.rule, asked.labels)
     for name in asked.slices:
         column(manifest, name)  # a misspelt column is told before the work
-    told = [_told(model, manifest, asked) for model in models]
+    whole_pictures: list[list[str]] = [[] for _ in models]
+    told = [_told(model, manifest, asked, said.append) for model, said in zip(models, whole_pictures, strict=True)]
     left = _copied(manifest, whole, asked)
     outside = sum(manifest.header.left_out.values()) - sum(whole.header.left_out.values())
     notes = [f"{outside:,} rows whose label is none of these are left out"] if outside else []
     names = [name + (f" --tta {asked.tta}" if asked.tta else "") for name in model_names(models)]
     found = [_judged(*three, manifest, left, asked) for three in zip(models, names, told, strict=True)]
-    return [msgspec.structs.replace(one, notes=(*notes, *one.notes)) for one in found], told, manifest
+    noted = [
+        msgspec.structs.replace(one, notes=(*notes, *said, *one.notes))
+        for one, said in zip(found, whole_pictures, strict=True)
+    ]
+    return noted, told, manifest
 
 
-def _told(model: str, manifest: Manifest, asked: Asked) -> Predictions:
-    return answers(model, manifest, asked.tta, asked.labels is not None, asked.engine, asked.device)
+def _told(model: str, manifest: Manifest, asked: Asked, tell: Callable[[str], None]) -> Predictions:
+    return answers(model, manifest, asked.tta, asked.labels is not None, asked.engine, asked.device, tell)
 
 
 def _check(model: str, asked: Asked) -> None:
@@ -220,16 +225,17 @@ def answers(
     projecting: bool = False,
     engine: str = "auto",
     device: str = "auto",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """What a model, a run or a table of predictions says of a manifest's rows.
 
-    projecting: moved onto the manifest's labels. Raises DataError: an answer has nothing on these.
+    projecting: moved onto the manifest's labels.  tell: gets what a report should note. Raises DataError: an answer has nothing on these.
     """
     from mien.evaluation.predictions import projected
     from mien.evaluation.tables import read_predictions
 
     if not is_table(model):
-        told = predictions_of(model, manifest, tta, engine, device)
+        told = predictions_of(model, manifest, tta, engine, device, tell)
     elif tta:
         raise ConfigError(f"--tta: {model} is a table of answers; only a model can be asked again")
     else:
@@ -271,12 +277,18 @@ def _of(told: Predictions, manifest: Manifest) -> Predictions:
 
 
 def predictions_of(
-    model: str, manifest: Manifest, tta: str | None = None, engine: str = "auto", device: str = "auto"
+    model: str,
+    manifest: Manifest,
+    tta: str | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """What a model says of the rows of a manifest: its chips, or its pictures cut as the model wants them.
 
-    Raises ConfigError if the manifest's chips are cut otherwise.
+    tell: gets in how many pictures no face was found. Raises ConfigError if the manifest's chips are cut otherwise.
     """
+    from mien.data.prepare import unfound
     from mien.evaluation.averaging import averaging_kinds
     from mien.evaluation.predictions import predict
     from mien.labels import LabelSet
@@ -284,6 +296,8 @@ def predictions_of(
 
     classifier = Classifier(_session(model, engine, device))
     chips = chips_of(manifest, classifier)
+    if count := unfound(chips.table):
+        tell(f"in {count:,} of {len(chips):,} pictures no face was found: the whole picture was read")
     return predict(classifier, LabelSet(classifier.spec.labels), chips, averaging_kinds(tta))
 
 
@@ -311,7 +325,8 @@ def chips_of(manifest: Manifest, classifier: Classifier, border: int = 0) -> Man
         name, why = prepared.missed[0]
         raise DataError(
             f"{manifest.header.source}: {len(prepared.missed)} of {len(manifest)} rows gave no chip ({name}: {why}); "
-            "prepare them with `mien data prepare` and judge the chips, or clean the manifest"
+            "prepare them with `mien data prepare` and judge the chips (of pictures that are faces already: --detector whole), "
+            "or clean the manifest"
         )
     return prepared.chips
 

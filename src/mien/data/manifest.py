@@ -247,11 +247,22 @@ def is_manifest(path: str | PathLike[str]) -> bool:
         return False
 
 
-def join_manifests(files: Sequence[Path], out: str | PathLike[str], overwrite: bool = False) -> int:
-    """Write the rows of manifest files with equal headers into one, a file at a time; returns the number of rows."""
+def join_manifests(
+    files: Sequence[Path],
+    out: str | PathLike[str],
+    overwrite: bool = False,
+    headed: Callable[[Header], Header] = lambda header: header,
+) -> int:
+    """Write the rows of manifest files with equal headers into one, a file at a time; returns the number of rows.
+
+    headed: makes the header of the whole from that of the files.
+    """
     if not files:
         raise DataError(f"{out}: nothing to join")
-    with whole_file(out, overwrite) as part, pq.ParquetWriter(part, pq.read_schema(files[0]), compression="zstd") as to:
+    schema = pq.read_schema(files[0])
+    header = headed(strict(msgspec.json.decode(schema.metadata[_KEY]), Header))
+    schema = schema.with_metadata({**schema.metadata, _KEY: encode(header)})
+    with whole_file(out, overwrite) as part, pq.ParquetWriter(part, schema, compression="zstd") as to:
         rows = 0
         for file in files:
             table = pq.read_table(file)

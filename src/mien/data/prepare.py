@@ -7,6 +7,7 @@ import hashlib
 import io
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mien.alone import ALONE, alone
-from mien.data.manifest import Manifest, Sample, join_manifests
+from mien.data.manifest import Header, Manifest, Sample, join_manifests
+from mien.data.sources import SOURCES
 from mien.errors import ConfigError, DataError, ImageError, OutputError
 from mien.faces import Box, Face
 from mien.files import beside, check_free, whole_file
@@ -29,9 +31,11 @@ from mien.spec import CropSpec, encode
 from mien.vision.align import TYPICAL_LANDMARKS, crop, crop_matrix, framed, similarity
 from mien.vision.image import read_image
 
-__all__ = ["Prepared", "chips", "five_of", "prepare", "prepare_file"]
+__all__ = ["FOUND", "Prepared", "chips", "five_of", "prepare", "prepare_file", "unfound", "without_chip"]
 
 Detect = Callable[[np.ndarray], list[Face]]
+#: A fact of chips of sources whose pictures are faces: whether one was found ('yes'), or the whole picture taken ('no').
+FOUND = "face_found"
 _BLOCK = 2048
 #: Files of the folder of blocks: whose they are, the lock of the run that is at work there, and which run that is.
 _NOTE = "what.txt"
@@ -60,26 +64,74 @@ def prepare(
     Where the face is: for sources of cropped faces, the whole picture (of which `spec` may show a part, not
     more); else the row's box and landmarks; else the largest face that `detector` finds. Where `spec` aligns by
     the box, a row with landmarks alone gets the box of the face that `detector` finds there, or one that fits them.
-    Rows without a face or with an unreadable picture are listed in `missed`. Raises ConfigError if pictures of cropped
+    Where none is found and the source's pictures are faces (`Card.faces`), the whole picture is it, and the chip's fact FOUND 'no'.
+    Rows without a face or with an unreadable picture are listed in `missed` and counted in the header by split. Raises ConfigError if pictures of cropped
     faces show too little, DataError if the manifest holds chips already.
     """
     _check_pictures(manifest, spec)
-    return _cut(manifest, spec, detector, progress(manifest))
+    done = _cut(manifest, spec, detector, progress(manifest))
+    chips = done.chips
+    return Prepared(Manifest(_counted(chips.header, manifest, done.missed), chips.table, chips.root), done.missed)
+
+
+def _counted(header: Header, manifest: Manifest, missed: list[tuple[str, str]]) -> Header:
+    """The header, with the rows of each split that gave no chip among those left out."""
+    gone = {name for name, _ in missed}
+    splits = Counter(
+        f"no chip ({split})" for name, split in zip(manifest.ids, manifest.splits(), strict=True) if name in gone
+    )
+    return msgspec.structs.replace(header, left_out=dict(Counter(header.left_out) + splits))
+
+
+def without_chip(manifest: Manifest) -> int:
+    """Rows that are not among these chips, of the same splits, because they gave none."""
+    reasons = tuple(f"no chip ({split})" for split in set(manifest.splits()))
+    return sum(rows for why, rows in manifest.header.left_out.items() if why.endswith(reasons))
+
+
+def unfound(chips: pa.Table) -> int:
+    """Rows of which the whole picture was taken since no face was found in it."""
+    return chips[FOUND].to_pylist().count("no") if FOUND in chips.column_names else 0
 
 
 def _cut(manifest: Manifest, spec: CropSpec, detector: Detect | None, samples: Iterable[Sample]) -> Prepared:
     kept, encoded, missed = [], [], []
+    found: list[str | None] = []
     for row, sample in enumerate(samples):
         try:
             image = read_image(sample.image)
-            chip = crop(image, _face(image, sample, manifest.header.framing, spec, detector), spec)
+            face = _face(image, sample, manifest.header.framing, spec, detector)
+            whole = face is None and _is_face(sample, manifest.header.source)
+            if whole:
+                face = framed(image.shape, spec)
+            if face is None:
+                raise DataError(f"{_where(sample)}: no face found")
+            chip = crop(image, face, spec)
         except (ImageError, DataError) as error:
             missed.append((sample.id, str(error)))
             continue
         kept.append(row)
         encoded.append(_png(chip, spec))
+        found.append(("no" if whole else "yes") if _is_face(sample, manifest.header.source) else None)
     header = msgspec.structs.replace(manifest.header, crop=spec, root="")
-    return Prepared(manifest.take(kept).with_images(encoded, header), missed)
+    done = manifest.take(kept).with_images(encoded, header)
+    if _has_faces(manifest) and FOUND not in done.table.column_names:
+        done = Manifest(header, done.table.append_column(FOUND, pa.array(found, pa.string())))
+    return Prepared(done, missed)
+
+
+def _is_face(sample: Sample, source: str) -> bool:
+    """Whether a row's source says that its pictures are faces; merged rows name their own."""
+    return _of_faces(sample.facts.get("source") or source)
+
+
+def _has_faces(manifest: Manifest) -> bool:
+    """Whether `_is_face` may hold for a row: by the sources' names, so that all blocks of a manifest have the same columns."""
+    return any(_of_faces(name) for name in manifest.header.source.split(" + "))
+
+
+def _of_faces(source: str) -> bool:
+    return source in SOURCES and SOURCES[source].card.faces
 
 
 def prepare_file(
@@ -106,7 +158,7 @@ def prepare_file(
         _free(out, overwrite)  # a run that held the lock may have ended just now
         _keep_own(parts, manifest, spec, made_by)
         count = _blocks(parts, manifest, spec, detector, workers, progress)
-        return _joined(parts, count, out, missed_file)
+        return _joined(parts, count, out, missed_file, manifest)
 
 
 def _free(out: Path, overwrite: bool) -> tuple[Path, Path]:
@@ -209,14 +261,16 @@ def _csv(missed: list[tuple[str, str]]) -> str:
     return text.getvalue()
 
 
-def _joined(parts: Path, blocks: int, out: Path, missed_file: Path) -> tuple[int, list[tuple[str, str]]]:
+def _joined(
+    parts: Path, blocks: int, out: Path, missed_file: Path, manifest: Manifest
+) -> tuple[int, list[tuple[str, str]]]:
     files = [parts / f"{number:06d}.parquet" for number in range(blocks)]
     missed = [row for file in files for row in _missed(file)]
     if sum(pq.read_metadata(file).num_rows for file in files) == 0:
         (parts / _NOTE).unlink()  # so nothing of the folder stays
         name, why = missed[0] if missed else ("the manifest", "it has no rows")
         raise DataError(f"{out}: no row gave a chip, so it was not written ({name}: {why})")
-    count = join_manifests(files, out, overwrite=True)
+    count = join_manifests(files, out, True, lambda header: _counted(header, manifest, missed))
     with whole_file(missed_file, overwrite=True) as part:
         part.write_text("id,reason\n" + _csv(missed), encoding="utf-8")
     (parts / _NOTE).unlink()  # so nothing of the folder stays
@@ -253,7 +307,10 @@ def _check_framing(framing: CropSpec, spec: CropSpec, source: str) -> None:
         )
 
 
-def _face(image: np.ndarray, sample: Sample, framing: CropSpec | None, spec: CropSpec, detector: Detect | None) -> Face:
+def _face(
+    image: np.ndarray, sample: Sample, framing: CropSpec | None, spec: CropSpec, detector: Detect | None
+) -> Face | None:
+    """Where the face is; None if nothing says so and none is found."""
     if framing is not None:
         return framed(image.shape, framing)
     if sample.landmarks is not None:
@@ -264,9 +321,7 @@ def _face(image: np.ndarray, sample: Sample, framing: CropSpec | None, spec: Cro
     if sample.box is not None:
         inside = [face for face in found if _overlap(face.box, sample.box) > 0.3]
         return max(inside, key=lambda face: _overlap(face.box, sample.box)) if inside else Face(sample.box)  # type: ignore[arg-type]
-    if not found:
-        raise DataError(f"{_where(sample)}: no face found")
-    return max(found, key=lambda face: face.size)
+    return max(found, key=lambda face: face.size, default=None)
 
 
 def five_of(landmarks: np.ndarray) -> np.ndarray:

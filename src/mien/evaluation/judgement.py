@@ -10,6 +10,7 @@ import numpy as np
 
 from mien.data.audit import audit
 from mien.data.manifest import Manifest
+from mien.data.prepare import without_chip
 from mien.data.split import merge
 from mien.errors import DataError
 from mien.evaluation.agreement import per_row
@@ -166,6 +167,8 @@ def _agreement_intervals(
 
 def _notes(rows: Predictions, manifest: Manifest) -> Iterator[str]:
     """The conventions that took hold on these rows, in words."""
+    if gone := without_chip(manifest):
+        yield f"{gone:,} more row{'s' if gone > 1 else ''} gave no chip when the pictures were prepared; nobody judges these"
     truth = truths(manifest)
     known = truth >= 0
     absent = [name for i, name in enumerate(manifest.labels) if not (truth == i).any()]

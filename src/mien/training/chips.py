@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mien.data.manifest import Manifest, Sample, is_manifest
-from mien.data.prepare import prepare
+from mien.data.prepare import prepare, unfound
 from mien.data.sources import read_source, source
 from mien.data.split import hold_out, merge, project
 from mien.errors import ConfigError, DataError, DatasetNotFound
@@ -87,6 +87,10 @@ def training_chips(
     _check_labels(labels, read)
     for manifest, place in zip(read, data, strict=True):
         chips, without = _cut(_projected(manifest, labels, tell), recipe, place, progress)
+        if count := unfound(chips.table):
+            tell(
+                f"{chips.header.source}: in {count:,} of {len(chips):,} pictures no face was found: the whole picture was taken"
+            )
         parts.append(chips)
         missed += without
     whole = parts[0] if len(parts) == 1 else merge(parts, labels.names)

@@ -44,6 +44,7 @@ CARD_EXPR = Card(
     home=_HOME,
     layout=f"a .txt per video ({_EXPR}; a code per line) in Train_Set/ and Validation_Set/, and cropped_aligned/<video>/00001.jpg",
     obtain=_OBTAIN,
+    faces=True,
     cite="Kollias et al. 2022, arXiv:2202.10659",
     splits=_SPLITS,
 )
@@ -56,6 +57,7 @@ CARD_VA = Card(
     home=_HOME,
     layout=f"a .txt per video ({_VA}; two numbers per line) in Train_Set/ and Validation_Set/, and cropped_aligned/<video>/00001.jpg",
     obtain=_OBTAIN,
+    faces=True,
     cite=CARD_EXPR.cite,
     splits=_SPLITS,
 )

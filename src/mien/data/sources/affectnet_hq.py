@@ -27,6 +27,7 @@ CARD = Card(
     obtain="get the Parquet files from its page and give their folder with --data",
     cite=affectnet.CARD.cite,
     splits={"train": "train"},
+    faces=True,
 )
 
 _CODES = CODES["affectnet-hq"]

@@ -29,6 +29,7 @@ CARD = Card(
     obtain="get it from its Kaggle page and give its folder with --data",
     cite=affectnet.CARD.cite,
     splits={"train": "train"},
+    faces=True,
 )
 
 _COLUMNS = ("pth", "label", "relFCs")

@@ -17,6 +17,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     splits: the dataset's own words for its splits -> train, validation, test.
     counts: known rows per split and class, by which a copy is recognised.
     framing: how its pictures were cropped, if they are already cropped faces; else None.
+    faces: whether each picture is one face, cropped in a way that no framing tells: the face is looked for, and where none is
+        found the whole picture is it.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     splits: dict[str, str]
     counts: dict[str, dict[str, int]] = {}
     framing: CropSpec | None = None
+    faces: bool = False
 
     def split(self, word: str) -> str:
         """mien's word for a split, from the dataset's or mien's own.

@@ -32,6 +32,7 @@ CARD = Card(
     cite="Lucey et al. 2010, CVPR workshops",
     splits={},
     counts={"train": dict(zip(_LABELS, (207, 84, 249, 75, 177, 135, 54), strict=True))},
+    faces=True,
 )
 
 

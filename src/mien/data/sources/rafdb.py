@@ -37,6 +37,7 @@ CARD = Card(
         "train": dict(zip(_ORDER, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)),  # type: ignore[arg-type]
         "test": dict(zip(_ORDER, (329, 74, 160, 1185, 478, 162, 680), strict=True)),  # type: ignore[arg-type]
     },
+    faces=True,
 )
 
 _LISTS = ("", "EmoLabel/", "basic/EmoLabel/")

@@ -226,6 +226,9 @@ def test_a_folder_of_frames(tmp_path):
     got = list(frames(tmp_path, rate=10))
     assert [(f.index, f.seconds, int(f.image[0, 95, 0])) for f in got] == [(0, 0.0, 55), (1, 0.1, 70), (2, 0.2, 40)]
     assert video_info(tmp_path, 10)[:5] == (96, 64, 3, 0.3, 10)
+    (tmp_path / "frame①1.png").write_bytes((tmp_path / "frame10.png").read_bytes())
+    assert len(list(frames(tmp_path))) == 4, "a digit in a circle is no number"
+    (tmp_path / "frame①1.png").unlink()
     for hidden in ("._frame1.png", "._frame2.png"):
         (tmp_path / hidden).write_bytes(b"what macOS keeps beside a picture")
     assert [(f.index, f.seconds) for f in frames(tmp_path, rate=10)] == [(0, 0.0), (1, 0.1), (2, 0.2)]

@@ -94,7 +94,7 @@ def _pictures(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if is_picture(path)]
     if not found:
         raise VideoError(f"{folder}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
-    return sorted(found, key=lambda path: [(part.isdigit(), int(part) if part.isdigit() else 0, part)
+    return sorted(found, key=lambda path: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part)
                                            for part in re.split(r"(\d+)", path.name)])  # fmt: skip
 
 

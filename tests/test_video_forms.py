@@ -74,6 +74,16 @@ def test_a_film_turned_by_its_flag_is_upright(tmp_path):
     assert image[85, 32, 0] < 100
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_gap_near_the_rate_of_a_film_loses_no_frame_to_rounding(name, tmp_path):
+    path = film(tmp_path / name, "libx264", count=90, rate=30)
+    assert [frame.index for frame in frames(path, gap=1 / 30)] == list(range(90))
+    assert [frame.index for frame in frames(path, gap=1 / 15)] == list(range(0, 90, 2))
+    some = [frame.index for frame in frames(path, gap=1 / 12.5)]
+    assert len(some) == 38
+    assert {b - a for a, b in itertools.pairwise(some)} == {2, 3}
+
+
 def test_odd_pixels_are_made_square(tmp_path):
     path = film(tmp_path / "a.mp4", "libx264", square=Fraction(4, 3))
     assert next(frames(path)).image.shape == (64, 128, 3)
@@ -226,6 +236,9 @@ def test_a_folder_of_frames(tmp_path):
     got = list(frames(tmp_path, rate=10))
     assert [(f.index, f.seconds, int(f.image[0, 95, 0])) for f in got] == [(0, 0.0, 55), (1, 0.1, 70), (2, 0.2, 40)]
     assert video_info(tmp_path, 10)[:5] == (96, 64, 3, 0.3, 10)
+    (tmp_path / "frame①1.png").write_bytes((tmp_path / "frame10.png").read_bytes())
+    assert len(list(frames(tmp_path))) == 4, "a digit in a circle is no number"
+    (tmp_path / "frame①1.png").unlink()
     for hidden in ("._frame1.png", "._frame2.png"):
         (tmp_path / hidden).write_bytes(b"what macOS keeps beside a picture")
     assert [(f.index, f.seconds) for f in frames(tmp_path, rate=10)] == [(0, 0.0), (1, 0.1), (2, 0.2)]

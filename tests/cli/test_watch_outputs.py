@@ -226,6 +226,13 @@ def test_sound_of_an_odd_rate_is_kept(rate, kept, watch, tmp_path):
     assert len(rows("t.csv")) == 50
 
 
+def test_the_sound_lasts_as_long_as_the_last_picture(watch, tmp_path):
+    with_sound(tmp_path / "s.mp4")
+    for words, seconds in (((), 2.0), (("--to", "1.5"), 1.5)):
+        assert watch("s.mp4", "--save", "o.mp4", "--every", "25", "--overwrite", *words)[0] == 0
+        assert abs(len(sound_of("o.mp4")) / 16000 - seconds) < 0.15
+
+
 def test_sound_of_joined_parts_is_kept(watch, tmp_path):
     for name, codec in (("a.ts", "aac"), ("b.ts", "mp2")):
         with_sound(tmp_path / "part.ts", codec)

@@ -240,7 +240,7 @@ class _Run:
             self._video = VideoSink(
                 asked.save, rate, asked.overwrite or asked.save in self.made, self.reader.times, asked.source if sound else None, asked.blurred,
                 self.memory.hidden if asked.blurred else None,
-                None if going is None else going.start, lasting,
+                None if going is None else going.start, lasting, self._span[1],
             )  # fmt: skip
             if going is not None:
                 self._video.after(going.seconds)

@@ -47,7 +47,7 @@ class VideoSink:
     blurred: make every face that is given unrecognisable, and the boxes of `hidden(seconds)`, where others are: those left out
     and those not found now, which a mien.runtime.watch.Memory knows.
     kept: begin where an earlier writing was stopped, at this time of the first frame.
-    resumable: keep the parts, to be gone on with, until `forget`.
+    resumable: keep the parts, to be gone on with, until `forget`.  end: the source's time at which the sound ends at the latest.
     """
 
     def __init__(
@@ -61,11 +61,12 @@ class VideoSink:
         hidden: Callable[[float], list[Box]] | None = None,
         kept: float | None = None,
         resumable: bool = False,
+        end: float | None = None,
     ) -> None:
         self.path, self._rate, self._overwrite = check_free(path, overwrite), rate, overwrite
         self._times, self._audio = times or Times(), audio
         self._blurred, self._others = blurred, hidden
-        self.start, self._resumable = kept, resumable
+        self.start, self._resumable, self._end = kept, resumable, end
         if self.path.suffix.lower() != ".mp4":
             raise ConfigError(f"{path}: the video is H.264 in MP4; use a name that ends in .mp4")
         self.folder = _folder(self.path)
@@ -166,4 +167,4 @@ class VideoSink:
         parts = parts_of(self.path)
         if parts:
             with self._named(), whole_file(self.path, self._overwrite) as aside:
-                self.silent = join(parts, aside, self._audio, self.start or 0.0)
+                self.silent = join(parts, aside, self._audio, self.start or 0.0, self._end)

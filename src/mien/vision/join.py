@@ -25,26 +25,30 @@ class _SoundError(Exception):
     """The sound cannot be read, or MP4 cannot hold it."""
 
 
-def join(parts: Sequence[Path], out: Path, audio: str | PathLike[str] | None, start: float) -> str | None:
+def join(
+    parts: Sequence[Path], out: Path, audio: str | PathLike[str] | None, start: float, end: float | None = None
+) -> str | None:
     """One MP4 from parts of one size, each named by its start in ticks; why it has no sound, if that could not be kept.
 
-    audio: a video whose sound is kept, from `start` seconds after its first picture to the end of the parts; copied as it is
-    where MP4 can hold it, else as AAC. Raises OutputError.
+    audio: a video whose sound is kept, from `start` seconds after its first picture until the last picture of the parts has
+    been shown for as long as the one before it, or to `end`; copied as it is where MP4 can hold it, else as AAC. Raises OutputError.
     """
     try:
         try:
-            _write_file(parts, out, audio, start)
+            _write_file(parts, out, audio, start, end)
         except _SoundError as error:
-            _write_file(parts, out, None, start)
+            _write_file(parts, out, None, start, end)
             return str(error)
     except (av.error.FFmpegError, OSError) as error:
         raise OutputError(f"{out}: cannot be written ({error})") from error
     return None
 
 
-def _write_file(parts: Sequence[Path], out: Path, audio: str | PathLike[str] | None, start: float) -> None:
+def _write_file(
+    parts: Sequence[Path], out: Path, audio: str | PathLike[str] | None, start: float, end: float | None
+) -> None:
     with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
-        _write(parts, target, audio, start)
+        _write(parts, target, audio, start, end)
 
 
 @contextmanager
@@ -56,22 +60,32 @@ def _about_sound() -> Iterator[None]:
         raise _SoundError(str(error)) from error
 
 
-def _write(parts: Sequence[Path], target: Any, audio: str | PathLike[str] | None, start: float) -> None:
+def _write(
+    parts: Sequence[Path], target: Any, audio: str | PathLike[str] | None, start: float, end: float | None
+) -> None:
     with av.open(str(parts[0])) as first:
         video = target.add_stream_from_template(first.streams.video[0])
-    sound, waiting = None, None
+    sound, waiting, now, step = None, None, 0.0, 0.0
     if audio is not None:
         with _about_sound():
             sound = _sound(audio, target, start)
             waiting = next(sound, None) if sound else None
-    for packet in _pictures(parts):
-        now = float(packet.pts * packet.time_base)
-        while sound and waiting is not None and waiting.pts * waiting.time_base <= now:
+
+    def sounds(until: float) -> None:
+        nonlocal waiting
+        while sound and waiting is not None and waiting.pts * waiting.time_base <= until:
             with _about_sound():
                 target.mux(waiting)
                 waiting = next(sound, None)
+
+    for packet in _pictures(parts):
+        before, now = now, float(packet.pts * packet.time_base)
+        step = now - before
+        sounds(now)
         packet.stream = video
         target.mux(packet)
+    last = now + step
+    sounds(last if end is None else min(last, max(now, end - start)))
 
 
 def _pictures(parts: Sequence[Path]) -> Iterator[Any]:

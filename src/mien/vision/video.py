@@ -94,7 +94,7 @@ def _pictures(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if is_picture(path)]
     if not found:
         raise VideoError(f"{folder}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
-    return sorted(found, key=lambda path: [(part.isdigit(), int(part) if part.isdigit() else 0, part)
+    return sorted(found, key=lambda path: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part)
                                            for part in re.split(r"(\d+)", path.name)])  # fmt: skip
 
 
@@ -159,8 +159,8 @@ def frames(
 
     Seconds come from the presentation times, from 0 at the first frame: variable frame rates stay true. Pictures lie as they
     are meant to be seen: rotation flags are obeyed, and pixels that are not square are made so.
-    every: only frames whose number it divides.  gap: of a file, only the first frame of each stretch of so many seconds; the
-    others are decoded, but not turned into pictures.  begin, end: seconds, end left out; a file is not decoded before `begin`, and
+    every: only frames whose number it divides.  gap: of a file, only the first frame of each stretch of so many seconds (a
+    quarter of a frame early counts: many forms round times); the others are decoded, but not turned into pictures.  begin, end: seconds, end left out; a file is not decoded before `begin`, and
     frames keep their numbers.  number: of a file's first frame from `begin` on, if it is known; a damaged file's is not that of
     its packets.  rate: frames a second of a folder of pictures.
     patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
@@ -211,7 +211,7 @@ def _file(
 ) -> Iterator[Frame]:
     index, given, stretch, came, reached = -1, 0, -1, _Came(), False
     info = video_info(source)
-    damage = Damage(info.rate)
+    damage, early = Damage(info.rate), min(gap, 1 / info.rate) / 4
     with _open(source) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -222,7 +222,7 @@ def _file(
             if reached:
                 break
             given += 1
-            now = int((seconds + 1e-6) / gap) if gap else stretch + 1
+            now = int((seconds + early) / gap) if gap else stretch + 1
             if index % every == 0 and now > stretch:
                 stretch = now
                 yield Frame(_upright(picture, stream), index, seconds)

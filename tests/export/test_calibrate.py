@@ -160,3 +160,11 @@ def test_calibrate_as_a_person_runs_it(mien, tmp_path):
     code, _, err = mien(*words[:-1], "x.onnx", "--precision", "1")
     assert (code, "no confidence is enough" in err) == (2, True)
     assert not (tmp_path / "x.onnx").exists()
+
+
+def test_a_run_of_affect_alone_is_refused_by_its_name(mien, tmp_path):
+    synthetic(8).write("d.parquet")
+    a_run(tmp_path / "run", affect="trained", expression=False)
+    code, _, err = mien("calibrate", "run", "--data", "d.parquet", "--split", "train", "--out", "c.onnx")
+    assert code == 2
+    assert "run: answers valence and arousal alone; temperature and threshold are of expressions" in " ".join(err.split())

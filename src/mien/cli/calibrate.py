@@ -52,13 +52,15 @@ def calibrate(
     check_free(out.with_suffix(".json"), overwrite)
     with tempfile.TemporaryDirectory() as folder:
         file = as_file(model, Path(folder) / "run.onnx")
+        old = read_spec(file)
+        if not old.expression:
+            raise ConfigError(f"{model}: answers valence and arousal alone; temperature and threshold are of expressions")
         manifest = rows(data, source, split, rule)[1]
         said, truth = sure_rows(answers(file, manifest), manifest)
         factor = fit_temperature(said, truth) if temperature else 1.0
         after = tempered(said, factor) if temperature else said
         chosen = None if precision is None else threshold_for(after, truth, precision)
         note = _note(f"{manifest.header.source}, {split}, {len(truth):,} rows", temperature, precision, chosen)
-        old = read_spec(file)
         spec = export_calibrated(file, out, factor, chosen.value if chosen else None, note, overwrite)
     _show(said, after, truth, f"{manifest.header.source}, {split}: {len(truth):,} rows")
     if temperature:

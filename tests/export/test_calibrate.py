@@ -167,4 +167,6 @@ def test_a_run_of_affect_alone_is_refused_by_its_name(mien, tmp_path):
     a_run(tmp_path / "run", affect="trained", expression=False)
     code, _, err = mien("calibrate", "run", "--data", "d.parquet", "--split", "train", "--out", "c.onnx")
     assert code == 2
-    assert "run: answers valence and arousal alone; temperature and threshold are of expressions" in " ".join(err.split())
+    assert "run: answers valence and arousal alone; temperature and threshold are of expressions" in " ".join(
+        err.split()
+    )

@@ -54,7 +54,9 @@ def calibrate(
         file = as_file(model, Path(folder) / "run.onnx")
         old = read_spec(file)
         if not old.expression:
-            raise ConfigError(f"{model}: answers valence and arousal alone; temperature and threshold are of expressions")
+            raise ConfigError(
+                f"{model}: answers valence and arousal alone; temperature and threshold are of expressions"
+            )
         manifest = rows(data, source, split, rule)[1]
         said, truth = sure_rows(answers(file, manifest), manifest)
         factor = fit_temperature(said, truth) if temperature else 1.0

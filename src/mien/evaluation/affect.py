@@ -48,7 +48,7 @@ def sagr(said: np.ndarray, true: np.ndarray) -> float:
 def concordance(said: np.ndarray, true: np.ndarray) -> float:
     """Lin's concordance: 2 cov / (var + var + (mean - mean)^2), population variance (Lin, Biometrics 45(1), 1989).
 
-    NaN if both series are constant and equal.
+    0 if one series is constant; NaN if both are, and equal.
 
     >>> concordance(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
     1.0

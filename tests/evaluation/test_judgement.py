@@ -252,6 +252,20 @@ def test_rows_that_are_not_judged_or_read_whole_are_told(mien):
     assert gone in json.loads(out)["notes"]
 
 
+def test_constant_annotations_have_a_ccc_of_zero_without_a_sign(mien, drawn):
+    said = answers(drawn, 0.9)
+    at = drawn.table.schema.get_field_index("valence")
+    table = drawn.table.set_column(at, "valence", pa.array([0.3] * len(drawn), pa.float32()))
+    constant = Manifest(drawn.header, table)
+    constant.write("d.parquet")
+    write_predictions(said, "a.csv")
+    found = judge("a", said, constant)
+    assert (abs(found.scores.affect.ccc[0]) < 1e-12, np.isnan(found.scores.affect.corr[0])) == (True, True)
+    assert (span((-1e-17, 1e-17), False), span((-1e-6, 0.0))) == ("0.000 to 0.000", "0.0 to 0.0")
+    out = mien("evaluate", "a.csv", "--data", "d.parquet", "--split", "train")[1]
+    assert "-0.000" not in out
+
+
 def test_groups_and_a_page_without_faces_from_the_command_line(mien, drawn):
     drawn.write("d.parquet")
     write_predictions(answers(drawn, 0.8), "a.csv")

@@ -71,7 +71,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """A figure that is no share; 'not defined' for NaN."""
-    return "not defined" if math.isnan(value) else f"{value:.{digits}f}"
+    return "not defined" if math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def chance(p: float) -> str:
@@ -87,7 +87,7 @@ def span(edges: Interval | None, in_percent: bool = True, digits: int = 1) -> st
     """An interval in words, without its unit, which stands at the value; '' for none."""
     if edges is None or math.isnan(edges[0]):
         return ""
-    one, two = (f"{100 * edge:.{digits}f}" if in_percent else f"{edge:.3f}" for edge in edges)
+    one, two = (f"{100 * edge:z.{digits}f}" if in_percent else f"{edge:z.3f}" for edge in edges)
     return f"{one} to {two}"
 
 

@@ -49,9 +49,14 @@ class Damage:
         if self._begin is not None:
             self._add(self._begin, seconds)
             self._begin = None
-        elif before is not None and None not in (before[1], time) and time - before[1] > self._hole:
-            if any(before[1] - 1 <= packet <= time + 1 for packet in self._packets):
-                self._add(before[0], seconds)
+        elif before is not None and self._holed(before[1], time):
+            self._add(before[0], seconds)
+
+    def _holed(self, before: float | None, time: float | None) -> bool:
+        """Whether pictures are missing beside a packet that is said to be damaged."""
+        if before is None or time is None or time - before <= self._hole:
+            return False
+        return any(before - 1 <= packet <= time + 1 for packet in self._packets)
 
     def _add(self, begin: float, end: float) -> None:
         if self._places and begin - self._places[-1][1] <= _NEAR:

@@ -323,3 +323,12 @@ def test_of_a_live_source_the_newest_is_taken():
 def test_holes_end_numbers_and_a_slow_pace_does_not(times, numbers):
     tracker = OverlapTracker()
     assert [tracker([a_face()], seconds)[0].track for seconds in times] == numbers
+
+
+def test_a_first_step_that_is_expected_is_no_hole():
+    tracker = OverlapTracker()
+    tracker.expect(60.0)
+    assert [tracker([a_face()], seconds)[0].track for seconds in (0, 60, 120, 180)] == [1] * 4
+    tracker = OverlapTracker()
+    tracker.expect(0.04)
+    assert [tracker([a_face()], seconds)[0].track for seconds in (0, 60, 60.04)] == [1, 2, 2]

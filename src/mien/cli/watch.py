@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -102,7 +103,7 @@ def watch(
     live = is_live(asked.place, info)
     least = None if detector == "whole" else min_size  # which looks for none; smaller ones are left out all the same
     reader = load(model, detector, threads or _share(), detector_file, least, engine=engine, device=device)
-    how = Watching(look, max_faces, min_size, smooth, live)
+    how = Watching(look, max_faces, min_size, smooth, live, step=0.0 if live else _first_step(every, info.rate))
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
              "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
              "save": str(save), "engine": [*_file_facts(model), *tell_choice(reader)]}  # fmt: skip
@@ -131,6 +132,11 @@ def _tell_end(run: _Run) -> None:
         print(f"mien: error: {words}", file=sys.stderr)
     if run.failed or seen.problem:
         raise typer.Exit(1 if written or (seen.frames and not run.failed) else 2)
+
+
+def _first_step(every: int, rate: float) -> float:
+    """Seconds that the first step may last. Each Nth frame lies as far apart as it does: headers often give another rate."""
+    return math.inf if every > 1 else 1 / rate
 
 
 def _share() -> int:

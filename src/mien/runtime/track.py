@@ -72,12 +72,13 @@ class OverlapTracker:
     given to two tracks. Faces are not recognised: who takes another's place within `patience` goes on with its track.
 
     patience: seconds that a track outlives its last face; where frames come further apart, one and a half times the median of
-    the last eight steps between two: a hole (a stream that died) is none of these. The first step of a video counts up to 30 seconds.
+    the last eight steps between two: a hole (a stream that died) is none of these. The first step of a video counts up to 30 seconds, or what `expect` was told.
     reach: in face widths, from one frame to the next.
     """
 
     def __init__(self, patience: float = 2.0, reach: float = 0.75) -> None:
         self.patience, self.reach = patience, reach
+        self._believed = _FIRST
         self._tracks: list[_Track] = []
         self._next = 1
         self._frame: float | None = None
@@ -106,13 +107,17 @@ class OverlapTracker:
 
     def _pace(self, seconds: float) -> None:
         """How long a track outlives its last face, from the steps before this one; the first step has nothing before it, and is
-        believed up to _FIRST."""
+        believed up to 30 seconds or the step that was told."""
         step = None if self._frame is None else max(seconds - self._frame, 0.0)
-        step = min(step, _FIRST) if step is not None and not self._steps else step
+        step = min(step, self._believed) if step is not None and not self._steps else step
         before = self._steps or ([] if step is None else [step])
         self._lasts = max(self.patience, 1.5 * median(before)) if before else self.patience
         self._steps = [*self._steps, *([] if step is None else [step])][-8:]
         self._frame = seconds
+
+    def expect(self, step: float) -> None:
+        """Frames will come about so many seconds apart: the first step is believed so far, where that is more than 30."""
+        self._believed = max(_FIRST, 1.5 * step)
 
     def cut(self) -> None:
         """The picture changed altogether: who comes now is someone else, as far as boxes tell."""

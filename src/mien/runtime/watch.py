@@ -38,6 +38,8 @@ class Watching:
         mien.vision.video.is_live tells.
     tracker: makes the tracker of a video, such as `lambda: OverlapTracker(patience=5)`; each video gets one of its own.
     part: seconds of video after which a reading can be gone on with; see Finder.
+    step: about so many seconds lie between two frames, where that is known: the first step is then no hole (0: it is not; math.inf:
+        whatever it is).
     Raises ConfigError: a number that cannot be meant, a tracker instead of what makes one.
 
     >>> Watching(tracker=OverlapTracker(patience=5))
@@ -51,12 +53,15 @@ class Watching:
     smoothing: float = 0.0
     live: bool | None = None
     part: float = PART
+    step: float = 0.0
     tracker: Callable[[], Tracker] = OverlapTracker
 
     def __post_init__(self) -> None:
         for name, seconds in (("gap", self.gap), ("smoothing", self.smoothing)):
             if not _number(seconds) or not 0 <= seconds < math.inf:
                 raise ConfigError(f"{name}: {seconds!r}: give seconds from 0 on")
+        if not _number(self.step) or not self.step >= 0:
+            raise ConfigError(f"step: {self.step!r}: give seconds from 0 on")
         if not _number(self.part) or not 0 < self.part < math.inf:
             raise ConfigError(f"part: {self.part!r}: give seconds above 0")
         if self.most is not None and (not _number(self.most) or not isinstance(self.most, Integral) or self.most < 1):
@@ -94,6 +99,8 @@ class Memory:
         self._tracker, self._smoother = how.tracker(), Smoother(how.smoothing)
         self._everyone = OverlapTracker() if hiding else None
         self._left: list[Box] = []
+        for _, tracker in self._kept():
+            tracker.expect(how.step)
 
     def __call__(self, faces: Sequence[Face], left: Sequence[Face], seconds: float, cut: bool) -> list[Face]:
         """The faces that were read in one frame, in the same order, numbered and smoothed.

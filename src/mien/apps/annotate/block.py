@@ -107,7 +107,8 @@ def _watch(row: Row, path: Path, reader: Reader, rate: float) -> None:
     from mien.vision.video import frames  # PyAV is needed for videos alone
 
     try:
-        for frame, faces in watched(reader, frames(path, gap=1 / rate if rate else 0.0), Watching()):
+        gap = 1 / rate if rate else 0.0
+        for frame, faces in watched(reader, frames(path, gap=gap), Watching(step=gap)):
             row.add(frame, faces)
     except VideoError as error:
         row.error = str(error).removeprefix(f"{path}: ")

@@ -49,7 +49,7 @@ floors:  # the oldest versions that pyproject.toml allows, of the light package 
 	mkdir -p out
 	$(PYTHON) -c '$(FLOORS)' > out/floors.txt
 	$(PYTHON) -m venv --clear out/floors
-	out/floors/bin/python -m pip install -q --disable-pip-version-check -c out/floors.txt '.[serve]' pytest hypothesis onnx httpx schemathesis
+	out/floors/bin/python -m pip install -q --disable-pip-version-check -c out/floors.txt '.[serve]' pytest hypothesis onnx httpx 'schemathesis>=4'
 	out/floors/bin/mien doctor
 	MIEN_OFFLINE=1 out/floors/bin/mien predict examples/eileen_collins.jpg
 	out/floors/bin/python -m pytest $(LIGHT) tests/apps/test_server.py

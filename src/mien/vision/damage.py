@@ -49,16 +49,6 @@ class Damage:
         if self._begin is not None:
             self._add(self._begin, seconds)
             self._begin = None
-<<<<<<< HEAD
-        elif before is not None and self._damaged_hole(before[1], time):
-            self._add(before[0], seconds)
-
-    def _damaged_hole(self, begin: float | None, end: float | None) -> bool:
-        """Whether a damaged packet lies in or beside a hole between two of the file's own times."""
-        if begin is None or end is None or end - begin <= self._hole:
-            return False
-        return any(begin - 1 <= packet <= end + 1 for packet in self._packets)
-=======
         elif before is not None and self._holed(before[1], time):
             self._add(before[0], seconds)
 
@@ -67,7 +57,6 @@ class Damage:
         if before is None or time is None or time - before <= self._hole:
             return False
         return any(before - 1 <= packet <= time + 1 for packet in self._packets)
->>>>>>> mend-video
 
     def _add(self, begin: float, end: float) -> None:
         if self._places and begin - self._places[-1][1] <= _NEAR:

@@ -666,6 +666,19 @@ def test_another_command_begins_anew(watch, killed, tmp_path):
     assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
 
 
+def test_another_detector_file_of_the_same_name_makes_another_reading(tmp_path):
+    """Rows of two detectors would stand in one table."""
+    from mien.cli.watch import _file_facts
+
+    own = tmp_path / "own.onnx"
+    own.write_bytes(b"one")
+    one = _file_facts("ferplus-nano", "mien-face", own)
+    own.write_bytes(b"two")
+    assert _file_facts("ferplus-nano", "mien-face", own) != one
+    assert len(one) == 2
+    assert _file_facts("ferplus-nano", "whole", None) == one[:1]
+
+
 def test_a_bookmark_of_another_form_begins_anew(watch, killed, tmp_path, monkeypatch):
     a_video(tmp_path / "long.mp4", count=600)
     killed(500)

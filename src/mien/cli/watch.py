@@ -106,7 +106,7 @@ def watch(
     how = Watching(look, max_faces, min_size, smooth, live, step=0.0 if live else _first_step(every, info.rate))
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
              "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
-             "save": str(save), "engine": [*_file_facts(model), *tell_choice(reader)]}  # fmt: skip
+             "save": str(save), "engine": [*_file_facts(model, detector, detector_file), *tell_choice(reader)]}  # fmt: skip
     with asked.alone():
         run = _Run(reader, how, asked, every, span, rate, patience)
         run.resume(fresh, facts)
@@ -145,9 +145,16 @@ def _share() -> int:
     return max(1, cores // 3)
 
 
-def _file_facts(model: str) -> list[Any]:
-    path = Path(model)
-    return [path.stat().st_size, path.stat().st_mtime] if path.is_file() else []
+def _file_facts(model: str, detector: str, file: Path | None) -> list[str]:
+    """The sha256 of the files of model (of OpenVINO's both) and detector: another one of the same name gives other rows."""
+    import hashlib
+
+    from mien.runtime.detect import detector_path
+    from mien.runtime.store import model_file
+
+    place = Path(model_file(model))
+    files = [place, *([place.with_suffix(".bin")] if place.suffix == ".xml" else []), detector_path(detector, file)]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None and path.is_file()]
 
 
 def _total(info: Any, every: int, span: tuple[float, float | None]) -> int | None:

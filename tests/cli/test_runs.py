@@ -51,3 +51,21 @@ def test_one_recipe_that_mien_does_not_know_hides_no_other_run(mien, tmp_path):
     assert "recipe.yaml: optimiser: unknown key; did you mean 'optimizer'" in err
     with pytest.raises(ConfigError, match=r"b.recipe\.yaml: optimiser: unknown key"):
         load_recipe(other)
+
+
+def test_folds_have_their_mean_and_deviation(mien, tmp_path):
+    """Runs with another seed, another start or other chips are not of one cross-validation, nor is one that has not ended."""
+    runs = tmp_path / "runs"
+    for fold, epoch in enumerate(("0.5,1.0", "0.7,1.0", "0.6,1.0")):
+        a_run(runs / f"f{fold}", "data.validation=0.2", f"data.fold={fold}", epochs=[epoch])
+    held = ["data.validation=0.2", "data.fold=3"]
+    a_run(runs / "again", *held[:1], "data.fold=2", epochs=["0.1,1.0"])
+    a_run(runs / "seed", *held, "seed=1")
+    a_run(runs / "cut", *held, ended=False)
+    (a_run(runs / "start", *held) / "environment.json").write_text('{"init": {"sha256": "1"}, "teachers": []}')
+    (a_run(runs / "chips", *held) / "chips.parquet").write_bytes(b"1")
+    out = mien("runs", "runs/f0", "runs/f1", "runs/f2", "runs")[1]
+    assert "drawn, seed 0, folds 0, 1, 2 ┃" in out
+    [line] = [line for line in out.splitlines() if "±" in line and "val/accuracy" in line]
+    assert "0.60000 ± 0.10000" in line
+    assert "±" not in mien("runs", "runs/f0", "runs/seed", "runs/cut", "runs/start", "runs/chips")[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -37,7 +38,7 @@ class _Run(NamedTuple):
 def runs(
     folders: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
 ) -> None:
-    """List and compare runs: epochs done, held-out figures of the one that is kept, whether each is finished;
+    """List and compare runs: epochs done, held-out figures of the one that is kept, whether each is finished, means across folds;
     of a search its trials."""
     from rich.console import Console
     from rich.markup import escape
@@ -59,8 +60,16 @@ def runs(
         figures = [run.figures.get(name, "-") for name in names]
         numbers = str(run.epochs), str(run.kept) if run.kept else "-"
         table.add_row(escape(str(run.folder)), escape(run.recipe.name), *numbers, *figures, run.state)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     if found:
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        console.print(table)
+    groups = _folds(found)
+    if groups:
+        heads = map(escape, groups)
+        across = Table("held-out rows", *heads, title="across folds: mean ± standard deviation (n - 1)")
+        for name in (name for name in names if name.startswith("val/")):
+            across.add_row(name, *(_spread(group, name) for group in groups.values()))
+        console.print(across)
     if failed:
         raise typer.Exit(1)
 
@@ -91,3 +100,44 @@ def _read(folder: Path) -> _Run:
         return _Run(folder, recipe, 0, 0, {})
     kept = lines[kept_epoch(recipe, lines)]
     return _Run(folder, recipe, int(lines[-1]["epoch"]) + 1, int(kept["epoch"]) + 1, kept)
+
+
+def _folds(found: list[_Run]) -> dict[str, list[_Run]]:
+    """Finished runs that differ by `data.fold` alone, by what names them; of one fold the first counts.
+
+    They have the same recipe and seed, the same start, and chips in files of one size (a digest of many chips takes minutes).
+    """
+    from mien.recipe import Recipe
+
+    groups: dict[tuple[bytes, str, int], dict[int, _Run]] = {}
+    for run in found:
+        if run.state == "yes" and isinstance(run.recipe, Recipe):
+            groups.setdefault(_alike(run), {}).setdefault(run.recipe.data.fold, run)
+    named: dict[str, list[_Run]] = {}
+    for group in groups.values():
+        if len(group) > 1:
+            first = next(iter(group.values()))
+            name = f"{first.recipe.name}, seed {first.recipe.seed}, folds {', '.join(map(str, sorted(group)))}"
+            named[name if name not in named else f"{name} ({first.folder}, ...)"] = list(group.values())
+    return named
+
+
+def _alike(run: _Run) -> tuple[bytes, str, int]:
+    """What runs that differ by their fold alone have in common."""
+    import msgspec
+
+    recipe = msgspec.to_builtins(run.recipe)
+    recipe["data"]["fold"], recipe["about"] = 0, ""
+    start, chips = run.folder / "environment.json", run.folder / "chips.parquet"
+    facts = msgspec.json.decode(start.read_bytes()) if start.is_file() else {}
+    hashes = [fact["sha256"] for fact in (facts.get("init"), *facts.get("teachers", [])) if fact]
+    return msgspec.json.encode(recipe), " ".join(hashes), chips.stat().st_size if chips.is_file() else 0
+
+
+def _spread(group: list[_Run], name: str) -> str:
+    """Mean and deviation of a figure; '-' where a run has none."""
+    told = [run.figures.get(name) for run in group]
+    if not all(told):
+        return "-"
+    values = [float(value) for value in told if value]
+    return f"{mean(values):.5f} ± {stdev(values):.5f}"

@@ -104,6 +104,14 @@ def test_labels_alone_need_not_say_every_label(mien, rows):
     assert found["labels"] == list(rows.labels)
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "compare some.csv", "ensemble some.csv"])
+def test_a_table_without_some_of_the_rows_is_named(verb, mien, rows):
+    write_predictions(told(rows, 30).take(range(5, 40)), "part.csv")
+    code, _, err = mien(*verb.split(), "part.csv", *WORDS)
+    assert code == 2
+    assert f"part.csv: no answer for 5 of the 40 rows of test (such as {rows.ids[0]}); it answers rows such as" in err
+
+
 def test_valence_and_arousal_alone_are_judged_and_ranked(mien, rows):
     near, far = rows.affect(), np.clip(rows.affect() * -0.5, -1, 1)
     for name, affect in (("far", far), ("near", near)):

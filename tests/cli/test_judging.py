@@ -122,6 +122,11 @@ def test_valence_and_arousal_alone_are_judged_and_ranked(mien, rows):
     code, out, _ = mien("compare", "far.csv", "some.csv", "near.csv", *WORDS, "--json")
     assert code == 0
     assert [one["model"] for one in json.loads(out)["judgements"]] == ["near.csv", "some.csv", "far.csv"]
+    at = rows.table.schema.get_field_index("valence")
+    valence = pa.array([None] * 10 + rows.table["valence"].to_pylist()[10:], pa.float32())
+    Manifest(rows.header, rows.table.set_column(at, "valence", valence), rows.root).write("part.parquet")
+    out = mien("compare", "near.csv", "some.csv", "--data", "part.parquet", "--split", "test")[1]
+    assert "On the same 30 faces, the best first" in out
 
 
 def test_an_unsaid_valence_is_named(mien, rows):

@@ -21,6 +21,7 @@ from mien.runtime.classify import Classifier
 from mien.runtime.sessions import OnnxSession
 from mien.sections import AugmentSection, NetworkSection
 from mien.spec import CropSpec, ModelSpec
+from mien.training import fit as fit_module
 from mien.training import loop
 from mien.training.augment import augment, centre
 from mien.training.fit import fit
@@ -133,6 +134,19 @@ def test_every_backbone_takes_odd_sizes(name):
     answer = network(torch.zeros(2, 3, 88, 66))
     assert answer.logits.shape == (2, 3)
     assert answer.affect is None
+
+
+def test_weights_that_cannot_be_fetched_stop_a_run_before_its_chips_are_cut(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    monkeypatch.setattr(fit_module, "training_chips", None)  # nothing gets so far
+    told = r"network\.pretrained: the weights of timm:resnet18 cannot be fetched \(no network\).*pretrained=false"
+    recipe = load_recipe("drawn", ["network.backbone=timm:resnet18", "network.pretrained=true"])
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=told):
+            fit(recipe, tmp_path, tmp_path / "run", threads=1, bar=False)
 
 
 def test_a_backbone_of_ones_own_is_taken_by_its_name(monkeypatch, tmp_path):

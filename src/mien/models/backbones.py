@@ -153,6 +153,11 @@ class TimmBackbone(Backbone):
             self.model = timm.create_model(name, **options)
         except (RuntimeError, OSError, ValueError) as error:
             why = " ".join(str(error).split())[:300]
+            if pretrained and isinstance(error, OSError):
+                raise ConfigError(
+                    f"network.pretrained: the weights of timm:{name} cannot be fetched ({why}); begin once where there is a "
+                    "network (they stay in the cache that HF_HOME names), or at random: --set network.pretrained=false"
+                ) from error
             raise ConfigError(f"network.backbone: timm:{name} cannot be built with these settings: {why}") from error
         config = self.model.pretrained_cfg
         self.mean = tuple(255 * m for m in config.get("mean", (0.5,)))[:channels]

@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 import mien
 from mien.data.manifest import Manifest
 from mien.errors import DataError, MienError
-from mien.labels import LabelSet, affect_means
+from mien.labels import LabelSet, affect_means, label_set
 from mien.models.network import Network, build_network
 from mien.models.weights import save_weights, start_from
 from mien.recipe import Recipe
@@ -91,6 +91,9 @@ def fit(
     with open_run(Path(run), recipe, resume, rank) as folder:
         if weights.exists():
             return weights
+        if not rank and not (folder / "chips.parquet").is_file():
+            # what cannot be built, or whose weights cannot be fetched, fails before chips are cut
+            build_network(recipe.network, label_set(recipe.data.labels), recipe.crop)
         torch.set_num_threads(threads or os.cpu_count() or 1)
         lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         try:

@@ -1,6 +1,7 @@
 """The page as a person meets it, in a headless Chromium: dropped pictures, a clip, a camera that is fed from a clip."""
 
 import base64
+import contextlib
 import csv
 import functools
 import itertools
@@ -35,8 +36,32 @@ MODEL, DETECTOR = model_file("ferplus-small"), locate(ENTRIES["mien-face"])
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    """Gives out files under the types that nginx knows; .mjs is not among them."""
+
     def log_message(self, *_):
         pass
+
+    def guess_type(self, path):
+        kinds = {".html": "text/html", ".css": "text/css", ".js": "application/javascript", ".json": "application/json"}
+        kinds |= {".svg": "image/svg+xml", ".jpg": "image/jpeg", ".wasm": "application/wasm"}
+        return kinds.get(Path(path).suffix, "application/octet-stream")
+
+
+class Strict(Quiet):
+    """Gives out files with a policy that allows no WebAssembly."""
+
+    def end_headers(self):
+        self.send_header("Content-Security-Policy", "default-src 'self'")
+        super().end_headers()
+
+
+@contextlib.contextmanager
+def given(folder, kind):
+    """The address at which a folder is given out."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(kind, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +73,8 @@ def folder(tmp_path_factory):
 def address(folder, engine):  # noqa: ARG001
     """The static site, given out by a server that can do nothing but give out files."""
     write_site(folder / "site", load(threads=1), MODEL, DETECTOR)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder / "site")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with given(folder / "site", Quiet) as place:
+        yield place
 
 
 def moving(image, count):
@@ -399,6 +421,14 @@ def test_a_static_page_without_webassembly_says_that_it_cannot(bare, address):
     bare.open(address)
     assert bare.js("document.documentElement.dataset.ready") == "none"
     assert "this browser has no WebAssembly" in text(bare, "notice-text")
+
+
+def test_a_web_server_whose_policy_forbids_webassembly_is_told_what_to_allow(browser, opened, address, folder):  # noqa: ARG001
+    with given(folder / "site", Strict) as place:
+        browser.open(place)
+        assert text(browser, "notice-text").endswith("its script-src must have 'wasm-unsafe-eval'.")
+    browser.open(address)
+    browser.events.clear()
 
 
 def test_without_its_engine_the_page_says_what_is_missing(tmp_path, monkeypatch):

@@ -139,7 +139,7 @@ def saved(page, folder, button):
     page("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(place))
     page.js(f"document.getElementById('{button}').click()")
     end = time.monotonic() + 20
-    while not (files := [path for path in place.glob("*") if path.suffix != ".crdownload"]):
+    while not (files := [path for path in place.glob("*") if path.suffix != ".crdownload" and path.stat().st_size]):
         assert time.monotonic() < end
         time.sleep(0.05)
     return files[0]
@@ -206,8 +206,20 @@ def test_several_pictures_and_one_that_is_none(page, folder, example):
     page.js("document.querySelectorAll('#faces button')[1].click()")
     assert page.js("document.querySelectorAll('#faces button')[1].getAttribute('aria-pressed')") == "true"
     page.js("document.getElementById('after').click()")
-    assert page.js("document.querySelectorAll('#faces button').length") == 1
+    page.until("document.querySelectorAll('#faces button').length === 1")
     assert text(page, "page") == "2 of 2"
+    assert page.js("document.getElementById('view').getAttribute('aria-label')") == "eileen_collins.jpg: 1 face"
+
+
+def test_many_pictures_are_not_kept_decoded(page):
+    code = "globalThis.made = []; const make = Document.prototype.createElement; Document.prototype.createElement = function (name) {"
+    page.js(f"{code} const one = make.call(this, name); if (name === 'canvas') made.push(one); return one }}")
+    page.js("document.getElementById('page').textContent = ''")
+    page.give(*[EXAMPLE] * 4)
+    page.until("document.getElementById('busy').hidden && document.getElementById('page').textContent === '1 of 4'")
+    assert page.js("made.filter((one) => one.width > 96).length") == 1
+    page.js("Document.prototype.createElement = make; document.getElementById('before').click()")
+    page.until("document.getElementById('page').textContent === '4 of 4'")
 
 
 def test_the_camera_at_an_interactive_rate_by_keyboard_alone(page):

@@ -93,11 +93,11 @@ class Page {
         const { canvas, scale } = await pictureOf(file);
         const { faces, detect, classify } = await this.engine.read(canvas);
         if (mine !== this.work) return undefined;
-        read.push({ name: file.name, canvas, scale, faces, took: detect + classify });
+        read.push({ file, scale, faces, took: detect + classify });
         if (read.length === 1) {
           Object.assign(this, { pictures: read, at: 0 }); // what was on the screen stays until there is something else
-          this.showPicture();
-        }
+          this.showPicture(canvas);
+        } else canvas.width = canvas.height = 0; // a phone has no room for many: the file is decoded again when it is looked at
         this.pageNumbers();
       } catch (error) {
         problems.push(error.message);
@@ -114,18 +114,27 @@ class Page {
     find('page').textContent = `${this.at + 1} of ${this.pictures.length}`;
   }
 
-  turn(step) {
-    this.at = (this.at + step + this.pictures.length) % this.pictures.length;
-    this.chosen = null;
-    this.showPicture();
+  async turn(step) {
+    const { pictures } = this;
+    const at = (this.at + step + pictures.length) % pictures.length;
+    this.at = at;
     this.pageNumbers();
+    try {
+      const { canvas } = await pictureOf(pictures[at].file);
+      if (pictures !== this.pictures || at !== this.at) return; // turned on meanwhile
+      this.chosen = null;
+      this.showPicture(canvas);
+    } catch (error) {
+      notice(error.message);
+    }
   }
 
-  showPicture() {
-    const { canvas, faces, took, name } = this.pictures[this.at];
+  /** canvas: with the picture that is looked at. */
+  showPicture(canvas) {
+    const { faces, took, file } = this.pictures[this.at];
     seen('time', false);
     this.plane.clear();
-    this.display({ faces, frame: canvas, speed: `${Math.round(took)} ms`, name });
+    this.display({ faces, frame: canvas, speed: `${Math.round(took)} ms`, name: file.name });
     this.panel.say(faces, false);
   }
 
@@ -221,7 +230,7 @@ class Page {
     const left = this.pictures.length ? 0 : this.moving.kept.left;
     if (left) notice(`The table holds the newest ${this.moving.kept.most} frames; ${left} older ones were left out. mien watch --table keeps all.`);
     const frames = this.pictures.length
-      ? this.pictures.map(({ name, faces, scale }) => ({ image: name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
+      ? this.pictures.map(({ file, faces, scale }) => ({ image: file.name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
       : this.moving.kept.frames;
     save(new Blob([csv(frames, this.site)], { type: 'text/csv' }), 'faces.csv');
   }

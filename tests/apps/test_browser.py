@@ -311,7 +311,8 @@ def test_a_clip_plays_and_is_read(page, folder, example):
         with VideoWriter(clip, 640, 480, rate=15) as writer:
             for i, frame in enumerate(moving(example, 45)):
                 writer.write(frame, i / 15)
-    assert give(page, clip, drop=True).startswith("happiness")
+    assert give(page, EXAMPLE, clip, drop=True).startswith("happiness")
+    assert text(page, "notice-text").startswith("clip.mp4 alone is read, 1 more file is left out: ")
     page.until("document.getElementById('play').textContent === 'Play again'", 30)
     rows = list(csv.DictReader(saved(page, folder, "save-table").open()))
     seconds = [float(row["seconds"]) for row in rows]

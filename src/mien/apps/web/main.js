@@ -83,7 +83,11 @@ class Page {
   async take(files) {
     notice('');
     const clip = files.find((file) => file.type.startsWith('video/'));
-    if (clip) return this.start(() => clipOf(clip), clip.name, 'play');
+    if (clip) {
+      const others = files.length - 1;
+      if (others) notice(`${clip.name} alone is read, ${others} more ${others === 1 ? 'file is' : 'files are'} left out: give clips one at a time, and pictures without a clip.`);
+      return this.start(() => clipOf(clip), clip.name, 'play');
+    }
     this.halt();
     const mine = this.work;
     const [read, problems] = [[], []];

@@ -340,6 +340,22 @@ def test_a_clip_that_is_played_again_is_in_its_table_once(page, folder, example)
         page.js("document.getElementById('play').click()")
 
 
+def test_the_timeline_of_a_clip_that_has_ended_follows_the_choice_and_the_window(page, folder, example):
+    clip, one = folder / "two.mp4", example[:320, 80:400]
+    with VideoWriter(clip, 640, 320, rate=15) as writer:
+        for i in range(6):
+            writer.write(np.hstack([one, one[:, ::-1]]), i / 15)
+    give(page, clip)
+    page.until("document.getElementById('play').textContent === 'Play again'")
+    page.until("document.querySelectorAll('#faces button').length === 2")
+    before = text(page, "who")
+    page.js("document.querySelector('#faces button[aria-pressed=false]').click()")
+    assert {before, text(page, "who")} == {"face 1", "face 2"}
+    page.look(700, 800)
+    page.until("document.getElementById('timeline').width === document.getElementById('timeline').clientWidth")
+    page.look(1280, 860)
+
+
 @pytest.mark.parametrize("width", [320, 390, 760, 1280])
 def test_nothing_is_wider_than_the_window(page, width):
     page.look(width, 800, touch=width < 500)

@@ -176,10 +176,14 @@ class Page {
     const look = side ? `, looking at ${side} px` : '';
     this.display({ faces, frame, speed: `${rate.toFixed(0)} a second, ${Math.round(took)} ms${look}`, name: this.moving.name });
     this.timeline.add(faces, seconds);
-    const track = this.now.chosen ? this.now.chosen.track : this.chosen;
-    this.timeline.draw(track, seconds);
-    find('who').textContent = track === null ? '' : `face ${track}`;
+    this.showTime();
     this.panel.say(faces, true);
+  }
+
+  showTime() {
+    const track = this.now.chosen ? this.now.chosen.track : this.chosen;
+    this.timeline.draw(track, this.moving.seconds);
+    find('who').textContent = track === null ? '' : `face ${track}`;
   }
 
   display({ faces, frame, speed, name }) {
@@ -200,7 +204,9 @@ class Page {
 
   choose(key) {
     this.chosen = key;
-    if (this.now) this.display(this.now);
+    if (!this.now) return;
+    this.display(this.now);
+    if (!this.pictures.length) this.showTime(); // what has ended or waits shows no further frame
   }
 
   toggleCamera() {

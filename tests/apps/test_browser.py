@@ -211,15 +211,20 @@ def test_several_pictures_and_one_that_is_none(page, folder, example):
     assert page.js("document.getElementById('view').getAttribute('aria-label')") == "eileen_collins.jpg: 1 face"
 
 
-def test_many_pictures_are_not_kept_decoded(page):
+def test_many_pictures_are_not_kept_decoded_and_large_ones_are_read_as_they_are(page, folder):
+    large = {"large.png": (300, 5000), "endless.png": (4, 70_000)}  # the second is more than a canvas holds
+    for name, size in large.items():
+        cv2.imwrite(str(folder / name), np.full(size, 255, np.uint8))
     code = "globalThis.made = []; const make = Document.prototype.createElement; Document.prototype.createElement = function (name) {"
     page.js(f"{code} const one = make.call(this, name); if (name === 'canvas') made.push(one); return one }}")
     page.js("document.getElementById('page').textContent = ''")
-    page.give(*[EXAMPLE] * 4)
+    page.give(EXAMPLE, EXAMPLE, *(folder / name for name in large))
     page.until("document.getElementById('busy').hidden && document.getElementById('page').textContent === '1 of 4'")
     assert page.js("made.filter((one) => one.width > 96).length") == 1
     page.js("Document.prototype.createElement = make; document.getElementById('before').click()")
-    page.until("document.getElementById('page').textContent === '4 of 4'")
+    page.until("document.getElementById('view').width === 4096")
+    page.js("document.getElementById('before').click()")
+    page.until("document.getElementById('view').width === 5000")
 
 
 def test_the_camera_at_an_interactive_rate_by_keyboard_alone(page):

@@ -1,6 +1,7 @@
 """The page as a person meets it, in a headless Chromium: dropped pictures, a clip, a camera that is fed from a clip."""
 
 import base64
+import contextlib
 import csv
 import functools
 import itertools
@@ -35,8 +36,32 @@ MODEL, DETECTOR = model_file("ferplus-small"), locate(ENTRIES["mien-face"])
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    """Gives out files under the types that nginx knows; .mjs is not among them."""
+
     def log_message(self, *_):
         pass
+
+    def guess_type(self, path):
+        kinds = {".html": "text/html", ".css": "text/css", ".js": "application/javascript", ".json": "application/json"}
+        kinds |= {".svg": "image/svg+xml", ".jpg": "image/jpeg", ".wasm": "application/wasm"}
+        return kinds.get(Path(path).suffix, "application/octet-stream")
+
+
+class Strict(Quiet):
+    """Gives out files with a policy that allows no WebAssembly."""
+
+    def end_headers(self):
+        self.send_header("Content-Security-Policy", "default-src 'self'")
+        super().end_headers()
+
+
+@contextlib.contextmanager
+def given(folder, kind):
+    """The address at which a folder is given out."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(kind, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +73,8 @@ def folder(tmp_path_factory):
 def address(folder, engine):  # noqa: ARG001
     """The static site, given out by a server that can do nothing but give out files."""
     write_site(folder / "site", load(threads=1), MODEL, DETECTOR)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder / "site")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with given(folder / "site", Quiet) as place:
+        yield place
 
 
 def moving(image, count):
@@ -117,7 +139,7 @@ def saved(page, folder, button):
     page("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(place))
     page.js(f"document.getElementById('{button}').click()")
     end = time.monotonic() + 20
-    while not (files := [path for path in place.glob("*") if path.suffix != ".crdownload"]):
+    while not (files := [path for path in place.glob("*") if path.suffix != ".crdownload" and path.stat().st_size]):
         assert time.monotonic() < end
         time.sleep(0.05)
     return files[0]
@@ -184,8 +206,25 @@ def test_several_pictures_and_one_that_is_none(page, folder, example):
     page.js("document.querySelectorAll('#faces button')[1].click()")
     assert page.js("document.querySelectorAll('#faces button')[1].getAttribute('aria-pressed')") == "true"
     page.js("document.getElementById('after').click()")
-    assert page.js("document.querySelectorAll('#faces button').length") == 1
+    page.until("document.querySelectorAll('#faces button').length === 1")
     assert text(page, "page") == "2 of 2"
+    assert page.js("document.getElementById('view').getAttribute('aria-label')") == "eileen_collins.jpg: 1 face"
+
+
+def test_many_pictures_are_not_kept_decoded_and_large_ones_are_read_as_they_are(page, folder):
+    large = {"large.png": (300, 5000), "endless.png": (4, 70_000)}  # the second is more than a canvas holds
+    for name, size in large.items():
+        cv2.imwrite(str(folder / name), np.full(size, 255, np.uint8))
+    code = "globalThis.made = []; const make = Document.prototype.createElement; Document.prototype.createElement = function (name) {"
+    page.js(f"{code} const one = make.call(this, name); if (name === 'canvas') made.push(one); return one }}")
+    page.js("document.getElementById('page').textContent = ''")
+    page.give(EXAMPLE, EXAMPLE, *(folder / name for name in large))
+    page.until("document.getElementById('busy').hidden && document.getElementById('page').textContent === '1 of 4'")
+    assert page.js("made.filter((one) => one.width > 96).length") == 1
+    page.js("Document.prototype.createElement = make; document.getElementById('before').click()")
+    page.until("document.getElementById('view').width === 4096")
+    page.js("document.getElementById('before').click()")
+    page.until("document.getElementById('view').width === 5000")
 
 
 def test_the_camera_at_an_interactive_rate_by_keyboard_alone(page):
@@ -277,7 +316,8 @@ def test_a_clip_plays_and_is_read(page, folder, example):
         with VideoWriter(clip, 640, 480, rate=15) as writer:
             for i, frame in enumerate(moving(example, 45)):
                 writer.write(frame, i / 15)
-    assert give(page, clip, drop=True).startswith("happiness")
+    assert give(page, EXAMPLE, clip, drop=True).startswith("happiness")
+    assert text(page, "notice-text").startswith("clip.mp4 alone is read, 1 more file is left out: ")
     page.until("document.getElementById('play').textContent === 'Play again'", 30)
     rows = list(csv.DictReader(saved(page, folder, "save-table").open()))
     seconds = [float(row["seconds"]) for row in rows]
@@ -303,6 +343,22 @@ def test_a_clip_that_is_played_again_is_in_its_table_once(page, folder, example)
         assert seconds == sorted(set(seconds))
         assert {row["track"] for row in rows} == {"1"}
         page.js("document.getElementById('play').click()")
+
+
+def test_the_timeline_of_a_clip_that_has_ended_follows_the_choice_and_the_window(page, folder, example):
+    clip, one = folder / "two.mp4", example[:320, 80:400]
+    with VideoWriter(clip, 640, 320, rate=15) as writer:
+        for i in range(6):
+            writer.write(np.hstack([one, one[:, ::-1]]), i / 15)
+    give(page, clip)
+    page.until("document.getElementById('play').textContent === 'Play again'")
+    page.until("document.querySelectorAll('#faces button').length === 2")
+    before = text(page, "who")
+    page.js("document.querySelector('#faces button[aria-pressed=false]').click()")
+    assert {before, text(page, "who")} == {"face 1", "face 2"}
+    page.look(700, 800)
+    page.until("document.getElementById('timeline').width === document.getElementById('timeline').clientWidth")
+    page.look(1280, 860)
 
 
 @pytest.mark.parametrize("width", [320, 390, 760, 1280])
@@ -399,6 +455,14 @@ def test_a_static_page_without_webassembly_says_that_it_cannot(bare, address):
     bare.open(address)
     assert bare.js("document.documentElement.dataset.ready") == "none"
     assert "this browser has no WebAssembly" in text(bare, "notice-text")
+
+
+def test_a_web_server_whose_policy_forbids_webassembly_is_told_what_to_allow(browser, opened, address, folder):  # noqa: ARG001
+    with given(folder / "site", Strict) as place:
+        browser.open(place)
+        assert text(browser, "notice-text").endswith("its script-src must have 'wasm-unsafe-eval'.")
+    browser.open(address)
+    browser.events.clear()
 
 
 def test_without_its_engine_the_page_says_what_is_missing(tmp_path, monkeypatch):

@@ -22,7 +22,13 @@ from mien.vision.draw import colour
 __all__ = ["WEB", "DetectorPart", "ModelPart", "Site", "engine_missing", "page_files", "site", "unfit", "write_site"]
 
 WEB = Path(__file__).parent / "web"
-_ENGINE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "LICENSE.txt")
+#: The engine: a file's name on the page -> in `vendor`. A module is called .js: nginx, among others, knows no type for .mjs, and
+#: no browser runs a module without one.
+_ENGINE = {
+    "ort.wasm.bundle.min.js": "ort.wasm.bundle.min.mjs",
+    "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
+    "LICENSE.txt": "LICENSE.txt",
+}
 _NO_ENGINE = (
     "the page's engine (onnxruntime-web) is not in this installation; in a clone of the repository, run: make web"
 )
@@ -67,7 +73,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 def engine_missing(web: Path = WEB) -> str:
     """What to do if the page's engine is not there; '' if it is."""
-    return "" if all((web / "vendor" / name).is_file() for name in _ENGINE) else _NO_ENGINE
+    return "" if all((web / "vendor" / name).is_file() for name in _ENGINE.values()) else _NO_ENGINE
 
 
 def unfit(reader: Reader) -> str:
@@ -120,7 +126,8 @@ def page_files(model: Path, detector: Path | None, web: Path = WEB) -> dict[str,
             f"{model}: the page's engine reads .onnx models alone; give one (mien export --to onnx-int8 is small)"
         )
     files = {path.name: path for path in sorted(web.iterdir()) if path.suffix in {".html", ".css", ".js", ".svg"}}
-    files |= {f"vendor/{name}": web / "vendor" / name for name in _ENGINE if (web / "vendor" / name).is_file()}
+    engine = {f"vendor/{name}": web / "vendor" / held for name, held in _ENGINE.items()}
+    files |= {address: path for address, path in engine.items() if path.is_file()}
     files["models/model.onnx"] = model
     if detector is not None:
         files["models/detector.onnx"] = detector

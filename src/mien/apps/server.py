@@ -53,7 +53,7 @@ _PICTURES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", 
 _CLIPS = ("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo")
 _BYTES = "application/octet-stream"
 _KINDS = {
-    ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".css": "text/css",
+    ".js": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".css": "text/css",
     ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".txt": "text/plain", ".json": "application/json",
 }  # fmt: skip
 _PART = 65_536  # bytes of a file that are sent at once

@@ -83,7 +83,11 @@ class Page {
   async take(files) {
     notice('');
     const clip = files.find((file) => file.type.startsWith('video/'));
-    if (clip) return this.start(() => clipOf(clip), clip.name, 'play');
+    if (clip) {
+      const others = files.length - 1;
+      if (others) notice(`${clip.name} alone is read, ${others} more ${others === 1 ? 'file is' : 'files are'} left out: give clips one at a time, and pictures without a clip.`);
+      return this.start(() => clipOf(clip), clip.name, 'play');
+    }
     this.halt();
     const mine = this.work;
     const [read, problems] = [[], []];
@@ -93,11 +97,11 @@ class Page {
         const { canvas, scale } = await pictureOf(file);
         const { faces, detect, classify } = await this.engine.read(canvas);
         if (mine !== this.work) return undefined;
-        read.push({ name: file.name, canvas, scale, faces, took: detect + classify });
+        read.push({ file, scale, faces, took: detect + classify });
         if (read.length === 1) {
           Object.assign(this, { pictures: read, at: 0 }); // what was on the screen stays until there is something else
-          this.showPicture();
-        }
+          this.showPicture(canvas);
+        } else canvas.width = canvas.height = 0; // a phone has no room for many: the file is decoded again when it is looked at
         this.pageNumbers();
       } catch (error) {
         problems.push(error.message);
@@ -114,18 +118,27 @@ class Page {
     find('page').textContent = `${this.at + 1} of ${this.pictures.length}`;
   }
 
-  turn(step) {
-    this.at = (this.at + step + this.pictures.length) % this.pictures.length;
-    this.chosen = null;
-    this.showPicture();
+  async turn(step) {
+    const { pictures } = this;
+    const at = (this.at + step + pictures.length) % pictures.length;
+    this.at = at;
     this.pageNumbers();
+    try {
+      const { canvas } = await pictureOf(pictures[at].file);
+      if (pictures !== this.pictures || at !== this.at) return; // turned on meanwhile
+      this.chosen = null;
+      this.showPicture(canvas);
+    } catch (error) {
+      notice(error.message);
+    }
   }
 
-  showPicture() {
-    const { canvas, faces, took, name } = this.pictures[this.at];
+  /** canvas: with the picture that is looked at. */
+  showPicture(canvas) {
+    const { faces, took, file } = this.pictures[this.at];
     seen('time', false);
     this.plane.clear();
-    this.display({ faces, frame: canvas, speed: `${Math.round(took)} ms`, name });
+    this.display({ faces, frame: canvas, speed: `${Math.round(took)} ms`, name: file.name });
     this.panel.say(faces, false);
   }
 
@@ -163,10 +176,14 @@ class Page {
     const look = side ? `, looking at ${side} px` : '';
     this.display({ faces, frame, speed: `${rate.toFixed(0)} a second, ${Math.round(took)} ms${look}`, name: this.moving.name });
     this.timeline.add(faces, seconds);
-    const track = this.now.chosen ? this.now.chosen.track : this.chosen;
-    this.timeline.draw(track, seconds);
-    find('who').textContent = track === null ? '' : `face ${track}`;
+    this.showTime();
     this.panel.say(faces, true);
+  }
+
+  showTime() {
+    const track = this.now.chosen ? this.now.chosen.track : this.chosen;
+    this.timeline.draw(track, this.moving.seconds);
+    find('who').textContent = track === null ? '' : `face ${track}`;
   }
 
   display({ faces, frame, speed, name }) {
@@ -187,7 +204,9 @@ class Page {
 
   choose(key) {
     this.chosen = key;
-    if (this.now) this.display(this.now);
+    if (!this.now) return;
+    this.display(this.now);
+    if (!this.pictures.length) this.showTime(); // what has ended or waits shows no further frame
   }
 
   toggleCamera() {
@@ -221,7 +240,7 @@ class Page {
     const left = this.pictures.length ? 0 : this.moving.kept.left;
     if (left) notice(`The table holds the newest ${this.moving.kept.most} frames; ${left} older ones were left out. mien watch --table keeps all.`);
     const frames = this.pictures.length
-      ? this.pictures.map(({ name, faces, scale }) => ({ image: name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
+      ? this.pictures.map(({ file, faces, scale }) => ({ image: file.name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
       : this.moving.kept.frames;
     save(new Blob([csv(frames, this.site)], { type: 'text/csv' }), 'faces.csv');
   }

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from mien.cli.asked import Asked, check_kind, seconds_of, timeline
 from mien.cli.options import Device, Engine, check_output, tell_choice
 from mien.errors import ConfigError, OutputError, VideoError
-from mien.files import beside
+from mien.files import beside, digest
 
 if TYPE_CHECKING:
     from mien.faces import Face, Frame
@@ -146,15 +146,13 @@ def _share() -> int:
 
 
 def _file_facts(model: str, detector: str, file: Path | None) -> list[str]:
-    """The sha256 of the files of model (of OpenVINO's both) and detector: another one of the same name gives other rows."""
-    import hashlib
-
+    """The sha256 of model and detector: another one of the same name gives other rows."""
     from mien.runtime.detect import detector_path
+    from mien.runtime.forms import files_of
     from mien.runtime.store import model_file
 
-    place = Path(model_file(model))
-    files = [place, *([place.with_suffix(".bin")] if place.suffix == ".xml" else []), detector_path(detector, file)]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None and path.is_file()]
+    place = detector_path(detector, file)
+    return [digest(*files_of(model_file(model))), *([] if place is None else [digest(place)])]
 
 
 def _total(info: Any, every: int, span: tuple[float, float | None]) -> int | None:

@@ -197,6 +197,7 @@ class _Run:
         self._last: Frame | None = None
         self._opened = False
         self._broken: Any = None
+        self._damaged: list[tuple[float, float]] = []
         self.failed: dict[Path, OutputError] = {}
         self.made: set[Path] = set()
 
@@ -219,6 +220,7 @@ class _Run:
             return self.asked.check_free(None)
         self.progress, self.made = found, made
         self.seen.frames, self.seen.faces, self.seen.problem = found.frames, found.faces, found.problem
+        self._damaged = found.damaged
         if found.ended:
             missing = ", ".join(str(path) for path in self.asked.outputs() if path not in made)
             _tell(f"an earlier run read all; making what it did not: {missing} (--fresh begins anew)")
@@ -373,7 +375,8 @@ class _Run:
         (begin, end), before, number = self._span, None, None
         if self.progress is not None:
             begin, number = self.progress.seconds, self.progress.index
-        moving = frames(self.asked.place, self._every, begin, end, self._rate, self._patience, _tell, 0.0, number)
+        how = (self._every, begin, end, self._rate, self._patience, _tell, 0.0, number, self._damaged)
+        moving = frames(self.asked.place, *how)
         if self.progress is not None:
             before = next(moving, None)
             if before is None or abs(before.seconds - begin) > 1e-6:
@@ -403,7 +406,8 @@ class _Run:
         start = self._video.checkpoint() if self._video is not None else None
         self.bookmark.write(
             Progress(self.bookmark.key, self._table.checkpoint(), self._last.index, self._last.seconds,
-                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), state, ended, problem)
+                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), state, ended, problem,
+                     damaged=self._damaged)
         )  # fmt: skip
 
     def _note(self, path: Path) -> None:

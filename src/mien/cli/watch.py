@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -141,8 +140,9 @@ def _first_step(every: int, rate: float) -> float:
 
 def _share() -> int:
     """Threads of each engine: stages run beside each other, so each gets a part of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 3)
+    from mien.runtime.machine import cores
+
+    return max(1, cores() // 3)
 
 
 def _file_facts(model: str, detector: str, file: Path | None) -> list[str]:

@@ -1,6 +1,7 @@
 """mien predict and mien models, in this process, with a tiny model: what goes where, and what is left alone."""
 
 import errno
+import io
 import sys
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def mien(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def predict(mien):
     return lambda *words: mien("predict", *words, "--model", "tiny.onnx", "--detector", "whole", "--threads", 1)
+
+
+def test_lines_are_utf8_where_the_system_writes_another_coding(predict, monkeypatch):
+    """As on Windows, to a file or a pipe."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252", write_through=True))
+    predict("\u0416\u00e9.jpg", "--json")
+    assert msgspec.json.decode(written.getvalue(), type=ImageRecord).image == "\u0416\u00e9.jpg"
 
 
 def picture(path) -> None:

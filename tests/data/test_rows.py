@@ -348,6 +348,17 @@ def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path, monkeypatch):
         prepare_file(broken(), SPEC, tmp_path / "cut.parquet")
 
 
+def test_rows_without_a_chip_are_listed_on_windows_too(tmp_path, monkeypatch):
+    def written(path, text, encoding):  # as there, where a line of a text ends in two bytes
+        path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+
+    monkeypatch.setattr(Path, "write_text", written)
+    count, missed = prepare_file(broken(), SPEC, tmp_path / "m.parquet")
+    assert (count, [name for name, _ in missed]) == (19, ["r3"])
+    with (tmp_path / "m.missed.csv").open(newline="", encoding="utf-8") as file:
+        assert [row[0] for row in csv.reader(file)] == ["id", "r3"]
+
+
 def interrupted(folder, monkeypatch):
     """The folder of blocks of a run that was stopped before it joined them."""
     monkeypatch.setattr(preparing, "_BLOCK", 4)

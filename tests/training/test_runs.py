@@ -14,7 +14,7 @@ from drawing import drawn_recipe, figures, told_to_stop, trained
 
 from mien.cli.train import wanted_recipe
 from mien.data.manifest import Manifest
-from mien.errors import TrainingError
+from mien.errors import DataError, TrainingError
 from mien.evaluation.metrics import score
 from mien.evaluation.tables import read_predictions
 from mien.models.weights import load_weights
@@ -30,6 +30,18 @@ BATCH = [
     "augment.mixup=0.2",
     "data.validation=0.2",
 ]
+
+
+def test_threads_that_were_set_for_torch_are_kept(drawn, tmp_path):
+    """By OMP_NUM_THREADS, or by a system that gives a job some of its cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.raises(DataError, match="a batch of 1000"):
+            fit(drawn_recipe("trainer.batch=1000"), drawn, tmp_path / "run", bar=False)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

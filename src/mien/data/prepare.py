@@ -257,7 +257,7 @@ def _keep_own(folder: Path, manifest: Manifest, spec: CropSpec, made_by: str) ->
 
 def _csv(missed: list[tuple[str, str]]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerows(missed)
+    csv.writer(text, lineterminator="\n").writerows(missed)
     return text.getvalue()
 
 

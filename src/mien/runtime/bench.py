@@ -22,6 +22,7 @@ import mien
 from mien.errors import ConfigError, ImageError, MienError
 from mien.faces import Frame
 from mien.runtime.engines import FORMS, available, check_words
+from mien.runtime.forms import files_of
 from mien.runtime.machine import Machine, peak, this_machine
 from mien.runtime.read import Reader
 from mien.runtime.sessions import Session, open_session
@@ -244,9 +245,7 @@ def _start(line: Place, missed: list[str]) -> Start | None:
     if said.error:
         missed.append(said.error)
         return None
-    file = Path(line.file)
-    parts = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
-    size = sum(part.stat().st_size for part in parts if part.is_file())
+    size = sum(part.stat().st_size for part in files_of(Path(line.file)))
     return Start(line.model, line.engine, line.device, said.precision, size, said.opened, said.first, said.memory)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from contextlib import closing
 from os import PathLike, fspath
@@ -18,17 +17,14 @@ from mien.apps.annotate.places import Place, open_place
 from mien.apps.annotate.plan import Asked
 from mien.apps.annotate.worker import Files, out_text
 from mien.errors import ConfigError
-from mien.files import path_text
+from mien.files import digest, path_text
 from mien.runtime.detect import check_min_size, detector_path
 from mien.runtime.engines import choose
+from mien.runtime.forms import files_of
 from mien.runtime.sessions import read_spec
 from mien.runtime.store import DEFAULT_MODEL, model_file
 
 __all__ = ["Quiet", "Show", "Summary", "annotate"]
-
-#: Where the rest of a model lies: OpenVINO's weights, the spec of a TensorRT engine.
-_BESIDE = {".xml": ".bin", ".engine": ".json", ".plan": ".json"}
-
 
 class Show(Protocol):
     """What may be shown while an annotation goes on."""
@@ -145,11 +141,8 @@ def _files(model: str | PathLike[str], detector: str, detector_file: str | PathL
 
 def _hash(file: str | None) -> str:
     """The sha256 of a model file, with the file beside it that is a part of it; '' where there is none."""
-    if file is None:
-        return ""
-    path = Path(file)
-    parts = [part for part in (path, path.with_suffix(_BESIDE.get(path.suffix, path.suffix))) if part.is_file()]
-    return hashlib.sha256(b"".join(part.read_bytes() for part in dict.fromkeys(parts))).hexdigest() if parts else ""
+    files = [] if file is None else files_of(Path(file))
+    return digest(*files) if files else ""
 
 
 def _run(

@@ -153,7 +153,8 @@ def _file_facts(model: str, detector: str, file: Path | None) -> list[str]:
     from mien.runtime.store import model_file
 
     place = Path(model_file(model))
-    files = [place, *([place.with_suffix(".bin")] if place.suffix == ".xml" else []), detector_path(detector, file)]
+    more = [place.with_suffix(".bin")] if place.suffix.lower() == ".xml" else []
+    files = [place, *more, detector_path(detector, file)]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None and path.is_file()]
 
 

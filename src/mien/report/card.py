@@ -66,7 +66,7 @@ def model_card(spec: ModelSpec, judged: Judgement, file: Path, command: str = ""
 
 def _form(file: Path) -> str:
     """What a model file is, in words: name, size, form. OpenVINO's are two."""
-    files = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
+    files = [file, file.with_suffix(".bin")] if file.suffix.lower() == ".xml" else [file]
     names, size = " and ".join(f"`{one.name}`" for one in files), sum(one.stat().st_size for one in files)
     return f"{names}, {size / 1e6:.2f} MB, {'OpenVINO' if len(files) > 1 else 'ONNX'}"
 

@@ -245,7 +245,7 @@ def _start(line: Place, missed: list[str]) -> Start | None:
         missed.append(said.error)
         return None
     file = Path(line.file)
-    parts = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
+    parts = [file, file.with_suffix(".bin")] if file.suffix.lower() == ".xml" else [file]
     size = sum(part.stat().st_size for part in parts if part.is_file())
     return Start(line.model, line.engine, line.device, said.precision, size, said.opened, said.first, said.memory)
 

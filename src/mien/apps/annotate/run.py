@@ -124,7 +124,7 @@ def annotate(
     asked = Asked(input=absolute(fspath(what)), block=block, column=column, keep=keep, root=absolute(root))
     choose(engine, device, files.model)
     labels = read_spec(files.model).labels
-    if runner == "ray" and not files.model.endswith(".onnx"):
+    if runner == "ray" and not files.model.lower().endswith(".onnx"):
         raise ConfigError(f"{model}: only .onnx files travel to other machines; give one to --runner ray")
     with locked(place):
         job = start(place, asked, how, labels, f"mien {mien.__version__}", overwrite, show.planning, show.tell)
@@ -148,7 +148,7 @@ def _hash(file: str | None) -> str:
     if file is None:
         return ""
     path = Path(file)
-    parts = [part for part in (path, path.with_suffix(_BESIDE.get(path.suffix, path.suffix))) if part.is_file()]
+    parts = [part for part in (path, path.with_suffix(_BESIDE.get(path.suffix.lower(), path.suffix))) if part.is_file()]
     return hashlib.sha256(b"".join(part.read_bytes() for part in dict.fromkeys(parts))).hexdigest() if parts else ""
 
 

@@ -647,14 +647,14 @@ def test_a_saved_video_whose_parts_are_gone_begins_anew(lost, watch, killed, tmp
     killed(700)
     with pytest.raises(ZeroDivisionError):
         watch("long.mp4", "--save", "o.mp4", "--table", "t.csv")
-    parts = sorted((tmp_path / ".o.parts").iterdir())
+    parts = sorted((tmp_path / ".o.mp4.parts").iterdir())
     assert len(parts) >= 2
     if lost == "a byte":
         parts[0].write_bytes(parts[0].read_bytes()[:-1])
     for part in {"all": parts, "one": parts[:1]}.get(lost, []):
         part.unlink()
     if lost == "all":
-        (tmp_path / ".o.parts").rmdir()
+        (tmp_path / ".o.mp4.parts").rmdir()
     code, _, err = watch("long.mp4", "--save", "o.mp4", "--table", "t.csv")
     assert (code, err) == (0, "mien: o.mp4: parts that an earlier run saved are gone or altered; beginning anew\n")
     assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (800, 800)

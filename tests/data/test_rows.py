@@ -365,7 +365,7 @@ def interrupted(folder, monkeypatch):
     with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
         stopped.setattr(preparing, "_joined", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         prepare_file(broken(), SPEC, folder / "m.parquet")
-    return folder / ".m.parts"
+    return folder / ".m.parquet.parts"
 
 
 @pytest.mark.parametrize(
@@ -392,11 +392,11 @@ def test_one_run_at_a_time_prepares_a_file(tmp_path, monkeypatch):
 
     def meanwhile(blocks, _):
         for block in blocks:
-            left = {path for path in (tmp_path / ".m.parts").iterdir() if not path.name.startswith(".")}
+            left = {path for path in (tmp_path / ".m.parquet.parts").iterdir() if not path.name.startswith(".")}
             with pytest.raises(OutputError) as caught:
                 prepare_file(broken(), SPEC, tmp_path / "m.parquet", overwrite=bool(block % 2))
             refused.append(str(caught.value))
-            assert left <= set((tmp_path / ".m.parts").iterdir())
+            assert left <= set((tmp_path / ".m.parquet.parts").iterdir())
             yield block
 
     assert prepare_file(broken(), SPEC, tmp_path / "m.parquet", progress=meanwhile)[0] == 19
@@ -414,7 +414,7 @@ def test_corrected_labels_and_left_overs_are_seen_on_resuming(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         prepare_file(broken(), SPEC, tmp_path / "m.parquet")
     monkeypatch.setattr(preparing, "_joined", real)
-    (tmp_path / ".m.parts" / ".000001.123.part.parquet").write_bytes(b"cut off")
+    (tmp_path / ".m.parquet.parts" / ".000001.123.part.parquet").write_bytes(b"cut off")
     rows = broken().table.to_pylist()
     for row in rows:
         row["target"] = LABELS.onehot("sadness").tolist()
@@ -442,7 +442,7 @@ def test_a_manifest_without_a_column_is_refused(tmp_path):
 
 def test_blocks_of_another_crop_are_not_reused(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_BLOCK", 4)
-    folder = tmp_path / ".m.parts"
+    folder = tmp_path / ".m.parquet.parts"
     folder.mkdir()
     (folder / "what.txt").write_text("other work")
     (folder / "000000.parquet").write_bytes(b"rubbish")

@@ -137,9 +137,9 @@ def _report(
 def _card_file(card: Path, model: str) -> Path:
     """The model file that a card is of. Raises ConfigError."""
     file = None if is_table(model) else model_path(model)
-    if file is None or file.suffix != ".onnx":
+    if file is None or file.suffix.lower() != ".onnx":
         raise ConfigError(f"--card: {model} is no .onnx model; a card is of the file that is shipped (mien export)")
-    if card.suffix != ".md":
+    if card.suffix.lower() != ".md":
         raise ConfigError(f"--card {card}: a card is .md")
     return file
 

@@ -228,7 +228,7 @@ def _parts(out: Path) -> Iterator[Path]:
 
     Raises OutputError: another run is at work there, or it cannot be made.
     """
-    folder = beside(out.with_suffix(""), ".parts")
+    folder = beside(out, ".parts")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -49,7 +49,7 @@ def model_facts(file: Path, spec: ModelSpec | None) -> dict[str, str]:
     said = {"made by": spec.made_by, "trained on": "; ".join(spec.trained_on), "licence": spec.licence}
     facts |= {f"model, {name}": words for name, words in said.items() if words}
     recipe = file.parent / "recipe.yaml"
-    if file.suffix == ".safetensors" and recipe.is_file():
+    if file.suffix.lower() == ".safetensors" and recipe.is_file():
         facts["model, recipe"] = recipe.read_text(encoding="utf-8").strip()
     return facts
 

@@ -204,7 +204,7 @@ def _holds(small: torch.Tensor, large: torch.Tensor) -> bool:
 
 
 def _tensors(file: Path, chips: torch.Tensor | None, detector: bool) -> dict[str, torch.Tensor]:
-    if file.suffix == ".onnx":
+    if file.suffix.lower() == ".onnx":
         from mien.models.unfold import unfold, unfold_detector
 
         if detector:

@@ -20,7 +20,7 @@ _BESIDE = {".xml": ".bin", ".engine": ".json", ".plan": ".json"}
 
 def files_of(model: Path) -> list[Path]:
     """The files that a model consists of, those that are there: its own, then the one beside it that is a part of it."""
-    places = (model, model.with_suffix(_BESIDE.get(model.suffix, model.suffix)))
+    places = (model, model.with_suffix(_BESIDE.get(model.suffix.lower(), model.suffix)))
     return [place for place in dict.fromkeys(places) if place.is_file()]
 
 

@@ -31,7 +31,7 @@ class Origins:
 
 def is_table(path: Path) -> bool:
     """Whether a teacher is a table of predictions."""
-    return path.suffix in {".csv", ".parquet"}
+    return path.suffix.lower() in {".csv", ".parquet"}
 
 
 def origin(path: Path) -> dict[str, str]:

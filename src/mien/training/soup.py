@@ -69,7 +69,7 @@ def soup(
     folders, place = [Path(run) for run in runs], Path(out)
     if len(folders) < 2:
         raise ConfigError("soup: expected two or more different runs")
-    if place.suffix != ".safetensors":
+    if place.suffix.lower() != ".safetensors":
         raise ConfigError(f"--out {out}: expected a file that ends in .safetensors")
     weighed = _shares(shares, len(folders))
     check_free(place, overwrite)
@@ -114,7 +114,7 @@ def _tell_known(folders: Sequence[Path], rows: Manifest, tell: Callable[[str], N
 
 
 def _weights(run: Path) -> Path:
-    file = run if run.suffix == ".safetensors" and not run.is_dir() else run / "weights.safetensors"
+    file = run if run.suffix.lower() == ".safetensors" and not run.is_dir() else run / "weights.safetensors"
     if not file.is_file():
         raise ModelNotFound(
             f"{run}: no finished run and no weights file (.safetensors), which are what can be averaged"

@@ -9,7 +9,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +50,12 @@ def is_address(source: Source) -> bool:
 
 
 def _plain(source: Source) -> Source:
-    """A camera's number may be one of NumPy's."""
+    """A camera's number may be one of NumPy's. Raises ConfigError: several, or nothing that names a video."""
+    if not isinstance(source, (str, PathLike, Integral)):
+        raise ConfigError(
+            f"video: expected one file, folder of pictures, address or camera's number, not {type(source).__name__}; of "
+            "several, read one after another"
+        )
     return int(source) if isinstance(source, Integral) else source
 
 
@@ -131,7 +136,8 @@ def is_live(source: Source, info: VideoInfo | None = None) -> bool:
 
     info: of the source, if it is known; else an address is opened to see. Raises VideoError.
     """
-    if isinstance(source, Integral):
+    source = _plain(source)
+    if isinstance(source, int):
         return True
     return is_address(source) and (info or video_info(source)).seconds is None
 
@@ -167,11 +173,14 @@ def frames(
     those of this one, which are added as they are found.  rate: frames a second of a folder of pictures.
     patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
     the clock.
-    Raises ConfigError: an `every` below 1 or no whole number, a `rate` or `gap` that is none. With the first frame VideoError: not
+    Raises ConfigError: an `every` below 1 or no whole number, a `begin`, `end`, `rate` or `gap` that is none, several sources. With the first frame VideoError: not
     a video; and, after the frames that could be decoded, a video that is damaged somewhere or cut off, a stream that did not come back.
     """
     if not isinstance(every, Integral) or every < 1:
         raise ConfigError(f"every: {every!r}: each Nth frame is read; give a whole number from 1 on")
+    for name, seconds in (("begin", begin), ("end", math.inf if end is None else end)):
+        if not isinstance(seconds, Real) or math.isnan(seconds):
+            raise ConfigError(f"{name}: {seconds!r}: give seconds, such as 90.0 for 1:30")
     if not 0 < rate < math.inf:
         raise ConfigError(f"rate: {rate!r}: give frames a second, above 0")
     if not 0 <= gap < math.inf:

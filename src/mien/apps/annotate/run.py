@@ -120,7 +120,7 @@ def annotate(
     asked = Asked(input=absolute(fspath(what)), block=block, column=column, keep=keep, root=absolute(root))
     choose(engine, device, files.model)
     labels = read_spec(files.model).labels
-    if runner == "ray" and not files.model.endswith(".onnx"):
+    if runner == "ray" and not files.model.lower().endswith(".onnx"):
         raise ConfigError(f"{model}: only .onnx files travel to other machines; give one to --runner ray")
     with locked(place):
         job = start(place, asked, how, labels, f"mien {mien.__version__}", overwrite, show.planning, show.tell)

@@ -579,7 +579,9 @@ def test_a_run_goes_on_in_a_film_whose_times_go_back_or_that_is_damaged(name, wa
     code, _, err = watch(name, "--table", "t.csv", "--save", "o.mp4")
     assert (code, "going on at 10.0 s" in err, err.endswith(whole[2])) == (whole[0], True, True)
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert np.allclose([f.seconds for f in frames("o.mp4")], [float(row["seconds"]) for row in rows("whole.csv")], atol=2e-3)
+    assert np.allclose(
+        [f.seconds for f in frames("o.mp4")], [float(row["seconds"]) for row in rows("whole.csv")], atol=2e-3
+    )
 
 
 @pytest.mark.parametrize(

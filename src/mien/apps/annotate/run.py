@@ -26,6 +26,7 @@ from mien.runtime.store import DEFAULT_MODEL, model_file
 
 __all__ = ["Quiet", "Show", "Summary", "annotate"]
 
+
 class Show(Protocol):
     """What may be shown while an annotation goes on."""
 

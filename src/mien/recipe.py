@@ -6,8 +6,9 @@ command line. An unknown key, a wrong type or an unknown word is a ConfigError w
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import yaml
 
 from mien.errors import ConfigError, near_miss
 from mien.sections import (
+    LEAST,
     AugmentSection,
     DataSection,
     DetectorLossSection,
@@ -37,6 +39,7 @@ from mien.spec import CropSpec, strict
 __all__ = [
     "DetectorRecipe",
     "Recipe",
+    "kept_epoch",
     "load_recipe",
     "read_recipe",
     "recipe_names",
@@ -133,6 +136,19 @@ class DetectorRecipe(Section, frozen=True):
         return _monitors(self.schedule, self.trainer)
 
 
+def kept_epoch(recipe: Recipe | DetectorRecipe, epochs: Sequence[Mapping[str, str]]) -> int:
+    """Which line of a run's metrics.csv (one an epoch, from 0) is of the weights that the run keeps.
+
+    The last one; with `trainer.keep: best` the best by `schedule.monitor`, the first of equal ones.
+    """
+    last, name = len(epochs) - 1, f"val/{recipe.schedule.monitor}"
+    if recipe.trainer.keep != "best":
+        return last
+    sign = -1 if recipe.schedule.monitor in LEAST else 1
+    found = [(sign * float(line.get(name) or "nan"), -row) for row, line in enumerate(epochs)]
+    return -max(((score, row) for score, row in found if not math.isnan(score)), default=(0.0, -last))[1]
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as a number, as YAML 1.2 does, and refuses a key given twice."""
 
@@ -175,8 +191,12 @@ def read_recipe(text: str, where: str, settings: Iterable[str] = ()) -> Recipe |
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{where}: a recipe is a mapping of sections, this is {type(plain).__name__}")
+    settings = list(settings)
     plain = with_settings(plain, settings)
-    return strict(plain, DetectorRecipe) if "scenes" in plain else strict(plain, Recipe)
+    try:
+        return strict(plain, DetectorRecipe) if "scenes" in plain else strict(plain, Recipe)
+    except ConfigError as error:
+        raise error if settings else ConfigError(f"{where}: {error}") from None
 
 
 def _find(name: str) -> tuple[str, str]:

@@ -32,7 +32,7 @@ VERBS = {
     "tune": "tune",
     "soup": "soup",
     "show": "show",
-    "runs": "show",
+    "runs": "runs",
     "export": "export",
     "evaluate": "evaluate",
     "compare": "compare",

@@ -1,15 +1,12 @@
-"""mien show: what a recipe asks for. mien runs: what trainings came to."""
+"""mien show: what a recipe asks for."""
 
 from __future__ import annotations
 
-import csv
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.errors import DataError, MissingExtra
+from mien.errors import MissingExtra
 
 if TYPE_CHECKING:
     from mien.recipe import Recipe
@@ -79,58 +76,3 @@ def _layers(recipe: Recipe, depth: int) -> None:
         f"{whole.parameters:,} parameters ({4 * whole.parameters / 1e6:,.1f} MB in float32), "
         f"{whole.mmacs:,.1f} million multiply-adds a chip"
     )
-
-
-def runs(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
-) -> None:
-    """List and compare runs: epochs done, the last held-out figures, whether each is finished; of a search its trials."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    found = [run for folder in folders for run in _runs(folder)]
-    if not found:
-        raise DataError(f"{folders[0]}: no runs here; a run holds recipe.yaml")
-    rows = [(run, _last(run / "metrics.csv")) for run in found]
-    names = sorted({name for _, row in rows for name in row if name.startswith("val/") or name == "train/loss"})
-    table = Table("run", "recipe", "epochs", *names, "finished")
-    for run, row in rows:
-        epochs = str(int(row["epoch"]) + 1) if row else "0"
-        table.add_row(
-            escape(str(run)), escape(_name(run)), epochs, *(row.get(name, "-") for name in names), _state(run)
-        )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _runs(folder: Path) -> list[Path]:
-    """The runs in a folder, or itself; of a search (mien tune) its trials, if it is named itself."""
-    if _is_search(folder):
-        return sorted(path.parent for path in folder.glob("trials/*/recipe.yaml"))
-    if (folder / "recipe.yaml").is_file():
-        return [folder]
-    return sorted(path.parent for path in folder.glob("*/recipe.yaml") if not _is_search(path.parent))
-
-
-def _is_search(folder: Path) -> bool:
-    return (folder / "study.db").is_file()
-
-
-def _state(run: Path) -> str:
-    if _is_search(run.parent.parent):
-        return "trial"
-    return "yes" if (run / "weights.safetensors").is_file() else "no"
-
-
-def _name(run: Path) -> str:
-    from mien.recipe import load_recipe
-
-    return load_recipe(run / "recipe.yaml").name
-
-
-def _last(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return rows[-1] if rows else {}

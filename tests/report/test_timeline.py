@@ -436,6 +436,22 @@ def test_a_damaged_table_says_where(table, tmp_path, old, new, message):
         read_timeline(tmp_path / "odd.csv")
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_empty_lines_and_a_byte_order_mark_are_no_rows(name, tmp_path):
+    with TableSink(tmp_path / name, LABELS, image="a.mp4") as sink:
+        sink.write(Frame(IMAGE, 0, 0.0), [a_face(track=1)])
+    (tmp_path / name).write_text((tmp_path / name).read_text() + "\n\n", encoding="utf-8-sig")
+    assert read_timeline(tmp_path / name).frames == 1
+
+
+def test_a_damaged_table_of_lines_says_where(tmp_path):
+    with TableSink(tmp_path / "t.jsonl", LABELS, image="a.mp4") as sink:
+        sink.write(Frame(IMAGE, 0, 0.0), [a_face(track=1)])
+    (tmp_path / "t.jsonl").write_text((tmp_path / "t.jsonl").read_text().replace('"smoothing":0.0', '"smoothing":"no"'))
+    with pytest.raises(DataError, match="row 1: smoothing is 'no'; expected a number"):
+        read_timeline(tmp_path / "t.jsonl")
+
+
 def test_a_summary_has_every_person_and_all_together(table, tmp_path, mien):
     """55 s of person 1, 20 of them happy, and 25 s of person 2, all angry."""
     code, _, err = mien("report", table, "--summary", "s.csv", "--out", "r.html")

@@ -12,6 +12,7 @@ import msgspec
 
 import mien
 from mien.errors import ConfigError, OutputError
+from mien.runtime.bench import photograph
 from mien.runtime.detect import GridDetector
 from mien.runtime.read import Reader
 from mien.runtime.sessions import OnnxSession
@@ -98,7 +99,7 @@ def site(reader: Reader, max_bytes: int = 0, web: Path = WEB) -> Site:
         rows={"model": spec.name, "smoothing": 0, "table_version": TABLE_VERSION},
         engine=not missing,
         missing=missing,
-        example=_example() is not None,
+        example=photograph() is not None,
         server=max_bytes > 0,
         max_bytes=max_bytes,
     )
@@ -131,14 +132,8 @@ def page_files(model: Path, detector: Path | None, web: Path = WEB) -> dict[str,
     files["models/model.onnx"] = model
     if detector is not None:
         files["models/detector.onnx"] = detector
-    example = _example()
+    example = photograph()
     return files if example is None else {**files, "example.jpg": example}
-
-
-def _example() -> Path | None:
-    """The example photograph: in a wheel beside the page, in a clone among the examples."""
-    places = (WEB / "example.jpg", Path(__file__).parents[3] / "examples" / "eileen_collins.jpg")
-    return next((place for place in places if place.is_file()), None)
 
 
 def write_site(

@@ -74,7 +74,7 @@ def read_timeline(path: str | PathLike[str]) -> Timeline:
             raise DataError(
                 f"{path}: row {number}: is of {row.get('image')}, the first of {first['image']}; give each its own table"
             )
-        seconds, index = _numbers(path, number, row, ["seconds", "index"])
+        seconds, index, _ = _numbers(path, number, row, ["seconds", "index", "smoothing"])
         times[seconds] = np.nan if index is None else index
         if row.get("face") is not None and (row.get(names[0]) is not None or row.get("valence") is not None):
             filled.add(seconds)

@@ -181,12 +181,12 @@ def frames(
     its packets.  rate: frames a second of a folder of pictures.
     patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
     the clock.
-    Raises ConfigError: an `every` below 1 or no whole number, a `begin`, `end`, `rate` or `gap` that is none, several sources. With the first frame VideoError: not
+    Raises ConfigError: an `every` below 1 or no whole number, a `begin`, `end`, `rate`, `patience` or `gap` that is none, several sources. With the first frame VideoError: not
     a video; and, after the frames that could be decoded, a video that is damaged somewhere or cut off, a stream that did not come back.
     """
     if not isinstance(every, Integral) or every < 1:
         raise ConfigError(f"every: {every!r}: each Nth frame is read; give a whole number from 1 on")
-    for name, seconds in (("begin", begin), ("end", math.inf if end is None else end)):
+    for name, seconds in (("begin", begin), ("end", math.inf if end is None else end), ("patience", patience)):
         if not isinstance(seconds, Real) or math.isnan(seconds):
             raise ConfigError(f"{name}: {seconds!r}: give seconds, such as 90.0 for 1:30")
     if not 0 < rate < math.inf:

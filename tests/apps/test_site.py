@@ -77,6 +77,22 @@ def test_a_site_is_written_into_a_folder_that_is_there(mien, tmp_path):
 
 
 @pytest.mark.usefixtures("engine")
+def test_what_the_system_puts_on_a_volume_is_in_nobody_s_way(tmp_path):
+    reader, site = load("ferplus-nano", "whole", 1), tmp_path / "site"
+    (site / "lost+found").mkdir(parents=True)
+    kept = [site / ".DS_Store", site / "lost+found" / "#12"]
+    for path in kept:
+        path.write_text("the system's")
+    write_site(site, reader, MODEL, None)
+    (site / "models" / ".DS_Store").write_text("the system's")
+    write_site(site, reader, MODEL, None, overwrite=True)
+    assert [path.read_text() for path in kept] == ["the system's"] * 2
+    (site / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds mine.txt, which is no part of the page"):
+        write_site(site, reader, MODEL, None, overwrite=True)
+
+
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("fails_at", [1, 20, 40])
 def test_a_site_that_cannot_be_replaced_stays(fails_at, monkeypatch, tmp_path):
     reader, rename, count = load("ferplus-nano", "whole", 1), Path.rename, itertools.count(1)

@@ -229,6 +229,16 @@ def test_same_names_of_different_folders_do_not_collide(predict, tmp_path):
     assert out.endswith("annotated pictures: out\n  a-2.jpg: g/a.jpg\n  a-3.jpg: g/a.png\n")
 
 
+def test_a_number_fits_into_the_longest_name(predict, tmp_path):
+    name = "é" * 125 + "x.png"  # 255 bytes
+    for folder in "fgh":
+        picture(tmp_path / folder / name)
+    code, _, err = predict("f", "g", "h", "--save", "out")
+    assert (code, err) == (0, "")
+    stems = sorted(path.stem for path in (tmp_path / "out").iterdir())
+    assert stems == sorted(["é" * 125 + "x", "é" * 124 + "-2", "é" * 124 + "-3"])
+
+
 def test_each_row_of_the_table_tells_its_file(predict, tmp_path):
     long = [f"{'a-long-name-' * 10}{i}.png" for i in (1, 2)]
     for name in ("f/a.png", "g/a.png", "g/b.png", *long):

@@ -283,6 +283,9 @@ def test_rows_without_a_chip_are_counted_by_split(tmp_path, monkeypatch):
         assert preparing.without_chip(done.split("test")) == 1
         assert preparing.without_chip(done.split("train")) == 0
         assert preparing.without_chip(merge([done, done]).split("test")) == 2
+        anew = split(done, {"train": 0.5, "test": 0.5}, 1)
+        assert anew.header.left_out == {"no chip": 1}, "of which split is not known any more"
+        assert preparing.without_chip(anew.split("test")) == 0
 
 
 def test_of_pictures_that_are_faces_the_whole_is_taken_where_none_is_found(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,16 @@ def test_pictures_hide_no_peak():
     assert len(bins.there) == 480
     assert bins.high[:, LABELS.index("happiness")].max() == 1.0
     assert bins.mean[:, LABELS.index("happiness")].mean() == pytest.approx(happy.mean())
+
+
+def test_the_page_says_how_long_nobody_was_certain(tmp_path):
+    path = tmp_path / "t.csv"
+    with TableSink(path, LABELS, image="a.mp4", model="tiny") as sink:
+        for i in range(40):
+            sure, unsure = an_expression("fear", 0.8), replace(an_expression("anger", 0.6), threshold=0.7)
+            sink.write(Frame(IMAGE, i, i / 10), [a_face(expression=unsure if i < 10 else sure, track=1)])
+    assert [round(person.doubted, 6) for person in read_timeline(path).people] == [1.0]
+    assert "For 25.0 % of it the most probable expression is not certain" in timeline_page(read_timeline(path))
 
 
 def test_the_page_says_how_late_episodes_are(table, tmp_path):

@@ -175,7 +175,7 @@ def _swap(part: Path, folder: Path) -> None:
     comes last. Raises OSError: then all is as it was."""
     old = part.parent / "old"
     old.mkdir()
-    away = [(path, old / path.name) for path in folder.iterdir() if path != part.parent]
+    away = [(path, old / path.name) for path in folder.iterdir() if path != part.parent and path.name not in _SYSTEM]
     moves = sorted(away, key=_is_last, reverse=True)
     moves += sorted(((path, folder / path.name) for path in part.iterdir()), key=_is_last)
     done: list[tuple[Path, Path]] = []
@@ -187,6 +187,13 @@ def _swap(part: Path, folder: Path) -> None:
         for source, target in reversed(done):
             target.rename(source)
         raise
+
+
+#: What systems put into folders and at the top of volumes by themselves: it is left where it is.
+_SYSTEM = frozenset({
+    "lost+found", ".DS_Store", ".Trashes", ".fseventsd", ".Spotlight-V100", ".TemporaryItems", "Thumbs.db", "desktop.ini",
+    "System Volume Information", "$RECYCLE.BIN",
+})  # fmt: skip
 
 
 def _is_last(move: tuple[Path, Path]) -> bool:
@@ -205,9 +212,11 @@ def _check(folder: Path, overwrite: bool, ours: set[str]) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder}: is a file; give the name of a folder")
     held = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-    other = next((path for path in held if path.relative_to(folder).as_posix() not in ours), None)
-    if other is not None or (any(folder.iterdir()) and not (folder / "page.json").is_file()):
+    there = [path for path in held if not {path.relative_to(folder).parts[0], path.name} & _SYSTEM]
+    other = next((path for path in there if path.relative_to(folder).as_posix() not in ours), None)
+    filled = any(path.name not in _SYSTEM for path in folder.iterdir())
+    if other is not None or (filled and not (folder / "page.json").is_file()):
         what = "other things" if other is None else f"{other.relative_to(folder)}, which is no part of the page"
         raise OutputError(f"{folder}: holds {what}; choose an empty folder or a new name")
-    if any(folder.iterdir()) and not overwrite:
+    if filled and not overwrite:
         raise OutputError(f"{folder}: holds a page already; choose another name or pass --overwrite")

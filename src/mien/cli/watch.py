@@ -99,6 +99,8 @@ def watch(
     check_kind(asked.place, rate, patience, thumbnails)
     rate, patience = 25.0 if rate is None else rate, 30.0 if patience is None else patience
     info = video_info(asked.place, rate)
+    if info.tracks > 1:
+        _tell(f"{source}: has {info.tracks} tracks of pictures; the first is read ({info.width}x{info.height})")
     live = is_live(asked.place, info)
     least = None if detector == "whole" else min_size  # which looks for none; smaller ones are left out all the same
     reader = load(model, detector, threads or _share(), detector_file, least, engine=engine, device=device)

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 import mien
-from mien.apps.annotate.job import FOLDER, Done, How, Job, absolute, finished, locked, start
+from mien.apps.annotate.job import FOLDER, Done, How, Job, finished, locked, start
 from mien.apps.annotate.local import run_local
-from mien.apps.annotate.places import Place, open_place
+from mien.apps.annotate.places import Place, open_place, whole_address
 from mien.apps.annotate.plan import Asked
 from mien.apps.annotate.worker import Files, out_text
 from mien.errors import ConfigError
@@ -118,7 +118,7 @@ def annotate(
         model=str(model), model_hash=_hash(files.model), detector=detector, detector_hash=_hash(files.detector),
         min_size=min_size, rate=rate, engine=engine, device=device,
     )  # fmt: skip
-    asked = Asked(input=absolute(fspath(what)), block=block, column=column, keep=keep, root=absolute(root))
+    asked = Asked(input=whole_address(fspath(what)), block=block, column=column, keep=keep, root=whole_address(root))
     choose(engine, device, files.model)
     labels = read_spec(files.model).labels
     if runner == "ray" and not files.model.lower().endswith(".onnx"):

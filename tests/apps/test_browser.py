@@ -22,8 +22,7 @@ import pytest
 
 from apps.browser import Browser
 from apps.browsing import EXAMPLE, WEB
-from mien.apps.page import site, write_site
-from mien.errors import ConfigError, OutputError
+from mien.apps.page import write_site
 from mien.faces import Frame
 from mien.runtime.read import load
 from mien.runtime.sinks import open_table
@@ -203,6 +202,7 @@ def test_several_pictures_and_one_that_is_none(page, folder, example):
     page.until("document.getElementById('page').textContent === '1 of 2'")
     assert page.js("document.querySelectorAll('#faces button').length") == 2
     page.until("document.getElementById('notice-text').textContent.includes('none.png')")
+    assert text(page, "notice-text").endswith("give JPEG, PNG or WebP.")
     page.js("document.querySelectorAll('#faces button')[1].click()")
     assert page.js("document.querySelectorAll('#faces button')[1].getAttribute('aria-pressed')") == "true"
     page.js("document.getElementById('after').click()")
@@ -259,6 +259,7 @@ def test_the_camera_starts_again_and_a_picture_after_it_is_not_mirrored(page, fo
     none.write_text("not a picture")
     page.give(none)
     page.until("document.getElementById('notice-text').textContent.includes('none.png')")
+    assert text(page, "notice-text").endswith("give JPEG, PNG or WebP.")
     assert {row["image"] for row in csv.DictReader(saved(page, folder, "save-table").open())} == {"camera"}
     give(page, EXAMPLE)
     page.until("document.getElementById('view').getAttribute('aria-label').startsWith('eileen')")
@@ -423,6 +424,13 @@ def test_words_stand_out_from_what_is_behind_them(theme):
         assert (high + 0.05) / (low + 0.05) >= 4.5, (words, behind)
 
 
+def test_an_example_that_does_not_come_is_told(page):
+    page.js("globalThis.kept = fetch; globalThis.fetch = () => Promise.reject(new TypeError('offline'))")
+    page.js("document.getElementById('example').click()")
+    page.until("document.getElementById('notice-text').textContent.startsWith('The example does not come')")
+    page.js("globalThis.fetch = kept")
+
+
 @pytest.fixture
 def bare(browser, opened, address):
     """The same browser without WebAssembly."""
@@ -465,36 +473,3 @@ def test_a_web_server_whose_policy_forbids_webassembly_is_told_what_to_allow(bro
         assert text(browser, "notice-text").endswith("its script-src must have 'wasm-unsafe-eval'.")
     browser.open(address)
     browser.events.clear()
-
-
-def test_without_its_engine_the_page_says_what_is_missing(tmp_path, monkeypatch):
-    reader = load(threads=1)
-    about = site(reader, web=tmp_path)
-    assert not about.engine
-    assert "run: make web" in about.missing
-    monkeypatch.setattr("mien.apps.page.engine_missing", lambda _=None: about.missing)
-    with pytest.raises(ConfigError, match="run: make web"):
-        write_site(tmp_path / "site", reader, MODEL, DETECTOR)
-    assert not (tmp_path / "site").exists()
-
-
-@pytest.mark.usefixtures("engine")
-def test_the_command_writes_a_site_whole_and_spares_what_is_there(mien, tmp_path):
-    code, said, _ = mien("page", "site")
-    assert code == 0
-    assert re.search(r"written: site \(\d\d\.\d MB\)", said)
-    files = {str(path.relative_to("site")) for path in Path("site").rglob("*") if path.is_file()}
-    assert {"index.html", "main.js", "page.json", "vendor/LICENSE.txt", "models/model.onnx"} <= files
-    assert json.loads(Path("site/page.json").read_text())["server"] is False
-    assert "pass --overwrite" in mien("page", "site")[2]
-    assert mien("page", "site", "--overwrite")[0] == 0
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter.txt").write_text("dear")
-    assert "holds letter.txt, which is no part of the page" in mien("page", "mine", "--overwrite")[2]
-    (tmp_path / "site" / ".git").mkdir()
-    (tmp_path / "site" / ".git" / "HEAD").touch()
-    assert "holds .git/HEAD, which is no part of the page" in mien("page", "site", "--overwrite")[2]
-    assert "no folder" in mien("page", "a/b")[2]
-    with pytest.raises(OutputError, match="is a file"):
-        write_site(tmp_path / "mine" / "letter.txt", load(threads=1), MODEL, DETECTOR, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -4,9 +4,11 @@ import { openEngine } from './engine.js';
 import { Moving } from './moving.js';
 import { Panel, keyOf } from './panel.js';
 import { Plane } from './plane.js';
-import { csv, save } from './rows.js';
+import { csv, grown, save } from './rows.js';
 import { cameraOf, clipOf, pictureOf } from './sources.js';
 import { Timeline } from './timeline.js';
+
+const SAID = 3; // files that could not be read and are named
 
 const find = (id) => document.getElementById(id);
 const seen = (id, visible) => (find(id).hidden = !visible);
@@ -52,8 +54,9 @@ class Page {
     on('save-table', () => this.saveTable());
     on('save-picture', () => this.savePicture());
     on('example', async () => {
-      const blob = await (await fetch('example.jpg')).blob();
-      this.take([new File([blob], 'example.jpg', { type: 'image/jpeg' })]);
+      const answer = await fetch('example.jpg').catch(() => null);
+      if (!answer?.ok) return notice('The example does not come: is the web server still there? Pictures of your own are read all the same.');
+      return this.take([new File([await answer.blob()], 'example.jpg', { type: 'image/jpeg' })]);
     });
     find('files').addEventListener('change', ({ target }) => {
       this.take([...target.files]);
@@ -109,7 +112,8 @@ class Page {
     }
     if (mine !== this.work) return undefined;
     seen('busy', false);
-    if (problems.length) notice(problems.join(' '));
+    const more = problems.length - SAID;
+    if (problems.length) notice(problems.slice(0, SAID).join(' ') + (more > 0 ? ` And ${more} more.` : ''));
     return undefined;
   }
 
@@ -251,12 +255,6 @@ class Page {
     const stem = name.replace(/\.[^.]*$/, '');
     kept.toBlob((blob) => save(blob, `${stem}-mien.png`), 'image/png');
   }
-}
-
-/** A face of a picture that was shown smaller, in pixels of the file. */
-function grown(face, scale) {
-  const back = (part) => Math.round((part / scale) * 100) / 100;
-  return { ...face, box: face.box.map(back), landmarks: face.landmarks && face.landmarks.map((point) => point.map(back)) };
 }
 
 /** Say where pictures are read, before any is given. */

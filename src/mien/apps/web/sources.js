@@ -6,7 +6,7 @@ const HELD = 4096; // pixels: a side that every browser's canvas has room for
 /** A canvas with a file's picture, upright, on white; `scale` is its size over the file's. Throws if it is no picture. */
 export async function pictureOf(file) {
   const bitmap = await createImageBitmap(file, { imageOrientation: 'from-image', colorSpaceConversion: 'none' }).catch(() => {
-    throw new Error(`${file.name || 'the picture'}: this browser cannot read it as a picture`);
+    throw new Error(`${file.name || 'the picture'}: this browser cannot read it as a picture (damaged, or of a kind it does not know): give JPEG, PNG or WebP.`);
   });
   const { width, height } = bitmap;
   let scale = Math.min(1, Math.sqrt(MOST / (width * height)));
@@ -44,9 +44,9 @@ export async function clipOf(file) {
   const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true, src: URL.createObjectURL(file) });
   await new Promise((resolve, reject) => {
     video.onloadeddata = resolve;
-    video.onerror = () => reject(new Error(`${file.name}: this browser cannot play it; mien watch reads more kinds`));
+    video.onerror = () => reject(new Error(`${file.name}: this browser cannot play it: give MP4 or WebM, or read it with mien watch, which knows more kinds.`));
   });
-  if (!video.videoWidth) throw new Error(`${file.name}: holds no pictures`);
+  if (!video.videoWidth) throw new Error(`${file.name}: holds no pictures, sound at most: give a video.`);
   await video.play();
   return { video, mirrored: false, stop: () => stop(video) };
 }

@@ -104,6 +104,14 @@ def test_labels_alone_need_not_say_every_label(mien, rows):
     assert found["labels"] == list(rows.labels)
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "compare some.csv", "ensemble some.csv"])
+def test_a_table_without_some_of_the_rows_is_named(verb, mien, rows):
+    write_predictions(told(rows, 30).take(range(5, 40)), "part.csv")
+    code, _, err = mien(*verb.split(), "part.csv", *WORDS)
+    assert code == 2
+    assert f"part.csv: no answer for 5 of the 40 rows of test (such as {rows.ids[0]}); it answers rows such as" in err
+
+
 def test_valence_and_arousal_alone_are_judged_and_ranked(mien, rows):
     near, far = rows.affect(), np.clip(rows.affect() * -0.5, -1, 1)
     for name, affect in (("far", far), ("near", near)):
@@ -114,6 +122,11 @@ def test_valence_and_arousal_alone_are_judged_and_ranked(mien, rows):
     code, out, _ = mien("compare", "far.csv", "some.csv", "near.csv", *WORDS, "--json")
     assert code == 0
     assert [one["model"] for one in json.loads(out)["judgements"]] == ["near.csv", "some.csv", "far.csv"]
+    at = rows.table.schema.get_field_index("valence")
+    valence = pa.array([None] * 10 + rows.table["valence"].to_pylist()[10:], pa.float32())
+    Manifest(rows.header, rows.table.set_column(at, "valence", valence), rows.root).write("part.parquet")
+    out = mien("compare", "near.csv", "some.csv", "--data", "part.parquet", "--split", "test")[1]
+    assert "On the same 30 faces, the best first" in out
 
 
 def test_an_unsaid_valence_is_named(mien, rows):

@@ -14,6 +14,7 @@ from mien.data.manifest import Header, Manifest, Sample, make_manifest
 from mien.data.split import project
 from mien.data.synthetic import synthetic
 from mien.evaluation.judgement import Judgement, copies_in_training, coverage, judge
+from mien.evaluation.metrics import truths, wilson
 from mien.evaluation.origin import model_facts
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.slices import slice_rows
@@ -194,6 +195,23 @@ def test_a_run_has_the_interval_of_its_judgement(drawn, tmp_path):
     found = judge("m", answers(drawn, 0.7), tied, draws=200)
     assert found.intervals["accuracy"] != found.scores.expression.interval
     assert f"accuracy ({span(found.intervals['accuracy'])})" in a_run_page(tmp_path, found)
+
+
+def test_proportions_of_none_or_all_are_not_sure_of_themselves(drawn):
+    """Draws of subjects cannot vary there: Wilson's interval with each subject counted once."""
+    at = drawn.table.schema.get_field_index("subject")
+    names = [f"s{number // 12}" for number in range(len(drawn))]
+    tied = Manifest(drawn.header, drawn.table.set_column(at, "subject", pa.array(names)), drawn.root)
+    truth = truths(tied)
+    said = np.where(truth == 1, 2, truth)
+    told = Predictions(tied.labels, tied.ids, np.eye(len(tied.labels))[said], tied.affect())
+    found = judge("m", told, tied, draws=50).intervals
+    subjects = [len({names[row] for row in np.flatnonzero(truth == label)}) for label in (0, 1)]
+    assert found["neutral recall"] == wilson(subjects[0], subjects[0])
+    assert found["happiness recall"] == wilson(0, subjects[1])
+    assert found["accuracy"][0] > 0
+    sides = slice_rows(told, tied, ["label"], draws=50)[0].groups
+    assert {one.name: one.interval for one in sides}["happiness"] == wilson(0, subjects[1])
 
 
 def a_run_page(folder: Path, found: Judgement) -> str:

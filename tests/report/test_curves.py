@@ -5,7 +5,9 @@ import matplotlib
 import pytest
 from matplotlib import pyplot as plt
 
+from mien.recipe import load_recipe
 from mien.report.curves import write_curves
+from mien.report.run import _headline
 
 
 @pytest.fixture
@@ -27,3 +29,10 @@ def test_curves_leave_the_chosen_backend_and_its_figures_alone(chosen, tmp_path)
     picture = cv2.imread(str(tmp_path / "curves.png"))
     assert picture.shape == (308, 2 * 374, 3)
     assert (picture < 128).any()
+
+
+def test_the_headline_names_the_epoch_that_is_kept():
+    epochs = [{"epoch": str(number), "val/accuracy": figure} for number, figure in ((1, "0.5"), (2, "0.7"), (3, "0.6"))]
+    best = load_recipe("drawn", ["trainer.keep=best", "schedule.monitor=accuracy"])
+    assert _headline(best, epochs, None) == [("3", "epochs"), ("2", "the epoch kept, by accuracy")]
+    assert _headline(load_recipe("drawn"), epochs, None) == [("3", "epochs")]

@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from drawing import drawn_recipe, figures, trained
 from torch import nn
 
+from mien.data.manifest import Manifest
 from mien.data.synthetic import synthetic
 from mien.errors import ConfigError, DataError, ModelError, OutputError, TrainingError
+from mien.evaluation.predictions import Predictions
 from mien.export.onnx import export_onnx
 from mien.faces import face_record
 from mien.labels import LabelSet, label_set
@@ -33,6 +36,7 @@ from mien.sections import (
 from mien.spec import CropSpec, ModelSpec
 from mien.training.augment import augment
 from mien.training.dataset import ChipDataset, EpochSampler
+from mien.training.ending import _judged
 from mien.training.loop import Freezer
 from mien.training.losses import Loss, ccc_loss, class_weights, distilled, focal_loss, soft_cross_entropy
 from mien.training.mixing import mixed, unmade
@@ -236,8 +240,6 @@ def test_too_few_rows_say_nothing_of_a_temperature(drawn, tmp_path):
 
 
 def test_rows_without_a_chip_are_listed(tmp_path):
-    from mien.data.manifest import Manifest
-
     whole = synthetic(60)
     rows = whole.table.to_pylist()
     rows[0]["image"]["bytes"] = b"no picture"
@@ -249,6 +251,18 @@ def test_rows_without_a_chip_are_listed(tmp_path):
     trained(recipe, tmp_path / "d.parquet", tmp_path / "run", tell=told.append)
     assert told[0].startswith("1 of 52 rows gave no chip")
     assert "synthetic:0" in (tmp_path / "run" / "missed.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("share", "note"), [(0, "3 more rows gave no chip"), (0.2, "3 rows of the train split, of which")]
+)
+def test_a_held_out_share_does_not_lack_what_the_whole_split_lacks(share, note):
+    rows = synthetic(40, side=32).split("train")
+    header = msgspec.structs.replace(rows.header, left_out={"no face found; no chip (train)": 3})
+    lacking = Manifest(header, rows.table, rows.root)
+    said = Predictions(rows.labels, rows.ids, np.full((len(rows), 8), 1 / 8), rows.affect())
+    notes = _judged(drawn_recipe(f"data.validation={share}"), said, lacking).notes
+    assert next(line for line in notes if "chip" in line).startswith(note)
 
 
 def test_a_loss_that_is_no_number_stops_with_advice():

@@ -194,6 +194,7 @@ def test_a_run_leaves_predictions_and_a_report(drawn, tmp_path):
         "What is taken for what",
         "AUROC",
         "network:",
+        '<tbody><tr><td class="number">1</td>',  # as everywhere: the first epoch
         percent(scores.expression.accuracy),
     ):
         assert words in page, words

@@ -241,8 +241,7 @@ def answers(
     elif tta:
         raise ConfigError(f"--tta: {model} is a table of answers; only a model can be asked again")
     else:
-        told = read_predictions(model, manifest.labels)
-    told = _of(told, manifest)
+        told = _of(read_predictions(model, manifest.labels), manifest, model)
     return projected(told, manifest.labels) if projecting else told
 
 
@@ -272,8 +271,16 @@ def _word(data: Path, source: str, split: str) -> str:
     return split if is_manifest(data) else card.split(split)
 
 
-def _of(told: Predictions, manifest: Manifest) -> Predictions:
-    """The predictions for the manifest's rows, if all are there; foreign rows are left out."""
+def _of(told: Predictions, manifest: Manifest, table: str) -> Predictions:
+    """A table's predictions for the manifest's rows; foreign rows are left out. Raises DataError where some have none."""
+    there = set(told.ids)
+    missing = [name for name in manifest.ids if name not in there]
+    if missing:
+        raise DataError(
+            f"{table}: no answer for {len(missing):,} of the {len(manifest):,} rows of {' and '.join(sorted(set(manifest.splits())))} "
+            f"(such as {missing[0]}); it answers rows such as {told.ids[0]}: answer every row under the data's id, or name "
+            "another split"
+        )
     wanted = set(manifest.ids)
     return told.take([row for row, name in enumerate(told.ids) if name in wanted])
 

@@ -13,7 +13,7 @@ import numpy as np
 from mien.data.manifest import Manifest
 from mien.errors import DataError
 from mien.evaluation.intervals import Difference, compare_rows
-from mien.evaluation.metrics import ExpressionScores, score_expression, wilson
+from mien.evaluation.metrics import ExpressionScores, all_or_none, score_expression, wilson
 from mien.evaluation.predictions import Predictions
 from mien.evaluation.resample import intervals, tied
 from mien.evaluation.weighted import mean_figures
@@ -254,7 +254,8 @@ def judge_ensemble(
 def _interval(right: np.ndarray, subjects: list[str | None]) -> tuple[float, float]:
     """Of accuracy, as mien.evaluation.judgement gives it: Wilson's, or by subject where one has several rows."""
     if any(subjects):
-        return intervals(lambda w: mean_figures(w, {"accuracy": right}), len(right), subjects)["accuracy"]
+        drawn = intervals(lambda w: mean_figures(w, {"accuracy": right}), len(right), subjects)
+        return all_or_none(right, subjects) or drawn["accuracy"]
     return wilson(int(right.sum()), len(right))
 
 

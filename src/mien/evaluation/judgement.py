@@ -14,7 +14,7 @@ from mien.data.prepare import without_chip
 from mien.data.split import merge
 from mien.errors import DataError
 from mien.evaluation.agreement import per_row
-from mien.evaluation.metrics import ExpressionScores, Scores, aligned, reliability, score, truths, wilson
+from mien.evaluation.metrics import ExpressionScores, Scores, aligned, all_or_none, reliability, score, truths, wilson
 from mien.evaluation.predictions import Predictions
 from mien.evaluation.resample import DRAWS, intervals, tied
 from mien.evaluation.robustness import Robustness
@@ -108,7 +108,11 @@ def _scored(rows: Predictions, manifest: Manifest, draws: int) -> tuple[Scores, 
     if scores.expression is not None:
         known = truths(manifest) >= 0
         found |= _expression_intervals(rows, manifest, known, subjects, draws)
-        if not any(subjects):
+        if any(subjects):
+            found |= _all_or_none(
+                rows.probabilities[known], truths(manifest)[known], scores.expression, _those(subjects, known)
+            )
+        else:
             found |= _wilsons(scores.expression)
         for name in _undefined(scores.expression):
             found.pop(name, None)
@@ -145,6 +149,19 @@ def _wilsons(scores: ExpressionScores) -> dict[str, tuple[float, float]]:
         if true and said:
             found[f"{name} precision"] = wilson(hits, said)
     return found
+
+
+def _all_or_none(
+    p: np.ndarray, truth: np.ndarray, scores: ExpressionScores, subjects: Sequence[str | None]
+) -> dict[str, tuple[float, float]]:
+    """Intervals of the proportions that are 0 or 1, which draws of subjects would call sure."""
+    order = np.argsort(-p, axis=1, kind="stable")
+    hit, every = order[:, 0] == truth, np.ones(len(truth), bool)
+    asked = {"accuracy": (hit, every), "top2": ((order[:, :2] == truth[:, None]).any(axis=1), every)}
+    for i, name in enumerate(scores.labels):
+        asked |= {f"{name} recall": (hit, truth == i), f"{name} precision": (hit, order[:, 0] == i)}
+    found = {name: all_or_none(right[of], _those(subjects, of)) for name, (right, of) in asked.items()}
+    return {name: edges for name, edges in found.items() if edges is not None}
 
 
 def _undefined(scores: ExpressionScores) -> Iterator[str]:

@@ -6,6 +6,8 @@ have rows; a class that is never said has precision 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 from sklearn.metrics import (
@@ -29,6 +31,7 @@ __all__ = [
     "ClassScores",
     "ExpressionScores",
     "Scores",
+    "all_or_none",
     "expected_calibration_error",
     "macro_auroc",
     "macro_f1",
@@ -253,6 +256,20 @@ def wilson(hits: int, count: int, z: float = 1.959963984540054) -> tuple[float, 
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def all_or_none(hits: np.ndarray, groups: Sequence[str | None]) -> tuple[float, float] | None:
+    """Wilson's interval of (n,) hits that are all alike, each group of rows counted once; None where they are not.
+
+    Draws of such rows cannot vary: their bootstrap would be sure. groups: a name for each row; one without stands alone.
+
+    >>> [round(edge, 3) for edge in all_or_none(np.array([False] * 4), ["a", "a", "a", None])]
+    [0.0, 0.658]
+    """
+    if not len(hits) or 0 < hits.sum() < len(hits):
+        return None
+    count = len({name or row for row, name in enumerate(groups)})
+    return wilson(count if hits[0] else 0, count)
 
 
 def reliability(probabilities: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:

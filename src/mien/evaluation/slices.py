@@ -13,7 +13,7 @@ from mien.errors import DataError, near_miss
 from mien.evaluation.affect import score_affect
 from mien.evaluation.appearance import MEASURED, UNITS, measured
 from mien.evaluation.intervals import holm
-from mien.evaluation.metrics import truths, wilson
+from mien.evaluation.metrics import all_or_none, truths, wilson
 from mien.evaluation.predictions import Predictions
 from mien.evaluation.resample import DRAWS, intervals, members, tied
 from mien.evaluation.weighted import affect_figures, from_confusion
@@ -197,10 +197,10 @@ def _expression(
     cells = np.eye(c * c)[truth * c + said]
     names = tuple(map(str, range(c)))
     edges = intervals(lambda w: from_confusion((w @ cells).reshape(-1, c, c), names), len(hits), subjects, draws)
-    whole = from_confusion(cells.sum(axis=0).reshape(1, c, c), names)
+    whole, sure = from_confusion(cells.sum(axis=0).reshape(1, c, c), names), all_or_none(hits, subjects)
     return {
         "accuracy": float(hits.mean()),
-        "interval": edges["accuracy"] if any(subjects) else wilson(int(hits.sum()), len(hits)),
+        "interval": sure or edges["accuracy"] if any(subjects) else wilson(int(hits.sum()), len(hits)),
         "expected": float(recalls[truth].mean()),
         "macro_recall": float(whole["macro_recall"][0]),
         "macro_interval": edges["macro_recall"],

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mien.evaluation.judgement import Judgement
-from mien.recipe import Recipe, recipe_text
+from mien.recipe import Recipe, kept_epoch, recipe_text
 from mien.report.judged import confusion_rows
 from mien.report.page import page
 from mien.report.tables import judgement_tables, number, percent, span
@@ -25,13 +25,13 @@ def run_page(folder: Path, recipe: Recipe, spec: ModelSpec, found: Judgement | N
     found: the held-out rows judged; None where there is nothing to judge them by.
     """
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        epochs = list(csv.DictReader(file))
+        epochs = [{**row, "epoch": str(int(row["epoch"]) + 1)} for row in csv.DictReader(file)]
     expression = None if found is None else found.scores.expression
     facts: dict[str, Any] = {
         "recipe": recipe,
         "text": recipe_text(recipe),
         "spec": spec,
-        "headline": _headline(epochs, found),
+        "headline": _headline(recipe, epochs, found),
         "notes": () if found is None else found.notes,
         "curves": base64.b64encode((folder / "curves.png").read_bytes()).decode(),
         "epochs": epochs,
@@ -44,8 +44,10 @@ def run_page(folder: Path, recipe: Recipe, spec: ModelSpec, found: Judgement | N
     return page("run.html", f"Run {folder.name}", facts)
 
 
-def _headline(epochs: list[dict[str, str]], found: Judgement | None) -> list[tuple[str, str]]:
+def _headline(recipe: Recipe, epochs: list[dict[str, str]], found: Judgement | None) -> list[tuple[str, str]]:
     facts = [(f"{len(epochs)}", "epochs")]
+    if recipe.trainer.keep == "best" and epochs:
+        facts += [(epochs[kept_epoch(recipe, epochs)]["epoch"], f"the epoch kept, by {recipe.schedule.monitor}")]
     if found is not None and found.scores.expression is not None:
         scores = found.scores.expression
         facts += [

@@ -333,14 +333,22 @@ def _leaderboard(found: Comparison) -> Table:
         duel = found.against_best(one.model)
         cells.append("" if duel is None else "yes" if duel.real else "no")
         rows.append(tuple(cells))
-    rows_of = found.judgements[0].scores
-    count = rows_of.expression.rows if rows_of.expression is not None else rows_of.affect.rows if rows_of.affect else 0
-    caption = f"On the same {count:,} faces, the best first. 'Really behind': whether the distance to the first is more than chance."
+    caption = f"On the same {_faces(found.judgements[0].scores, labelled, affective)}, the best first. 'Really behind': whether the distance to the first is more than chance."
     if copies is not None:
         caption += f" {copies:,} judged rows have an identical or near copy (mirror images too) in training; 'without copies' leaves these out."
     if robust:
         caption += " 'Relative accuracy': the mean share that is kept under corruptions."
     return Table("leaderboard", "Leaderboard", caption, (*head, "really behind"), tuple(rows))
+
+
+def _faces(scores: Scores, labelled: bool, affective: bool) -> str:
+    """How many faces the figures that are compared are of."""
+    annotated = scores.affect.rows if affective and scores.affect is not None else 0
+    if not labelled or scores.expression is None:
+        return f"{annotated:,} faces"
+    count = scores.expression.rows
+    some = f" (valence and arousal: {annotated:,})" if annotated not in (0, count) else ""
+    return f"{count:,} faces{some}"
 
 
 def _without_head(labelled: bool) -> list[str]:

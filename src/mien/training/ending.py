@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from mien.data.manifest import Manifest
+from mien.data.prepare import without_chip
 from mien.errors import DataError
 from mien.evaluation.calibration import ENOUGH, fit_temperature
 from mien.evaluation.judgement import Judgement, judge
@@ -45,11 +47,19 @@ def write_ending(
 
 
 def _judged(recipe: Recipe, said: Predictions, rows: Manifest) -> Judgement | None:
-    """The held-out rows judged; None where they have neither labels nor affect that the network answers."""
+    """The held-out rows judged; None where they have neither labels nor affect that the network answers.
+
+    Rows without a chip are known by split: where a share of train is held out, nobody knows which would have been in it.
+    """
+    gone = without_chip(rows) if recipe.data.validation else 0
+    if gone:
+        rows = Manifest(msgspec.structs.replace(rows.header, left_out={}), rows.table, rows.root)
     try:
-        return judge(recipe.name, said, rows)
+        found = judge(recipe.name, said, rows)
     except DataError:
         return None
+    told = f"{gone:,} row{'s' if gone > 1 else ''} of the train split, of which these are a share, gave no chip"
+    return msgspec.structs.replace(found, notes=(told, *found.notes)) if gone else found
 
 
 def held_predictions(network: Network, spec: ModelSpec, held: ChipDataset, ids: list[str], border: int) -> Predictions:

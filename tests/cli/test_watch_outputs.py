@@ -561,6 +561,21 @@ def killed(monkeypatch):
     return at
 
 
+def test_a_run_that_goes_on_tells_the_damage_before_its_bookmark(watch, killed, tmp_path):
+    data = bytearray(film(tmp_path / "a.mp4", "libx264", count=140, rate=10, g="10").read_bytes())
+    place = len(data) // 4
+    data[place : place + len(data) // 20] = np.random.default_rng(0).bytes(len(data) // 20)
+    (tmp_path / "a.mp4").write_bytes(data)
+    code, _, told = watch("a.mp4", "--table", "whole.csv")
+    assert (code, "mien: a.mp4: damaged between " in told) == (1, True)
+    killed(int(rows("whole.csv")[110]["index"]))
+    with pytest.raises(ZeroDivisionError):
+        watch("a.mp4", "--table", "t.csv")
+    code, _, err = watch("a.mp4", "--table", "t.csv")
+    assert (code, "going on at 10.0 s" in err or "going on at 9.9 s" in err) == (1, True)
+    assert told in err, "the same words as in one go"
+
+
 @pytest.mark.parametrize("name", ["mixed.avi", "joined.ts"])
 def test_a_run_goes_on_in_a_film_whose_times_go_back(name, watch, killed, tmp_path):
     if name == "mixed.avi":
@@ -668,15 +683,15 @@ def test_another_command_begins_anew(watch, killed, tmp_path):
 
 def test_another_detector_file_of_the_same_name_makes_another_reading(tmp_path):
     """Rows of two detectors would stand in one table."""
-    from mien.cli.watch import _file_facts
+    from mien.cli.asked import file_facts
 
     own = tmp_path / "own.onnx"
     own.write_bytes(b"one")
-    one = _file_facts("ferplus-nano", "mien-face", own)
+    one = file_facts("ferplus-nano", "mien-face", own)
     own.write_bytes(b"two")
-    assert _file_facts("ferplus-nano", "mien-face", own) != one
+    assert file_facts("ferplus-nano", "mien-face", own) != one
     assert len(one) == 2
-    assert _file_facts("ferplus-nano", "whole", None) == one[:1]
+    assert file_facts("ferplus-nano", "whole", None) == one[:1]
 
 
 def test_a_bookmark_of_another_form_begins_anew(watch, killed, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from mien.files import beside
 if TYPE_CHECKING:
     from mien.runtime.resume import Progress
 
-__all__ = ["Asked", "check_kind", "seconds_of", "timeline"]
+__all__ = ["Asked", "check_kind", "file_facts", "seconds_of", "timeline"]
 
 
 @dataclass
@@ -102,6 +102,19 @@ def check_kind(place: str | int, rate: float | None, patience: float | None, thu
         raise ConfigError(
             "--thumbnails: are of what can be read again; record it (--save) and use `mien report` on its table"
         )
+
+
+def file_facts(model: str, detector: str, file: Path | None) -> list[str]:
+    """The sha256 of the files of model (of OpenVINO's both) and detector: another one of the same name gives other rows."""
+    import hashlib
+
+    from mien.runtime.detect import detector_path
+    from mien.runtime.store import model_file
+
+    place = Path(model_file(model))
+    more = [place.with_suffix(".bin")] if place.suffix.lower() == ".xml" else []
+    files = [place, *more, detector_path(detector, file)]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None and path.is_file()]
 
 
 def timeline() -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from msgspec.structs import replace
 
-from mien.cli.asked import Asked, check_kind, seconds_of, timeline
+from mien.cli.asked import Asked, check_kind, file_facts, seconds_of, timeline
 from mien.cli.options import Device, Engine, check_output, tell_choice
 from mien.errors import ConfigError, OutputError, VideoError
 from mien.files import beside
@@ -108,7 +108,7 @@ def watch(
     how = Watching(look, max_faces, min_size, smooth, live, step=0.0 if live else _first_step(every, info.rate))
     facts = {"model": reader.classifier.spec.name, "detector": [detector, str(detector_file), min_size], "every": every,
              "span": span, "look": look, "smooth": smooth, "faces": max_faces, "rate": rate, "blur": blur_faces,
-             "save": str(save), "engine": [*_file_facts(model, detector, detector_file), *tell_choice(reader)]}  # fmt: skip
+             "save": str(save), "engine": [*file_facts(model, detector, detector_file), *tell_choice(reader)]}  # fmt: skip
     with asked.alone():
         run = _Run(reader, how, asked, every, span, rate, patience)
         run.resume(fresh, facts)
@@ -145,19 +145,6 @@ def _share() -> int:
     """Threads of each engine: stages run beside each other, so each gets a part of the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // 3)
-
-
-def _file_facts(model: str, detector: str, file: Path | None) -> list[str]:
-    """The sha256 of the files of model (of OpenVINO's both) and detector: another one of the same name gives other rows."""
-    import hashlib
-
-    from mien.runtime.detect import detector_path
-    from mien.runtime.store import model_file
-
-    place = Path(model_file(model))
-    more = [place.with_suffix(".bin")] if place.suffix.lower() == ".xml" else []
-    files = [place, *more, detector_path(detector, file)]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None and path.is_file()]
 
 
 def _total(info: Any, every: int, span: tuple[float, float | None]) -> int | None:
@@ -204,6 +191,7 @@ class _Run:
         self._broken: Any = None
         self.failed: dict[Path, OutputError] = {}
         self.made: set[Path] = set()
+        self._damaged: list[tuple[float, float]] = []
 
     def resume(self, fresh: bool, facts: dict[str, Any]) -> None:
         """Find out whether an earlier run of the same command was stopped."""
@@ -378,7 +366,10 @@ class _Run:
         (begin, end), before, number = self._span, None, None
         if self.progress is not None:
             begin, number = self.progress.seconds, self.progress.index
-        moving = frames(self.asked.place, self._every, begin, end, self._rate, self._patience, _tell, 0.0, number)
+            self._damaged = list(self.progress.damaged)
+        moving = frames(
+            self.asked.place, self._every, begin, end, self._rate, self._patience, _tell, 0.0, number, self._damaged
+        )
         if self.progress is not None:
             before = next(moving, None)
             if before is None or abs(before.seconds - begin) > 1e-6:
@@ -408,7 +399,8 @@ class _Run:
         start = self._video.checkpoint() if self._video is not None else None
         self.bookmark.write(
             Progress(self.bookmark.key, self._table.checkpoint(), self._last.index, self._last.seconds,
-                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), state, ended, problem)
+                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), state, ended, problem,
+                     damaged=list(self._damaged))
         )  # fmt: skip
 
     def _note(self, path: Path) -> None:

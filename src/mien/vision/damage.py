@@ -20,9 +20,10 @@ class Damage:
     joined it says so, too. Holes alone tell nothing: a frame may be shown for long.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, places: list[tuple[float, float]] | None = None) -> None:
+        """places: those of an earlier reading of the same film, in seconds; new ones are added to this list."""
         self._hole = _HOLE / rate
-        self._places: list[tuple[float, float]] = []
+        self._places: list[tuple[float, float]] = [] if places is None else places
         self._packets: list[float] = []
         self._last: tuple[float, float | None] | None = None
         self._begin: float | None = None

@@ -170,6 +170,7 @@ def frames(
     tell: Callable[[str], None] | None = None,
     gap: float = 0.0,
     number: int | None = None,
+    damaged: list[tuple[float, float]] | None = None,
 ) -> Iterator[Frame]:
     """The frames of a file, a folder of pictures, an address or a camera (its number), one in memory at a time, upright.
 
@@ -178,7 +179,8 @@ def frames(
     every: only frames whose number it divides.  gap: of a file, only the first frame of each stretch of so many seconds (a
     quarter of a frame early counts: many forms round times); the others are decoded, but not turned into pictures.  begin, end: seconds, end left out; a file is not decoded before `begin`, and
     frames keep their numbers.  number: of a file's first frame from `begin` on, if it is known; a damaged file's is not that of
-    its packets.  rate: frames a second of a folder of pictures.
+    its packets.  damaged: where an earlier reading of the file found damage, in seconds; what is found is added to it, and told at the end.
+    rate: frames a second of a folder of pictures.
     patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
     the clock.
     Raises ConfigError: an `every` below 1 or no whole number, a `begin`, `end`, `rate`, `patience` or `gap` that is none, several sources. With the first frame VideoError: not
@@ -193,7 +195,7 @@ def frames(
         raise ConfigError(f"rate: {rate!r}: give frames a second, above 0")
     if not 0 <= gap < math.inf:
         raise ConfigError(f"gap: {gap!r}: give seconds, or 0 for every frame")
-    return _frames(_plain(source), every, begin, end, rate, patience, tell, gap, number)
+    return _frames(_plain(source), every, begin, end, rate, patience, tell, gap, number, damaged)
 
 
 def _frames(
@@ -206,6 +208,7 @@ def _frames(
     tell: Callable[[str], None] | None,
     gap: float,
     number: int | None,
+    damaged: list[tuple[float, float]] | None,
 ) -> Iterator[Frame]:
     if isinstance(source, int):
         yield from _within(_camera(source, every), begin, end)
@@ -214,7 +217,7 @@ def _frames(
     elif Path(source).is_dir():
         yield from _within(_folder(Path(source), every, rate, begin), begin, end)
     else:
-        yield from _file(source, every, begin, end, gap, number)
+        yield from _file(source, every, begin, end, gap, number, damaged)
 
 
 def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterator[Frame]:
@@ -226,11 +229,17 @@ def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterato
 
 
 def _file(
-    source: str | PathLike[str], every: int, begin: float, end: float | None, gap: float, number: int | None
+    source: str | PathLike[str],
+    every: int,
+    begin: float,
+    end: float | None,
+    gap: float,
+    number: int | None,
+    damaged: list[tuple[float, float]] | None,
 ) -> Iterator[Frame]:
     index, given, stretch, came, reached = -1, 0, -1, _Came(), False
     info = video_info(source)
-    damage, early = Damage(info.rate), min(gap, 1 / info.rate) / 4
+    damage, early = Damage(info.rate, damaged), min(gap, 1 / info.rate) / 4
     with _open(source) as container:
         stream = _tracks(container)[0]
         stream.thread_type = "AUTO"

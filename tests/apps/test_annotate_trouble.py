@@ -19,6 +19,7 @@ from mien.apps.annotate import block, worker
 from mien.apps.annotate.block import Source, _row
 from mien.apps.annotate.job import FOLDER, locked, part_place
 from mien.apps.annotate.places import Place, open_place
+from mien.apps.annotate.plan import Asked, Block, Line, check_input
 from mien.apps.annotate.run import _hash
 from mien.apps.annotate.worker import Child, Worker
 from mien.errors import DataError, OutputError
@@ -215,6 +216,38 @@ FAR = {
     "pairs": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
     "label": pa.array([10**7, 0, None], pa.date32()),
 }
+
+
+@pytest.mark.parametrize("kind", ["string_view", "large_string", "dictionary"])
+def test_paths_are_read_in_whatever_form_a_tool_wrote_them(kind, tmp_path):
+    pictures(tmp_path, 1)
+    paths = pa.array(["000.png", "000.png"])
+    paths = paths.dictionary_encode() if kind == "dictionary" else paths.cast(getattr(pa, kind)())
+    assert planned(tmp_path, pa.table({"path": paths})) == ["000.png", "000.png"]
+
+
+@pytest.mark.parametrize("kind", [pa.binary_view(), pa.binary(4), pa.dictionary(pa.int32(), pa.binary())])
+def test_images_are_read_in_whatever_form_a_tool_wrote_them(kind, tmp_path):
+    images = pa.array([b"abcd"])
+    images = images.dictionary_encode() if pa.types.is_dictionary(kind) else images.cast(kind)
+    assert planned(tmp_path, pa.table({"image": images})) == [b"abcd"]
+
+
+def planned(folder, table) -> list[bytes | str]:
+    """What the inputs of a Parquet file are: bytes, or the path that a row is called by."""
+    pq.write_table(table, folder / "x.parquet")
+    check_input(Asked(input=str(folder / "x.parquet")), open_place(folder / "out"))
+    line = Line("rows", os.fsencode(folder / "x.parquet"), 0, len(table))
+    found = list(block._inputs(Block(0, (line,)), Source(column=table.column_names[0])))
+    return [one.content if isinstance(one.content, bytes) else one.row.image for one in found]
+
+
+def test_two_columns_of_one_name_are_told(tmp_path):
+    table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["path", "path"])
+    with pytest.raises(DataError, match="two columns are called 'path'"):
+        planned(tmp_path, table)
+    pq.write_table(pa.table([pa.array(["a"])] * 3, names=["path", "x", "x"]), tmp_path / "x.parquet")
+    check_input(Asked(input=str(tmp_path / "x.parquet")), open_place(tmp_path / "out"))
 
 
 def test_columns_that_python_has_no_values_for_are_kept_as_they_were(tmp_path):

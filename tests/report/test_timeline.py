@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from mien.evaluation.intervals import block_bootstrap, memory
 from mien.evaluation.timeline import Person, episodes, read_timeline, summary
 from mien.faces import Expression, Frame
 from mien.report.annotations import episodes_csv, write_annotations
-from mien.report.strips import binned, path
+from mien.report.strips import _WIDTH, Bins, _ticks, binned, path
 from mien.report.timeline import timeline_page, write_report
 from mien.runtime.table import TableSink
 from mien.runtime.track import Smoother
@@ -498,3 +499,15 @@ def test_reports_refuse_names_before_they_begin(mien, tmp_path):
         code, _, err = mien("report", "t.csv", *words)
         assert (code, message in err) == (2, True), err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]
+
+
+@pytest.mark.parametrize("hours", [0.01, 1, 12, 100, 24 * 30])
+def test_times_below_a_picture_neither_overlap_nor_leave_it(hours):
+    none = np.zeros(0)
+    words = [
+        str(part) for part in _ticks(Bins(np.array([0, hours * 3600.0]), none, none, none, none), 0) if "text" in part
+    ]
+    names = [(float(re.search(r'x="([\d.]+)"', word)[1]), len(re.search(">(.*)<", word)[1]) * 7) for word in words]
+    assert 1 < len(names) <= 10
+    assert names[-1][0] + names[-1][1] / 2 <= _WIDTH
+    assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in zip(names, names[1:], strict=False))

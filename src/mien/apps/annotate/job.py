@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
     "Done",
     "How",
     "Job",
+    "an_error",
     "finished",
     "job_of",
     "locked",
@@ -213,6 +214,19 @@ def read_part(out: Place, job: Job, number: int) -> Done | None:
     if facts.get("job") != job.id or facts.get("done", {}).get("inputs") != rows:
         return None
     return msgspec.convert(facts["done"], Done)
+
+
+def an_error(out: Place, parts: Iterable[Done]) -> str:
+    """One input that could not be read, and why; '' if there is none, or its part cannot be read now."""
+    number = min((done.block for done in parts if done.failed), default=None)
+    if number is None:
+        return ""
+    try:
+        with part_place(out, number).open() as file:
+            rows = pq.ParquetFile(file).read(["image", "error"], use_threads=False).to_pylist()
+    except (pa.ArrowException, *place_errors()):
+        return ""
+    return next((f"{row['image']}: {row['error']}" for row in rows if row["error"] is not None), "")
 
 
 @contextmanager

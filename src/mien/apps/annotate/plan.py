@@ -257,12 +257,16 @@ class _Listing:
             raise DataError(
                 f"{place}: cannot be read as Parquet ({reason(error)}); mend it, or leave it out with a pattern"
             ) from error
+        used = {*_BYTES, *_PATHS, "id", self.asked.column, *self.asked.keep}
+        twice = next((name for name, count in Counter(schema.names).items() if count > 1 and name in used), None)
+        if twice is not None:
+            raise DataError(f"{place}: two columns are called {twice!r}; rename one and write the file anew")
         column = _column(place, schema, self.asked.column)
         kept = [_kept(place, schema, name) for name in self.asked.keep]
-        twice = next((one.name for one in kept if [other.name for other in kept].count(one.name) > 1), None)
-        if twice is not None:
+        same = next((one.name for one in kept if [other.name for other in kept].count(one.name) > 1), None)
+        if same is not None:
             raise ConfigError(
-                f"--keep: two columns would be called {twice!r}; leave one out, or rename it in the input"
+                f"--keep: two columns would be called {same!r}; leave one out, or rename it in the input"
             )
         return groups, column, kept, column == "video"
 
@@ -331,10 +335,12 @@ def _column(place: Place, schema: pa.Schema, asked: str) -> str:
 
 
 def _holds(kind: pa.DataType) -> bool:
-    plain = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
     if pa.types.is_struct(kind):
         return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
-    return any(is_it(kind) for is_it in plain)
+    if pa.types.is_dictionary(kind):  # a category of pandas
+        return _holds(kind.value_type)
+    plain = ("binary", "large_binary", "binary_view", "fixed_size_binary", "string", "large_string", "string_view")
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in plain)
 
 
 def _kept(place: Place, schema: pa.Schema, name: str) -> pa.Field:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 import mien
-from mien.apps.annotate.job import FOLDER, Done, How, Job, finished, locked, start
+from mien.apps.annotate.job import FOLDER, Done, How, Job, an_error, finished, locked, start
 from mien.apps.annotate.local import run_local
 from mien.apps.annotate.places import Place, open_place, whole_address
 from mien.apps.annotate.plan import Asked
@@ -66,7 +66,10 @@ class Quiet:
 
 
 class Summary(NamedTuple):
-    """What an annotation holds, how many of its blocks were there before, and the processor's seconds it took in all."""
+    """What an annotation holds, how many of its blocks were there before, and the processor's seconds it took in all.
+
+    example: an input that could not be read, and why; '' if all could.
+    """
 
     inputs: int
     failed: int
@@ -75,6 +78,7 @@ class Summary(NamedTuple):
     blocks: int
     before: int
     seconds: float
+    example: str = ""
 
 
 def annotate(
@@ -172,6 +176,7 @@ def _summed(out: Place, parts: list[Done], before: int) -> Summary:
     inputs, failed, frames, faces = (
         sum(getattr(done, name) for done in parts) for name in ("inputs", "failed", "frames", "faces")
     )
-    summary = Summary(inputs, failed, frames, faces, len(parts), before, sum(done.seconds for done in parts))
+    seconds, example = sum(done.seconds for done in parts), an_error(out, parts)
+    summary = Summary(inputs, failed, frames, faces, len(parts), before, seconds, example)
     (out / FOLDER / "summary.json").write(msgspec.json.format(msgspec.json.encode(summary._asdict()), indent=2))
     return summary

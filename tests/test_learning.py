@@ -1,9 +1,11 @@
 """From a recipe to a model file, on drawn faces: nothing to a working model in seconds."""
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score
+from torch import nn
 
 from mien.data.manifest import Header, Sample, make_manifest
 from mien.errors import ConfigError, DataError, ExportError, ModelError, OutputError
@@ -11,14 +13,14 @@ from mien.evaluation.metrics import expected_calibration_error, score_expression
 from mien.evaluation.predictions import Predictions
 from mien.export.onnx import export_onnx, verify
 from mien.labels import LabelSet
-from mien.models.backbones import BACKBONES
+from mien.models.backbones import BACKBONES, Layers
 from mien.models.network import build_network
 from mien.models.weights import TorchSession, load_weights, save_weights
 from mien.recipe import load_recipe
 from mien.runtime.classify import Classifier
 from mien.runtime.sessions import OnnxSession
 from mien.sections import AugmentSection, NetworkSection
-from mien.spec import CropSpec
+from mien.spec import CropSpec, ModelSpec
 from mien.training import loop
 from mien.training.augment import augment, centre
 from mien.training.fit import fit
@@ -117,8 +119,6 @@ def test_a_pickle_posing_as_weights_is_never_loaded(tmp_path):
 
 def test_weights_of_another_network_are_refused(data, tmp_path):
     network, spec = load_weights(small_run(data, tmp_path / "run"))
-    import msgspec
-
     other = msgspec.structs.replace(spec, network={"backbone": "mien-small"})
     save_weights(tmp_path / "w.safetensors", network, other)
     with pytest.raises(ModelError, match="weights and spec disagree"):
@@ -133,6 +133,21 @@ def test_every_backbone_takes_odd_sizes(name):
     answer = network(torch.zeros(2, 3, 88, 66))
     assert answer.logits.shape == (2, 3)
     assert answer.affect is None
+
+
+def test_a_backbone_of_ones_own_is_taken_by_its_name(monkeypatch, tmp_path):
+    """As docs/training.md tells."""
+    own = lambda channels, _: Layers([nn.Conv2d(channels, 16, 3, 2, 1), nn.ReLU()], 16)  # noqa: E731
+    monkeypatch.setitem(BACKBONES, "mine", own)
+    section, labels, crop = NetworkSection(backbone="mine"), LabelSet(("x", "y")), CropSpec(width=32, height=32)
+    network = build_network(section, labels, crop)
+    spec = ModelSpec(name="mine", labels=labels.names, crop=crop, network=msgspec.to_builtins(section))
+    save_weights(tmp_path / "w.safetensors", network, spec)
+    export_onnx(tmp_path / "w.safetensors", tmp_path / "m.onnx")
+    monkeypatch.delitem(BACKBONES, "mine")
+    assert OnnxSession(tmp_path / "m.onnx").spec.labels == ("x", "y")
+    with pytest.raises(ConfigError, match="unknown backbone 'mine'"):
+        load_weights(tmp_path / "w.safetensors")
 
 
 def test_a_mirror_image_gets_the_same_answer():

@@ -95,7 +95,7 @@ def threshold_for(probabilities: np.ndarray, truth: np.ndarray, precision: float
     if not len(fits):
         raise DataError(
             f"--precision {precision:g}: on these {len(truth):,} rows no confidence is enough (the surest {least} are right "
-            f"in {right[min(least, len(truth)) - 1] / min(least, len(truth)):.1%})"
+            f"in {right[min(least, len(truth)) - 1] / min(least, len(truth)):.1%}); ask for less, or leave it out"
         )
     at = int(fits[-1])
     edge, below = float(sorted_confidence[at]), sorted_confidence[at + 1 :].max(initial=-1.0)

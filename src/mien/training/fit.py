@@ -244,7 +244,6 @@ def _wait_for(path: Path) -> None:
 
 def _spec(recipe: Recipe, chips: Manifest, temperature: float, ready: _Ready, second: Auxiliary | None) -> ModelSpec:
     labels: LabelSet = chips.labels
-    licences = dict.fromkeys([chips.header.licence, *([second.licence] if second else [])])
     return ModelSpec(
         name=recipe.name,
         labels=labels.names,
@@ -252,7 +251,7 @@ def _spec(recipe: Recipe, chips: Manifest, temperature: float, ready: _Ready, se
         affect=recipe.network.affect,
         expression=recipe.network.expression,
         temperature=temperature,
-        licence="Apache-2.0 as far as the weights are ours; trained on: " + "; ".join(licences),
+        licence=_licence([chips.header.licence, *([second.licence] if second else [])]),
         trained_on=(
             f"{chips.header.source} ({chips.header.rule or 'labels'}), train split, sha256 {ready.fingerprint[:16]}",
             *([second.origin] if second else []),
@@ -261,3 +260,13 @@ def _spec(recipe: Recipe, chips: Manifest, temperature: float, ready: _Ready, se
         made_by=f"mien {mien.__version__}, recipe {recipe.name}, seed {recipe.seed}, torch {torch.__version__}, {platform.machine()}",
         network=msgspec.to_builtins(recipe.network),
     )
+
+
+def _licence(licences: Sequence[str]) -> str:
+    """The weights' licence, with those of what they learned from.
+
+    >>> _licence(["", "MIT"])
+    'Apache-2.0 as far as the weights are ours; trained on: data whose licence is not known; MIT'
+    """
+    words = dict.fromkeys(licence or "data whose licence is not known" for licence in licences)
+    return "Apache-2.0 as far as the weights are ours; trained on: " + "; ".join(words)

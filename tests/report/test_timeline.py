@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -483,4 +484,4 @@ def test_times_below_a_picture_neither_overlap_nor_leave_it(hours):
     names = [(float(re.search(r'x="([\d.]+)"', word)[1]), len(re.search(">(.*)<", word)[1]) * 7) for word in words]
     assert 1 < len(names) <= 10
     assert names[-1][0] + names[-1][1] / 2 <= _WIDTH
-    assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in zip(names, names[1:], strict=False))
+    assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in pairwise(names))

@@ -265,9 +265,7 @@ class _Listing:
         kept = [_kept(place, schema, name) for name in self.asked.keep]
         same = next((one.name for one in kept if [other.name for other in kept].count(one.name) > 1), None)
         if same is not None:
-            raise ConfigError(
-                f"--keep: two columns would be called {same!r}; leave one out, or rename it in the input"
-            )
+            raise ConfigError(f"--keep: two columns would be called {same!r}; leave one out, or rename it in the input")
         return groups, column, kept, column == "video"
 
     def empty(self) -> DataError:

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +30,6 @@ __all__ = [
     "Done",
     "How",
     "Job",
-    "an_error",
     "finished",
     "job_of",
     "locked",
@@ -78,7 +77,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """A finished block: its number, how many inputs, failures, frames and faces its part holds, and the processor's seconds."""
+    """A finished block: its number, how many inputs, failures, frames and faces its part holds, and the processor's seconds.
+
+    example: one of the inputs that could not be read, and why; '' if all could.
+    """
 
     block: int
     inputs: int
@@ -86,6 +88,7 @@ class Done(msgspec.Struct, frozen=True):
     frames: int
     faces: int
     seconds: float = 0.0
+    example: str = ""
 
 
 def part_place(out: Place, block: int) -> Place:
@@ -214,19 +217,6 @@ def read_part(out: Place, job: Job, number: int) -> Done | None:
     if facts.get("job") != job.id or facts.get("done", {}).get("inputs") != rows:
         return None
     return msgspec.convert(facts["done"], Done)
-
-
-def an_error(out: Place, parts: Iterable[Done]) -> str:
-    """One input that could not be read, and why; '' if there is none, or its part cannot be read now."""
-    number = min((done.block for done in parts if done.failed), default=None)
-    if number is None:
-        return ""
-    try:
-        with part_place(out, number).open() as file:
-            rows = pq.ParquetFile(file).read(["image", "error"], use_threads=False).to_pylist()
-    except (pa.ArrowException, *place_errors()):
-        return ""
-    return next((f"{row['image']}: {row['error']}" for row in rows if row["error"] is not None), "")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 import mien
-from mien.apps.annotate.job import FOLDER, Done, How, Job, an_error, finished, locked, start
+from mien.apps.annotate.job import FOLDER, Done, How, Job, finished, locked, start
 from mien.apps.annotate.local import run_local
 from mien.apps.annotate.places import Place, open_place, whole_address
 from mien.apps.annotate.plan import Asked
@@ -176,7 +176,8 @@ def _summed(out: Place, parts: list[Done], before: int) -> Summary:
     inputs, failed, frames, faces = (
         sum(getattr(done, name) for done in parts) for name in ("inputs", "failed", "frames", "faces")
     )
-    seconds, example = sum(done.seconds for done in parts), an_error(out, parts)
+    seconds = sum(done.seconds for done in parts)
+    example = next((done.example for done in sorted(parts, key=lambda done: done.block) if done.example), "")
     summary = Summary(inputs, failed, frames, faces, len(parts), before, seconds, example)
     (out / FOLDER / "summary.json").write(msgspec.json.format(msgspec.json.encode(summary._asdict()), indent=2))
     return summary

@@ -1,7 +1,6 @@
 """The timeline: figures with oracles, episodes, files for other programs, the page."""
 
 import csv
-import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -512,5 +511,5 @@ def test_times_below_a_picture_neither_overlap_nor_leave_it(hours):
     names = [(float(re.search(r'x="([\d.]+)"', word)[1]), len(re.search(">(.*)<", word)[1]) * 7) for word in words]
     assert 1 < len(names) <= 10
     assert names[-1][0] + names[-1][1] / 2 <= _WIDTH
-    assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in itertools.pairwise(names))
+    assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in pairwise(names))
     assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in pairwise(names))

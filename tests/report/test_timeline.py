@@ -512,4 +512,3 @@ def test_times_below_a_picture_neither_overlap_nor_leave_it(hours):
     assert 1 < len(names) <= 10
     assert names[-1][0] + names[-1][1] / 2 <= _WIDTH
     assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in pairwise(names))
-    assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in pairwise(names))

@@ -1,6 +1,7 @@
 """Rooms import only from rooms below them."""
 
 import ast
+import re
 from pathlib import Path
 
 import mien
@@ -49,3 +50,20 @@ def test_every_room_has_a_height():
         if p.suffix == ".py" or (p / "__init__.py").exists()
     }
     assert rooms - {"__init__", "__main__"} == set(HEIGHTS)
+
+
+#: The endings of files that mien itself names.
+OWN_ENDINGS = {"runtime/wheels.py", "apps/page.py"}
+
+
+def test_endings_are_compared_in_small_letters():
+    """A.PARQUET is a Parquet file: a suffix that is compared, or looked up, is lowered before."""
+    compared = re.compile(r"\.suffix( [!=]= \"| (not )?in |\])")
+    root = Path(mien.__file__).parent
+    found = {
+        path.relative_to(root).as_posix(): line.strip()
+        for path in sorted(root.rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if compared.search(line) and "kind.suffix" not in line
+    }
+    assert found.keys() - OWN_ENDINGS == set(), found

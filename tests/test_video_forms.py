@@ -6,13 +6,17 @@ import itertools
 import struct
 import threading
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
+import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from builders import a_video
 from mien.errors import VideoError
+from mien.vision import video
 from mien.vision.clock import Clock
 from mien.vision.image import write_image
 from mien.vision.video import frames, video_info
@@ -84,6 +88,51 @@ def test_a_gap_near_the_rate_of_a_film_loses_no_frame_to_rounding(name, tmp_path
     assert {b - a for a, b in itertools.pairwise(some)} == {2, 3}
 
 
+def with_cover(path, film):
+    """A file with the picture of a cover, and, if so asked, a film beside it."""
+    with av.open(str(path), "w", format="mp4") as target:
+        moving = target.add_stream("libx264" if film else "aac", rate=25 if film else 8000)
+        if film:
+            moving.width, moving.height, moving.pix_fmt = 96, 64, "yuv420p"
+        cover = target.add_stream("mjpeg")
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 32, 32, "yuvj420p", Disposition.attached_pic
+        still = av.Packet(cv2.imencode(".jpg", picture(0, 32, 32))[1].tobytes())
+        still.stream, still.pts, still.dts, still.is_keyframe = cover, 0, 0, True
+        target.mux(still)
+        for i in range(8 if film else 0):
+            target.mux(moving.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+        if film:
+            target.mux(moving.encode())
+    return path
+
+
+def test_the_picture_of_a_cover_is_never_read(tmp_path):
+    place = with_cover(tmp_path / "a.mp4", film=True)
+    assert [frame.image.shape for frame in frames(place)] == [(64, 96, 3)] * 8
+    assert video_info(place).tracks == 1
+    with pytest.raises(VideoError, match="a.m4a: has no video stream, only the picture of its cover"):
+        list(frames(with_cover(tmp_path / "a.m4a", film=False)))
+    cover, moving = SimpleNamespace(disposition=Disposition.attached_pic), SimpleNamespace(disposition=Disposition(0))
+    assert video._tracks(SimpleNamespace(streams=SimpleNamespace(video=(cover, moving)))) == [moving]
+
+
+def test_of_two_tracks_the_first_is_read_and_told(mien, tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as target:
+        tracks = [target.add_stream("libx264", rate=25) for _ in range(2)]
+        for track, (width, height) in zip(tracks, [(96, 64), (64, 48)], strict=True):
+            track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+        for i in range(2):
+            for track in tracks:
+                target.mux(
+                    track.encode(av.VideoFrame.from_ndarray(picture(i, track.width, track.height), format="rgb24"))
+                )
+        for track in tracks:
+            target.mux(track.encode())
+    code, _, err = mien("watch", "a.mp4", "--table", "t.csv", "--detector", "whole", "--threads", "1")
+    assert (code, "mien: a.mp4: has 2 tracks of pictures; the first is read (96x64)\n" in err) == (0, True)
+    assert {frame.image.shape for frame in frames(tmp_path / "a.mp4")} == {(64, 96, 3)}
+
+
 def test_odd_pixels_are_made_square(tmp_path):
     path = film(tmp_path / "a.mp4", "libx264", square=Fraction(4, 3))
     assert next(frames(path)).image.shape == (64, 128, 3)
@@ -125,7 +174,7 @@ def test_a_film_that_hides_frames_is_whole(begin, length, tmp_path):
 
 @pytest.mark.parametrize(("name", "options"), [
     ("a.mp4", {"movflags": "+faststart"}), ("a.mp4", {"movflags": "frag_keyframe+empty_moov"}),
-    ("a.mkv", {}), ("a.avi", {}),
+    ("a.mkv", {}), ("a.avi", {}), ("a.flv", {}),
 ])  # fmt: skip
 def test_a_film_cut_off_is_told_in_every_form_that_says_its_length(name, options, tmp_path):
     path = film(tmp_path / name, "libx264", count=100, muxer=options, g="10")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mien.errors import ConfigError, MienError, OutputError
 
-__all__ = ["beside", "check_distinct", "check_free", "is_hidden", "path_text", "whole_file", "whole_files"]
+__all__ = ["beside", "check_distinct", "check_free", "digest", "is_hidden", "path_text", "whole_file", "whole_files"]
 
 
 def path_text(path: str | PathLike[str]) -> str:
@@ -66,6 +66,11 @@ def check_distinct(paths: Sequence[Path]) -> None:
     for path, place in zip(paths, places, strict=True):
         if places.count(place) > 1:
             raise ConfigError(f"{path}: is named for two outputs; give each its own file")
+
+
+def digest(*paths: Path) -> str:
+    """The sha256 of files, one behind the other, in hexadecimal digits. Raises OSError."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 @contextmanager

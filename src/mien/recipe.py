@@ -201,7 +201,7 @@ def read_recipe(text: str, where: str, settings: Iterable[str] = ()) -> Recipe |
 
 def _find(name: str) -> tuple[str, str]:
     path = Path(name)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
+    if path.suffix.lower() in {".yaml", ".yml"} or path.is_file():
         try:
             return path.read_text(encoding="utf-8"), name
         except (OSError, UnicodeDecodeError) as error:

@@ -195,7 +195,9 @@ def test_rows_of_parquet_are_inputs(table, tmp_path, mien):
     )
     code, out, err = mien(*words)
     assert code == 1, err
-    assert "2 of 7 inputs could not be read" in err
+    assert (
+        "2 of 7 inputs could not be read (to their end), such as fer:4: cannot be read (there is no such file)" in err
+    )
     assert "written: out" in out
     rows = rows_in(tmp_path / "out")
     assert [(row["image"], row["row"], row["age"]) for row in rows] == [(f"fer:{i}", i, i) for i in range(7)]

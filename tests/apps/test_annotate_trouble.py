@@ -1,8 +1,11 @@
 """Annotating where something is wrong: names that no file has, buckets without their package, jobs that are given up."""
 
 import hashlib
+import io
 import os
+import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,11 +13,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+import mien as library
 from apps.test_annotate import FILES, QUICK, a_job, encoded, here, paths_file, pictures, rows_in  # noqa: F401 - a fixture
 from mien.apps.annotate import block, worker
 from mien.apps.annotate.block import Source, _row
 from mien.apps.annotate.job import FOLDER, locked, part_place
-from mien.apps.annotate.places import open_place
+from mien.apps.annotate.places import Place, open_place
+from mien.apps.annotate.plan import Asked, Block, Line, check_input
 from mien.apps.annotate.run import _hash
 from mien.apps.annotate.worker import Child, Worker
 from mien.errors import DataError, OutputError
@@ -50,6 +55,66 @@ def test_a_name_with_two_colons_is_a_file_and_an_archive_an_archive(tmp_path, mi
     assert open_place("zip://a.png::b.zip").read() == b"inside"
     (tmp_path / "zip::b.zip").write_bytes(b"beside")
     assert open_place("zip::b.zip").read() == b"beside"
+
+
+def packed(path, names):
+    """A .zip or .tar that holds these names: pictures by their ending, else text."""
+    files = {name: encoded(at) if name.endswith(".png") else b"text" for at, name in enumerate(names)}
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            facts = tarfile.TarInfo(name)
+            facts.size = len(data)
+            archive.addfile(facts, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("what", ["in/a.{}", "in/*.{}", "{}://x/*.png::in/a.{}"])
+@pytest.mark.usefixtures("here")
+def test_what_an_archive_holds_is_annotated_where_it_is_named(kind, what, tmp_path, mien):
+    (tmp_path / "in").mkdir()
+    packed(tmp_path / "in" / f"a.{kind}", ["x/0.png", "x/0.txt", "x/1.png", "x/._0.png"])
+    command = ("annotate", what.format(kind, kind), "--out", "out", *QUICK)
+    assert mien(*command)[0] == 0
+    rows = rows_in(tmp_path / "out")
+    assert [row["image"] for row in rows] == [f"{kind}://x/{at}.png::{tmp_path}/in/a.{kind}" for at in (0, 1)]
+    alone = library.load("ferplus-nano", "whole", 1)
+    assert [row["label"] for row in rows] == [[alone(encoded(at))[0].expression.label] for at in (0, 2)]
+    assert "1 of 1 parts were there already" in mien(*command)[1]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_is_opened_once_and_anew_when_it_was_written_anew(kind, tmp_path):
+    packed(tmp_path / f"a.{kind}", ["0.png", "1.png"])
+    places = [open_place(f"{kind}://{at}.png::{tmp_path}/a.{kind}") for at in (0, 1)]
+    assert places[0].fs is places[1].fs
+    with ThreadPoolExecutor(8) as pool:  # members of one archive are read by many threads
+        assert list(pool.map(Place.read, places * 50)) == [encoded(0), encoded(1)] * 50
+    packed(tmp_path / f"a.{kind}", ["other.png", "1.png", "0.png"])
+    assert open_place(f"{kind}://0.png::{tmp_path}/a.{kind}").read() == encoded(2)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a.csv", "to_parquet"), ("a.tgz", "unpack it first"), ("b.zip", "cannot be reached"), ("in", "'FOLDER/*.tar'")],
+)
+def test_what_is_no_input_is_told_before_a_job_begins(name, words, tmp_path, mien):
+    (tmp_path / "in").mkdir()
+    packed(tmp_path / "in" / "a.tar", ["0.png"])
+    for bad in ("a.csv", "a.tgz", "b.zip"):
+        (tmp_path / bad).write_bytes(b"path\n0.png\n")
+    code, _, out = mien("annotate", name, "--out", "out", *QUICK)
+    assert (code, words in out, (tmp_path / "out").exists()) == (2, True, False)
+
+
+def test_no_archive_is_written_into(tmp_path, mien):
+    packed(tmp_path / "a.zip", ["0.png"])
+    code, _, out = mien("annotate", "a.zip", "--out", "zip://out::a.zip", *QUICK)
+    assert (code, "archives are only read" in out) == (2, True)
 
 
 @pytest.mark.parametrize(("glob", "names"), [("*.png", ["a.png"]), (".*.png", ["._a.png"]), ("**/*", ["a.png"])])
@@ -151,6 +216,38 @@ FAR = {
     "pairs": pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64())),
     "label": pa.array([10**7, 0, None], pa.date32()),
 }
+
+
+@pytest.mark.parametrize("kind", ["string_view", "large_string", "dictionary"])
+def test_paths_are_read_in_whatever_form_a_tool_wrote_them(kind, tmp_path):
+    pictures(tmp_path, 1)
+    paths = pa.array(["000.png", "000.png"])
+    paths = paths.dictionary_encode() if kind == "dictionary" else paths.cast(getattr(pa, kind)())
+    assert planned(tmp_path, pa.table({"path": paths})) == ["000.png", "000.png"]
+
+
+@pytest.mark.parametrize("kind", [pa.binary_view(), pa.binary(4), pa.dictionary(pa.int32(), pa.binary())])
+def test_images_are_read_in_whatever_form_a_tool_wrote_them(kind, tmp_path):
+    images = pa.array([b"abcd"])
+    images = images.dictionary_encode() if pa.types.is_dictionary(kind) else images.cast(kind)
+    assert planned(tmp_path, pa.table({"image": images})) == [b"abcd"]
+
+
+def planned(folder, table) -> list[bytes | str]:
+    """What the inputs of a Parquet file are: bytes, or the path that a row is called by."""
+    pq.write_table(table, folder / "x.parquet")
+    check_input(Asked(input=str(folder / "x.parquet")), open_place(folder / "out"))
+    line = Line("rows", os.fsencode(folder / "x.parquet"), 0, len(table))
+    found = list(block._inputs(Block(0, (line,)), Source(column=table.column_names[0])))
+    return [one.content if isinstance(one.content, bytes) else one.row.image for one in found]
+
+
+def test_two_columns_of_one_name_are_told(tmp_path):
+    table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["path", "path"])
+    with pytest.raises(DataError, match="two columns are called 'path'"):
+        planned(tmp_path, table)
+    pq.write_table(pa.table([pa.array(["a"])] * 3, names=["path", "x", "x"]), tmp_path / "x.parquet")
+    check_input(Asked(input=str(tmp_path / "x.parquet")), open_place(tmp_path / "out"))
 
 
 def test_columns_that_python_has_no_values_for_are_kept_as_they_were(tmp_path):

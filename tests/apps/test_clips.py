@@ -1,11 +1,16 @@
-"""What `mien serve` takes for a clip."""
+"""What `mien serve` takes for a clip, and for how long."""
+
+import asyncio
+import time
 
 import av
 import pytest
 
 from apps.browsing import EXAMPLE
 from builders import a_video
-from mien.apps.jobs import Opening, check_form, clip_kind, read_clip
+from mien.apps.jobs import Jobs, Opening, _Job, check_form, clip_kind, read_clip
+from mien.apps.measures import Measures
+from mien.apps.records import JobRecord
 from mien.apps.settings import Settings
 from mien.errors import VideoError
 from test_video_forms import film
@@ -50,3 +55,34 @@ def test_what_begins_like_a_clip_and_is_a_play_list_is_none(tmp_path):
         assert clip_kind(clip.read_bytes()[:16])
         with pytest.raises(VideoError, match=r"clip.bin: cannot be read as a video of a known form"):
             read_clip(tmp_path, 1, Opening(model="ferplus-nano"), Settings(), print)
+
+
+def test_a_clip_that_takes_too_long_ends_however_often_it_is_heard_of():
+    class Child:
+        ended = False
+
+        def terminate(self):
+            self.ended = True
+
+        def is_alive(self):
+            return False
+
+        def poll(self, _):
+            time.sleep(0.001)
+            return True
+
+        def recv(self):
+            return {"frames": 1}
+
+    async def followed() -> JobRecord:
+        jobs = Jobs(Opening(model="none"), Settings(job_seconds=0.05), Measures())
+        job = _Job(JobRecord(id="a", state="running"), process=Child())
+        try:
+            await asyncio.wait_for(jobs._follow(job, job.process), 5)
+        finally:
+            await jobs.close()
+        assert job.process.ended
+        return job.record
+
+    record = asyncio.run(followed())
+    assert (record.state, record.problem[:23], record.frames) == ("failed", "took longer than 0.05 s", 1)

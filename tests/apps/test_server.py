@@ -334,7 +334,7 @@ def test_many_small_requests_leave_the_memory_flat(server):
     "image/gif",
     "image/bmp",
     "image/tiff",
-    *("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo"),
+    *("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo", "video/ogg"),
 )
 def as_bytes(_, value):
     return value if isinstance(value, bytes) else str(value).encode()
@@ -358,6 +358,12 @@ def test_the_api_is_as_its_description_says(server):
         answers_as_described()
     assert {"POST /predict", "POST /watch", "GET /watch/{job_id}", "GET /model"} <= set(names)
     assert CLIENT.get(f"{server.url}/health").status_code == 200
+    paths = CLIENT.get(f"{server.url}/schema/openapi.json").json()["paths"]
+    answers = [item for path in paths.values() for way in path.values() for item in way["responses"].items()]
+    refused = [kind["schema"] for code, said in answers if code > "3" for kind in said["content"].values()]
+    assert all(schema == {"$ref": "#/components/schemas/Problem"} for schema in refused)
+    table = paths["/watch/{job_id}/table"]["get"]["responses"]["200"]["content"]
+    assert set(table) == {"text/csv", "application/x-ndjson"}
 
 
 def test_keys(tmp_path):

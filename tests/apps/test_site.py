@@ -2,6 +2,8 @@
 
 import errno
 import itertools
+import json
+import re
 from pathlib import Path
 
 import onnx
@@ -13,11 +15,11 @@ from mien.errors import ConfigError, OutputError
 from mien.runtime.classify import Classifier
 from mien.runtime.fakes import FakeDetector, FakeSession
 from mien.runtime.read import Reader, load
-from mien.runtime.store import model_file
+from mien.runtime.store import ENTRIES, locate, model_file
 from mien.spec import CropSpec, ModelSpec
 from test_runtime import a_model
 
-MODEL = model_file("ferplus-nano")
+MODEL, DETECTOR = model_file("ferplus-nano"), locate(ENTRIES["mien-face"])
 
 
 def of_four(path):
@@ -77,6 +79,22 @@ def test_a_site_is_written_into_a_folder_that_is_there(mien, tmp_path):
 
 
 @pytest.mark.usefixtures("engine")
+def test_what_the_system_puts_on_a_volume_is_in_nobody_s_way(tmp_path):
+    reader, site = load("ferplus-nano", "whole", 1), tmp_path / "site"
+    (site / "lost+found").mkdir(parents=True)
+    kept = [site / ".DS_Store", site / "lost+found" / "#12"]
+    for path in kept:
+        path.write_text("the system's")
+    write_site(site, reader, MODEL, None)
+    (site / "models" / ".DS_Store").write_text("the system's")
+    write_site(site, reader, MODEL, None, overwrite=True)
+    assert [path.read_text() for path in kept] == ["the system's"] * 2
+    (site / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds mine.txt, which is no part of the page"):
+        write_site(site, reader, MODEL, None, overwrite=True)
+
+
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("fails_at", [1, 20, 40])
 def test_a_site_that_cannot_be_replaced_stays(fails_at, monkeypatch, tmp_path):
     reader, rename, count = load("ferplus-nano", "whole", 1), Path.rename, itertools.count(1)
@@ -94,3 +112,36 @@ def test_a_site_that_cannot_be_replaced_stays(fails_at, monkeypatch, tmp_path):
         write_site(tmp_path / "site", reader, MODEL, None, overwrite=True)
     assert names(tmp_path) == before
     assert (tmp_path / "site" / "main.js").read_text() == "older"
+
+
+def test_without_its_engine_the_page_says_what_is_missing(tmp_path, monkeypatch):
+    reader = load(threads=1)
+    about = site(reader, web=tmp_path)
+    assert not about.engine
+    assert "run: make web" in about.missing
+    monkeypatch.setattr("mien.apps.page.engine_missing", lambda _=None: about.missing)
+    with pytest.raises(ConfigError, match="run: make web"):
+        write_site(tmp_path / "site", reader, MODEL, DETECTOR)
+    assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_command_writes_a_site_whole_and_spares_what_is_there(mien, tmp_path):
+    code, said, _ = mien("page", "site")
+    assert code == 0
+    assert re.search(r"written: site \(\d\d\.\d MB\)", said)
+    files = {str(path.relative_to("site")) for path in Path("site").rglob("*") if path.is_file()}
+    assert {"index.html", "main.js", "page.json", "vendor/LICENSE.txt", "models/model.onnx"} <= files
+    assert json.loads(Path("site/page.json").read_text())["server"] is False
+    assert "pass --overwrite" in mien("page", "site")[2]
+    assert mien("page", "site", "--overwrite")[0] == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    assert "holds letter.txt, which is no part of the page" in mien("page", "mine", "--overwrite")[2]
+    (tmp_path / "site" / ".git").mkdir()
+    (tmp_path / "site" / ".git" / "HEAD").touch()
+    assert "holds .git/HEAD, which is no part of the page" in mien("page", "site", "--overwrite")[2]
+    assert "no folder" in mien("page", "a/b")[2]
+    with pytest.raises(OutputError, match="is a file"):
+        write_site(tmp_path / "mine" / "letter.txt", load(threads=1), MODEL, DETECTOR, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

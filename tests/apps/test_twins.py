@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from apps.browsing import WEB, difference, packed, smaller, unpacked
+from builders import a_face
 from mien.apps.page import site
 from mien.faces import Expression, Face, FaceRecord, Frame, face_record
 from mien.runtime.detect import GridDetector, _resized, _suppress, decode
@@ -184,6 +185,13 @@ def test_tables_name_a_file_as_it_is_called(javascript, tmp_path):
         with TableSink(tmp_path / f"{number}.csv", ("happiness",), image=name) as sink:
             sink.write(Frame(np.zeros((8, 8, 3), np.uint8)), [])
         assert [row["image"] for row in csv.DictReader((tmp_path / f"{number}.csv").open())] == [name]
+
+
+def test_a_picture_to_keep_says_what_is_not_certain(javascript):
+    sure = msgspec.to_builtins(face_record(a_face()))
+    faces = (sure, {**sure, "expression": {**sure["expression"], "certain": False}})
+    for words, said in zip(javascript([{"do": "annotated", "faces": [face]} for face in faces]), (0, 1), strict=True):
+        assert words.count("not certain") == said
 
 
 def test_a_worker_that_breaks_down_keeps_nobody_waiting(javascript):

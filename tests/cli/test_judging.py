@@ -75,7 +75,7 @@ def test_a_card_is_a_file_of_its_own(mien):
     code, _, err = mien(*words, "--card", "c.txt")
     assert (code, "a card is .md" in err) == (2, True)
     code, _, err = mien(*words, "--card", "c.md", "--out", "c.md")
-    assert (code, "two outputs have one name" in err) == (2, True)
+    assert (code, "is named for two outputs" in err) == (2, True)
 
 
 def test_a_manifest_keeps_its_rule(mien, rows):

@@ -1,6 +1,7 @@
 """mien predict and mien models, in this process, with a tiny model: what goes where, and what is left alone."""
 
 import errno
+import io
 import sys
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def mien(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def predict(mien):
     return lambda *words: mien("predict", *words, "--model", "tiny.onnx", "--detector", "whole", "--threads", 1)
+
+
+def test_lines_are_utf8_where_the_system_writes_another_coding(predict, monkeypatch):
+    """As on Windows, to a file or a pipe."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252", write_through=True))
+    predict("\u0416\u00e9.jpg", "--json")
+    assert msgspec.json.decode(written.getvalue(), type=ImageRecord).image == "\u0416\u00e9.jpg"
 
 
 def picture(path) -> None:
@@ -218,6 +227,16 @@ def test_same_names_of_different_folders_do_not_collide(predict, tmp_path):
     assert (code, "annotated pictures: out" in out) == (0, True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-2.jpg", "a-3.jpg", "a.jpg"]
     assert out.endswith("annotated pictures: out\n  a-2.jpg: g/a.jpg\n  a-3.jpg: g/a.png\n")
+
+
+def test_a_number_fits_into_the_longest_name(predict, tmp_path):
+    name = "é" * 125 + "x.png"  # 255 bytes
+    for folder in "fgh":
+        picture(tmp_path / folder / name)
+    code, _, err = predict("f", "g", "h", "--save", "out")
+    assert (code, err) == (0, "")
+    stems = sorted(path.stem for path in (tmp_path / "out").iterdir())
+    assert stems == sorted(["é" * 125 + "x", "é" * 124 + "-2", "é" * 124 + "-3"])
 
 
 def test_each_row_of_the_table_tells_its_file(predict, tmp_path):

@@ -41,6 +41,11 @@ def watch(mien, tmp_path):
     return lambda *words: mien("watch", *words, *OPTIONS)
 
 
+def a_long_video(path, count: int, **options) -> None:
+    """Of five frames a second, so that ten seconds, after which a reading can be gone on with, are 50."""
+    a_video(path, count, gaps=[0.2] * (count - 1), **options)
+
+
 def rows(path) -> list[dict[str, str]]:
     with open(path) as file:
         return list(csv.DictReader(file))
@@ -285,7 +290,7 @@ def test_an_output_that_fails_at_the_end_loses_no_other(watch, tmp_path, monkeyp
 
 @pytest.mark.parametrize("failing", ["mien.vision.join.join", "mien.runtime.table.convert"])
 def test_a_long_reading_whose_output_fails_at_the_end_can_be_gone_on_with(failing, watch, tmp_path, monkeypatch):
-    a_video(tmp_path / "long.mp4", count=300)
+    a_long_video(tmp_path / "long.mp4", 60)
     words = ("long.mp4", "--save", "o.mp4", "--table", "t.csv")
     with monkeypatch.context() as patch:
         patch.setattr(failing, fails("it"))
@@ -294,7 +299,7 @@ def test_a_long_reading_whose_output_fails_at_the_end_can_be_gone_on_with(failin
     assert "all that was read is kept: the same command makes it" in err
     code, _, err = watch(*words)
     assert (code, "an earlier run read all; making what it did not: " in err) == (0, True)
-    assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (300, 300)
+    assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (60, 60)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -348,29 +353,29 @@ def test_pictures_of_mixed_sizes_keep_their_shape_and_their_boxes(watch, tmp_pat
 def test_a_film_that_changes_its_size_goes_on_after_a_kill(watch, killed, tmp_path, monkeypatch):
     def changing(*given):
         for frame in frames(*given):
-            yield frame if frame.index < 270 else replace(frame, image=np.ascontiguousarray(frame.image[:, :48]))
+            yield frame if frame.index < 54 else replace(frame, image=np.ascontiguousarray(frame.image[:, :48]))
 
-    a_video(tmp_path / "long.mp4", count=600, size=(97, 65))
+    a_long_video(tmp_path / "long.mp4", 120, size=(97, 65))
     monkeypatch.setattr("mien.vision.video.frames", changing)
-    killed(550)
+    killed(110)
     with pytest.raises(ZeroDivisionError):
         watch("long.mp4", "--table", "t.csv", "--save", "o.mp4")
     code, _, err = watch("long.mp4", "--table", "t.csv", "--save", "o.mp4")
-    assert (code, "going on at 20.0 s" in err) == (0, True)
+    assert (code, "going on at 19.8 s" in err) == (0, True)
     got = list(frames("o.mp4"))
-    assert (len(got), {frame.image.shape for frame in got}) == (600, {(64, 96, 3)})
-    assert got[599].image[:, :20].max() < 20, "the narrow picture stands between black bars"
+    assert (len(got), {frame.image.shape for frame in got}) == (120, {(64, 96, 3)})
+    assert got[119].image[:, :20].max() < 20, "the narrow picture stands between black bars"
 
 
 def test_names_that_are_no_utf8(watch, killed, odd_name, tmp_path):
-    a_video(tmp_path / f"{odd_name}.mp4", count=300)
+    a_long_video(tmp_path / f"{odd_name}.mp4", 60)
     for form in (".csv", ".jsonl", ".parquet"):
         words = (f"{odd_name}.mp4", "--table", f"{odd_name}{form}", "--save", f"{odd_name}-o.mp4", "--overwrite")
-        killed(280)
+        killed(56)
         with pytest.raises(ZeroDivisionError):
             watch(*words)
         code, out, err = watch(*words, "--report", f"{odd_name}.html", "--subtitles", f"{odd_name}.srt", "--thumbnails")
-        assert (code, "going on at 10.0 s" in err, f"written: caf\\udce9{form}" in out) == (0, True, True)
+        assert (code, "going on at 9.8 s" in err, f"written: caf\\udce9{form}" in out) == (0, True, True)
         assert {row["image"] for row in read_rows(f"{odd_name}{form}")} == {"caf\ufffd.mp4"}
     assert "<title>caf\ufffd.mp4" in (tmp_path / f"{odd_name}.html").read_text()
 
@@ -495,10 +500,10 @@ def test_no_face_of_a_group_is_found_in_a_blurred_copy(test_data, mien, tmp_path
 
 
 def test_a_full_disk_keeps_what_was_finished(watch, tmp_path, monkeypatch):
-    """The table cannot grow beyond 60 kB: the finished part is kept, and the next run goes on there."""
+    """The table cannot grow beyond three quarters: the finished part is kept, and the next run goes on there."""
     from runtime.test_sinks import a_disk_of
 
-    a_video(tmp_path / "long.mp4", count=700)
+    a_long_video(tmp_path / "long.mp4", 140)
     watch("long.mp4", "--table", "whole.csv")
     size = (tmp_path / "whole.csv").stat().st_size
     with a_disk_of(size * 3 // 4):
@@ -512,7 +517,7 @@ def test_a_full_disk_keeps_what_was_finished(watch, tmp_path, monkeypatch):
     code, _, err = watch("long.mp4", "--table", "t.csv")
     assert code == 0
     assert "going on at" in err
-    assert len(looked) <= 450, "250 frames at least were not read again"
+    assert len(looked) <= 90, "50 frames at least were not read again"
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -561,28 +566,34 @@ def killed(monkeypatch):
     return at
 
 
-@pytest.mark.parametrize("name", ["mixed.avi", "joined.ts"])
-def test_a_run_goes_on_in_a_film_whose_times_go_back(name, watch, killed, tmp_path):
+@pytest.mark.parametrize("name", ["mixed.avi", "damaged.ts"])
+def test_a_run_goes_on_in_a_film_whose_times_go_back_or_that_is_damaged(name, watch, killed, tmp_path):
+    """Damage before the place where it goes on is told, too."""
     if name == "mixed.avi":
-        film(tmp_path / name, "libx264", count=450, **MIXED)
+        film(tmp_path / name, "libx264", count=90, rate=5, **MIXED)
     else:
-        film(tmp_path / "part.ts", "libx264", count=225)
-        (tmp_path / name).write_bytes((tmp_path / "part.ts").read_bytes() * 2)
-    assert watch(name, "--table", "whole.csv")[0] == 0
-    killed(300)
+        film(tmp_path / "part.ts", "libx264", count=45, rate=5, g="4")
+        data = bytearray((tmp_path / "part.ts").read_bytes() * 2)
+        data[len(data) // 8 : len(data) // 4] = bytes(len(data) // 4 - len(data) // 8)
+        (tmp_path / name).write_bytes(data)
+    whole = watch(name, "--table", "whole.csv")
+    assert (whole[0], "damaged between " in whole[2]) == (int(name == "damaged.ts"), name == "damaged.ts")
+    killed(60)
     with pytest.raises(ZeroDivisionError):
         watch(name, "--table", "t.csv", "--save", "o.mp4")
     code, _, err = watch(name, "--table", "t.csv", "--save", "o.mp4")
-    assert (code, "going on at 10.0 s" in err) == (0, True)
+    assert (code, "going on at" in err, err.endswith(whole[2])) == (whole[0], True, True)
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert np.allclose([f.seconds for f in frames("o.mp4")], np.arange(450) / 25, atol=2e-3)
+    assert np.allclose(
+        [f.seconds for f in frames("o.mp4")], [float(row["seconds"]) for row in rows("whole.csv")], atol=2e-3
+    )
 
 
 @pytest.mark.parametrize(
     ("problem", "after", "code", "message"),
     [
-        (KeyboardInterrupt, 0, 0, "interrupted before anything new was read; the same command goes on at 10.0 s"),
-        (KeyboardInterrupt, 1, 0, "interrupted before anything new was read; the same command goes on at 10.0 s"),
+        (KeyboardInterrupt, 0, 0, "interrupted before anything new was read; the same command goes on at 9.8 s"),
+        (KeyboardInterrupt, 1, 0, "interrupted before anything new was read; the same command goes on at 9.8 s"),
         (VideoError("gone"), 0, 2, "gone; what the earlier run finished is kept (--fresh begins anew)"),
         (None, 0, 2, "is not as it was when an earlier run stopped; what the earlier run finished is kept"),
     ],
@@ -595,11 +606,11 @@ def test_what_was_finished_stays_when_a_run_ends_before_it_goes_on(
         if problem is not None:
             raise problem
 
-    a_video(tmp_path / "long.mp4", count=600)
+    a_long_video(tmp_path / "long.mp4", 120)
     words = ("long.mp4", "--table", "t.csv", "--save", "o.mp4", "--overwrite")
     (tmp_path / "t.csv").write_text("of another day")
     assert watch("long.mp4", "--table", "whole.csv")[0] == 0
-    killed(300)
+    killed(60)
     with pytest.raises(ZeroDivisionError):
         watch(*words)
     with monkeypatch.context() as patch:
@@ -608,62 +619,62 @@ def test_what_was_finished_stays_when_a_run_ends_before_it_goes_on(
     assert (ended, message in err, "written" in out) == (code, True, False)
     assert (tmp_path / "t.csv").read_text() == "of another day"
     code, out, err = watch(*words)
-    assert (code, "going on at 10.0 s" in err, "600 frames" in out) == (0, True, True)
+    assert (code, "going on at 9.8 s" in err, "120 frames" in out) == (0, True, True)
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert len(list(frames("o.mp4"))) == 600
+    assert len(list(frames("o.mp4"))) == 120
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_ctrl_c_after_something_new_finishes_the_outputs(watch, killed, tmp_path):
-    a_video(tmp_path / "long.mp4", count=600)
-    killed(300)
+    a_long_video(tmp_path / "long.mp4", 120)
+    killed(60)
     with pytest.raises(ZeroDivisionError):
         watch("long.mp4", "--table", "t.csv")
-    killed(400, KeyboardInterrupt)
+    killed(80, KeyboardInterrupt)
     code, out, err = watch("long.mp4", "--table", "t.csv")
-    assert (code, "interrupted after 400 frames" in err, "written: t.csv" in out) == (0, True, True)
-    assert len(rows("t.csv")) == 400
+    assert (code, "interrupted after 80 frames" in err, "written: t.csv" in out) == (0, True, True)
+    assert len(rows("t.csv")) == 80
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_part_that_was_written_over_is_not_gone_on_with(watch, killed, tmp_path):
     """A run, then another command that dies before its first bookmark: the first one's rows are lost, not mixed."""
-    a_video(tmp_path / "long.mp4", count=600)
-    for index, words in [(300, ("--every", 5)), (240, ())]:
+    a_long_video(tmp_path / "long.mp4", 120)
+    for index, words in [(60, ("--every", 5)), (48, ())]:
         killed(index)
         with pytest.raises(ZeroDivisionError):
             watch("long.mp4", "--table", "t.csv", *words)
     code, _, err = watch("long.mp4", "--table", "t.csv", "--every", 5)
-    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 120)
+    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 24)
 
 
 @pytest.mark.parametrize("lost", ["all", "one", "a byte"])
 def test_a_saved_video_whose_parts_are_gone_begins_anew(lost, watch, killed, tmp_path):
-    a_video(tmp_path / "long.mp4", count=800)
-    killed(700)
+    a_long_video(tmp_path / "long.mp4", 160)
+    killed(140)
     with pytest.raises(ZeroDivisionError):
         watch("long.mp4", "--save", "o.mp4", "--table", "t.csv")
-    parts = sorted((tmp_path / ".o.parts").iterdir())
+    parts = sorted((tmp_path / ".o.mp4.parts").iterdir())
     assert len(parts) >= 2
     if lost == "a byte":
         parts[0].write_bytes(parts[0].read_bytes()[:-1])
     for part in {"all": parts, "one": parts[:1]}.get(lost, []):
         part.unlink()
     if lost == "all":
-        (tmp_path / ".o.parts").rmdir()
+        (tmp_path / ".o.mp4.parts").rmdir()
     code, _, err = watch("long.mp4", "--save", "o.mp4", "--table", "t.csv")
     assert (code, err) == (0, "mien: o.mp4: parts that an earlier run saved are gone or altered; beginning anew\n")
-    assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (800, 800)
+    assert (len(rows("t.csv")), len(list(frames("o.mp4")))) == (160, 160)
 
 
 def test_another_command_begins_anew(watch, killed, tmp_path):
-    a_video(tmp_path / "long.mp4", count=600)
-    killed(500)
+    a_long_video(tmp_path / "long.mp4", 120)
+    killed(100)
     with pytest.raises(ZeroDivisionError):
         watch("long.mp4", "--table", "t.csv")
     assert (tmp_path / ".t.csv.bookmark").exists()
     code, _, err = watch("long.mp4", "--table", "t.csv", "--smooth", 1)
-    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
+    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 120)
 
 
 def test_another_detector_file_of_the_same_name_makes_another_reading(tmp_path):
@@ -680,14 +691,14 @@ def test_another_detector_file_of_the_same_name_makes_another_reading(tmp_path):
 
 
 def test_a_bookmark_of_another_form_begins_anew(watch, killed, tmp_path, monkeypatch):
-    a_video(tmp_path / "long.mp4", count=600)
-    killed(500)
+    a_long_video(tmp_path / "long.mp4", 120)
+    killed(100)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr("mien.runtime.resume._STATE", 2)
         watch("long.mp4", "--table", "t.csv")
     assert (tmp_path / ".t.csv.bookmark").exists()
     code, _, err = watch("long.mp4", "--table", "t.csv")
-    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 600)
+    assert (code, "going on" in err, len(rows("t.csv"))) == (0, False, 120)
 
 
 def test_options_are_for_the_kind_of_source_they_are_for(mien, tmp_path):

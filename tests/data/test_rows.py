@@ -283,6 +283,9 @@ def test_rows_without_a_chip_are_counted_by_split(tmp_path, monkeypatch):
         assert preparing.without_chip(done.split("test")) == 1
         assert preparing.without_chip(done.split("train")) == 0
         assert preparing.without_chip(merge([done, done]).split("test")) == 2
+        anew = split(done, {"train": 0.5, "test": 0.5}, 1)
+        assert anew.header.left_out == {"no chip": 1}, "of which split is not known any more"
+        assert preparing.without_chip(anew.split("test")) == 0
 
 
 def test_of_pictures_that_are_faces_the_whole_is_taken_where_none_is_found(tmp_path, monkeypatch):
@@ -348,13 +351,24 @@ def test_a_killed_preparing_goes_on_to_the_same_file(tmp_path, monkeypatch):
         prepare_file(broken(), SPEC, tmp_path / "cut.parquet")
 
 
+def test_rows_without_a_chip_are_listed_on_windows_too(tmp_path, monkeypatch):
+    def written(path, text, encoding):  # as there, where a line of a text ends in two bytes
+        path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+
+    monkeypatch.setattr(Path, "write_text", written)
+    count, missed = prepare_file(broken(), SPEC, tmp_path / "m.parquet")
+    assert (count, [name for name, _ in missed]) == (19, ["r3"])
+    with (tmp_path / "m.missed.csv").open(newline="", encoding="utf-8") as file:
+        assert [row[0] for row in csv.reader(file)] == ["id", "r3"]
+
+
 def interrupted(folder, monkeypatch):
     """The folder of blocks of a run that was stopped before it joined them."""
     monkeypatch.setattr(preparing, "_BLOCK", 4)
     with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
         stopped.setattr(preparing, "_joined", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         prepare_file(broken(), SPEC, folder / "m.parquet")
-    return folder / ".m.parts"
+    return folder / ".m.parquet.parts"
 
 
 @pytest.mark.parametrize(
@@ -381,11 +395,11 @@ def test_one_run_at_a_time_prepares_a_file(tmp_path, monkeypatch):
 
     def meanwhile(blocks, _):
         for block in blocks:
-            left = {path for path in (tmp_path / ".m.parts").iterdir() if not path.name.startswith(".")}
+            left = {path for path in (tmp_path / ".m.parquet.parts").iterdir() if not path.name.startswith(".")}
             with pytest.raises(OutputError) as caught:
                 prepare_file(broken(), SPEC, tmp_path / "m.parquet", overwrite=bool(block % 2))
             refused.append(str(caught.value))
-            assert left <= set((tmp_path / ".m.parts").iterdir())
+            assert left <= set((tmp_path / ".m.parquet.parts").iterdir())
             yield block
 
     assert prepare_file(broken(), SPEC, tmp_path / "m.parquet", progress=meanwhile)[0] == 19
@@ -403,7 +417,7 @@ def test_corrected_labels_and_left_overs_are_seen_on_resuming(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         prepare_file(broken(), SPEC, tmp_path / "m.parquet")
     monkeypatch.setattr(preparing, "_joined", real)
-    (tmp_path / ".m.parts" / ".000001.123.part.parquet").write_bytes(b"cut off")
+    (tmp_path / ".m.parquet.parts" / ".000001.123.part.parquet").write_bytes(b"cut off")
     rows = broken().table.to_pylist()
     for row in rows:
         row["target"] = LABELS.onehot("sadness").tolist()
@@ -431,7 +445,7 @@ def test_a_manifest_without_a_column_is_refused(tmp_path):
 
 def test_blocks_of_another_crop_are_not_reused(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "_BLOCK", 4)
-    folder = tmp_path / ".m.parts"
+    folder = tmp_path / ".m.parquet.parts"
     folder.mkdir()
     (folder / "what.txt").write_text("other work")
     (folder / "000000.parquet").write_bytes(b"rubbish")

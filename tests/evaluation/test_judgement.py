@@ -15,6 +15,7 @@ from mien.data.split import project
 from mien.data.synthetic import synthetic
 from mien.evaluation.judgement import Judgement, copies_in_training, coverage, judge
 from mien.evaluation.metrics import truths, wilson
+from mien.evaluation.origin import model_facts
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.slices import slice_rows
 from mien.export.onnx import export_onnx
@@ -44,6 +45,15 @@ def answers(manifest: Manifest, right: float, seed: int = 0) -> Predictions:
 
 def chip(level: int) -> bytes:
     return cv2.imencode(".png", np.full((24, 24, 3), level, np.uint8))[1].tobytes()
+
+
+def test_a_model_of_two_files_is_told_by_both(tmp_path):
+    (tmp_path / "m.xml").write_bytes(b"graph")
+    (tmp_path / "m.bin").write_bytes(bytes(2_000_000))
+    told = model_facts(tmp_path / "m.xml", None)["model"]
+    assert told.startswith("m.xml and m.bin, 2.00 MB, sha256 ")
+    (tmp_path / "m.bin").write_bytes(bytes(1_999_999) + b"w")
+    assert model_facts(tmp_path / "m.xml", None)["model"] != told
 
 
 @pytest.fixture

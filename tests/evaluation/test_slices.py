@@ -159,6 +159,7 @@ def test_numbers_become_quarters_and_words_groups():
     assert [len(part) for part in rows.values()] == [10, 10, 10, 10, 1]
     assert next(iter(rows)) == "0 to 0.9"
     assert list(grouped(["1", "2", "1", ""])) == ["1", "2", "not known"]
+    assert list(grouped([*"012345678", "inf"])) == [*"012345678", "inf"]
     assert list(grouped(np.array([3.0, 3.0, 3.0]))) == ["3"]
 
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mien.errors import DataError
-from mien.evaluation.predictions import Predictions
+from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.tables import read_predictions
 from mien.labels import LabelSet
 
@@ -29,6 +29,13 @@ def test_ids_are_words(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("\ufeffid,p_a,p_b\n007,1,0\n1e3,0,1\n", encoding="utf-8")
     assert read_predictions(path).ids == ["007", "1e3"]
+
+
+def test_a_capital_ending_is_the_same_form(tmp_path):
+    there = Predictions(LabelSet(("a", "b")), ["r0"], np.array([[0.75, 0.25]]), np.array([[0.5, -0.5]]))
+    write_predictions(there, tmp_path / "P.PARQUET")
+    assert (tmp_path / "P.PARQUET").read_bytes()[:4] == b"PAR1"
+    assert read_predictions(tmp_path / "P.PARQUET").probabilities.tolist() == [[0.75, 0.25]]
 
 
 def test_one_label_a_row_counts_as_certain(tmp_path):

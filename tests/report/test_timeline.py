@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from mien.evaluation.intervals import block_bootstrap, memory
 from mien.evaluation.timeline import Person, episodes, read_timeline, summary
 from mien.faces import Expression, Frame
 from mien.report.annotations import episodes_csv, write_annotations
-from mien.report.strips import binned, path
+from mien.report.strips import _WIDTH, Bins, _ticks, binned, path
 from mien.report.timeline import timeline_page, write_report
 from mien.runtime.table import TableSink
 from mien.runtime.track import Smoother
@@ -258,6 +261,16 @@ def test_pictures_hide_no_peak():
     assert bins.mean[:, LABELS.index("happiness")].mean() == pytest.approx(happy.mean())
 
 
+def test_the_page_says_how_long_nobody_was_certain(tmp_path):
+    path = tmp_path / "t.csv"
+    with TableSink(path, LABELS, image="a.mp4", model="tiny") as sink:
+        for i in range(40):
+            sure, unsure = an_expression("fear", 0.8), replace(an_expression("anger", 0.6), threshold=0.7)
+            sink.write(Frame(IMAGE, i, i / 10), [a_face(expression=unsure if i < 10 else sure, track=1)])
+    assert [round(person.doubted, 6) for person in read_timeline(path).people] == [1.0]
+    assert "For 25.0 % of it the most probable expression is not certain" in timeline_page(read_timeline(path))
+
+
 def test_the_page_says_how_late_episodes_are(table, tmp_path):
     """The figures are those of a person who smiles at once, from 3 to 6 s, as the smoother shows it."""
     smoother, happy, seconds = Smoother(0.3), [], np.arange(900) / 100
@@ -436,6 +449,22 @@ def test_a_damaged_table_says_where(table, tmp_path, old, new, message):
         read_timeline(tmp_path / "odd.csv")
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_empty_lines_and_a_byte_order_mark_are_no_rows(name, tmp_path):
+    with TableSink(tmp_path / name, LABELS, image="a.mp4") as sink:
+        sink.write(Frame(IMAGE, 0, 0.0), [a_face(track=1)])
+    (tmp_path / name).write_text((tmp_path / name).read_text() + "\n\n", encoding="utf-8-sig")
+    assert read_timeline(tmp_path / name).frames == 1
+
+
+def test_a_damaged_table_of_lines_says_where(tmp_path):
+    with TableSink(tmp_path / "t.jsonl", LABELS, image="a.mp4") as sink:
+        sink.write(Frame(IMAGE, 0, 0.0), [a_face(track=1)])
+    (tmp_path / "t.jsonl").write_text((tmp_path / "t.jsonl").read_text().replace('"smoothing":0.0', '"smoothing":"no"'))
+    with pytest.raises(DataError, match="row 1: smoothing is 'no'; expected a number"):
+        read_timeline(tmp_path / "t.jsonl")
+
+
 def test_a_summary_has_every_person_and_all_together(table, tmp_path, mien):
     """55 s of person 1, 20 of them happy, and 25 s of person 2, all angry."""
     code, _, err = mien("report", table, "--summary", "s.csv", "--out", "r.html")
@@ -471,3 +500,15 @@ def test_reports_refuse_names_before_they_begin(mien, tmp_path):
         code, _, err = mien("report", "t.csv", *words)
         assert (code, message in err) == (2, True), err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]
+
+
+@pytest.mark.parametrize("hours", [0.01, 1, 12, 100, 24 * 30])
+def test_times_below_a_picture_neither_overlap_nor_leave_it(hours):
+    none = np.zeros(0)
+    words = [
+        str(part) for part in _ticks(Bins(np.array([0, hours * 3600.0]), none, none, none, none), 0) if "text" in part
+    ]
+    names = [(float(re.search(r'x="([\d.]+)"', word)[1]), len(re.search(">(.*)<", word)[1]) * 7) for word in words]
+    assert 1 < len(names) <= 10
+    assert names[-1][0] + names[-1][1] / 2 <= _WIDTH
+    assert all(b[0] - b[1] / 2 >= a[0] + a[1] / 2 for a, b in pairwise(names))

@@ -9,6 +9,7 @@ from mien.errors import ConfigError
 from mien.runtime import bench as benching
 from mien.runtime.bench import Bench, Place, Speed, in_turns, places, read_bench, shipped
 from mien.runtime.engines import Engine
+from mien.runtime.fakes import FakeSession
 from mien.runtime.machine import Machine, peak
 
 
@@ -75,6 +76,22 @@ def test_comparing_pairs_lines_and_leaves_gaps(mien, tmp_path):
     assert "| slow.json, ms | other/slow.json, ms |" in mien("bench", "slow.json", "other/slow.json", "--markdown")[1]
 
 
+@pytest.mark.parametrize("threads", [(1,), (1, 0), (0, 2)])
+def test_a_card_is_measured_once_whatever_the_threads(threads, monkeypatch):
+    monkeypatch.setattr(benching, "_started", lambda _: benching._Said())
+    monkeypatch.setattr(benching, "open_session", lambda *_: FakeSession())
+    lines = [Place("m", "m.onnx", "onnx", device) for device in ("cpu", "cuda:0")]
+    monkeypatch.setattr("pathlib.Path.is_file", lambda _: False)
+    found = benching.bench(lines, (1,), threads, 0.0)
+    counts = [(one.device, one.threads) for one in found.speeds]
+    assert sorted(counts) == sorted([*(("cpu", count) for count in threads), ("cuda:0", 0)])
+
+
+def test_a_time_that_is_no_number_is_refused_and_not_waited_for():
+    with pytest.raises(ConfigError, match="--seconds: nan: give seconds for each line, from 0 on"):
+        benching.bench([], seconds=float("nan"))
+
+
 def test_an_engine_that_is_not_here_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(benching, "available", lambda: [Engine("tensorrt", "", (), "not installed: pip install x")])
     with pytest.raises(ConfigError, match="nothing here runs ferplus-nano; not installed: pip install x"):
@@ -93,7 +110,7 @@ def test_an_engine_that_is_not_here_says_how_to_get_it(monkeypatch):
         (["--device", "cuda:7"], "nothing here runs ferplus-small"),
         (["--engine", "onxx"], "engine: unknown engine 'onxx'; did you mean 'onnx'?"),
         (["--device", "cudo"], "device: unknown device 'cudo'"),
-        (["--seconds", "nan"], "'--seconds'"),
+        (["--seconds", "nan"], "--seconds"),
         (["--photo", "none.jpg"], "none.jpg"),
         (["--json", "none/a.json"], "no folder none; make it first"),
     ],

@@ -19,6 +19,7 @@ from mien.runtime.fakes import FakeSession
 from mien.runtime.sinks import LiveTable, TableSink, VideoSink, open_table
 from mien.runtime.subtitles import subtitles_of
 from mien.runtime.times import Times
+from mien.vision.video import video_info
 
 FRAME = Frame(drawn_face(), 7, 0.28)
 
@@ -174,3 +175,16 @@ def test_every_face_keeps_its_own_answer():
         read = Classifier(FakeSession(answer=answer), batch)(image, faces)
         assert [face.box for face in read] == [face.box for face in faces]
         assert np.allclose([face.expression.probabilities[7] * 255 for face in read], [175, 50, 225, 0, 100], atol=1)
+
+
+def test_a_name_in_capitals_is_another_file(tmp_path):
+    """Where a capital is another letter: neither the parts of t.mp4 nor its file aside are those of t.MP4."""
+    (tmp_path / "a").touch()
+    if (tmp_path / "A").exists():
+        pytest.skip("one file on this disk")
+    face = a_face(expression=an_expression())
+    with VideoSink(tmp_path / "t.mp4", 25) as one, VideoSink(tmp_path / "t.MP4", 25) as other:
+        for i in range(4):
+            one.write(Frame(np.zeros((48, 64, 3), np.uint8), i, i / 25), [face])
+            other.write(Frame(np.zeros((32, 32, 3), np.uint8), i, i / 25), [face])
+    assert [video_info(tmp_path / name)[:3] for name in ("t.mp4", "t.MP4")] == [(64, 48, 4), (32, 32, 4)]

@@ -136,6 +136,28 @@ def test_each_zeroth_frame_is_refused_at_once(every, tmp_path):
             frames(tmp_path, **fields)
 
 
+@pytest.mark.parametrize(
+    ("source", "times", "message"),
+    [
+        ("a.mp4", {"begin": "1:30"}, "begin: '1:30': give seconds, such as 90.0 for 1:30"),
+        ("a.mp4", {"begin": float("nan")}, "begin: nan: give seconds"),
+        ("a.mp4", {"end": "2"}, "end: '2': give seconds"),
+        (["a.mp4", "b.mp4"], {}, "expected one file, .* not list; of several, read one after another"),
+        (["rtsp://a", "rtsp://b"], {}, "expected one file, .* not list"),
+        (None, {}, "expected one file, .* not NoneType"),
+    ],
+)
+def test_times_and_sources_that_are_none_are_refused_at_once(source, times, message):
+    with pytest.raises(ConfigError, match=message):
+        a_reader().watch(source, **times)
+
+
+def test_the_first_step_is_as_long_as_every_makes_it(tmp_path):
+    a_video(tmp_path / "a.mp4", gaps=[30.0] * 4, count=5)
+    moving = a_reader().watch(tmp_path / "a.mp4", every=2)
+    assert [(frame.seconds, face.track) for frame, [face] in moving] == [(0, 1), (60, 1), (120, 1)]
+
+
 def test_a_number_of_numpy_s_is_a_camera(monkeypatch):
     asked = []
 

@@ -14,7 +14,7 @@ from drawing import drawn_recipe, figures, told_to_stop, trained
 
 from mien.cli.train import wanted_recipe
 from mien.data.manifest import Manifest
-from mien.errors import TrainingError
+from mien.errors import DataError, TrainingError
 from mien.evaluation.metrics import score
 from mien.evaluation.tables import read_predictions
 from mien.models.weights import load_weights
@@ -30,6 +30,18 @@ BATCH = [
     "augment.mixup=0.2",
     "data.validation=0.2",
 ]
+
+
+def test_threads_that_were_set_for_torch_are_kept(drawn, tmp_path):
+    """By OMP_NUM_THREADS, or by a system that gives a job some of its cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.raises(DataError, match="a batch of 1000"):
+            fit(drawn_recipe("trainer.batch=1000"), drawn, tmp_path / "run", bar=False)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -224,11 +236,11 @@ def faults(count):
 before = faults(10)
 assert keep_memory()
 faults(2)
-print(before, faults(10))
+print(before, min(faults(10) for _ in range(5)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    assert after < 0.1 * before
+    assert after < 0.1 * before, "the least of five: a busy machine may take memory away now and then"
 
 
 def test_a_recipes_name_alone_resumes_with_the_settings_of_the_run(tmp_path):

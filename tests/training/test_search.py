@@ -42,16 +42,9 @@ def test_a_search_goes_on_and_ends_in_a_recipe(mien, drawn, tmp_path):
     assert "no runs here" in err
 
 
-def test_a_sweep_suggests_a_rate(drawn, tmp_path):
-    told: list[str] = []
-    [one] = tune(drawn_recipe("schedule.epochs=1"), [drawn], tmp_path / "t", 1, threads=1, tell=told.append)
-    assert told[0].startswith("learning rate: the sweep suggests ")
-    assert set(one.settings) == {"optimizer.lr", "optimizer.decay", "network.dropout", "loss.smoothing"}
-
-
-def test_a_sweep_uses_the_rates_that_it_tells(drawn, tmp_path, monkeypatch):
+def test_a_sweep_suggests_a_rate_and_uses_those_that_it_tells(drawn, tmp_path, monkeypatch):
     """A plateau's warm-up must not set its own."""
-    used = []
+    used, told = [], []
     step = ExpressionModule.training_step
 
     def seen(self, batch, index):
@@ -59,8 +52,10 @@ def test_a_sweep_uses_the_rates_that_it_tells(drawn, tmp_path, monkeypatch):
         return step(self, batch, index)
 
     monkeypatch.setattr(ExpressionModule, "training_step", seen)
-    recipe = drawn_recipe("schedule={name: plateau, epochs: 5, warmup: 1}")
-    tune(recipe, [drawn], tmp_path / "t", 1, threads=1)
+    recipe = drawn_recipe("schedule={name: plateau, epochs: 2, warmup: 1}")
+    [one] = tune(recipe, [drawn], tmp_path / "t", 1, threads=1, tell=told.append)
+    assert told[0].startswith("learning rate: the sweep suggests ")
+    assert set(one.settings) == {"optimizer.lr", "optimizer.decay", "network.dropout", "loss.smoothing"}
     growth = [b / a for a, b in pairwise(used[1:40])]  # the finder's first step is a double one
     assert len(growth) == 38
     assert min(growth) > 1.05

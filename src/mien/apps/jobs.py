@@ -263,7 +263,7 @@ class Jobs:
             while not job.cancelled:
                 if await asyncio.to_thread(reports.poll, _EVERY):
                     job.record = msgspec.structs.replace(job.record, **reports.recv())
-                elif time.monotonic() > until:
+                if time.monotonic() > until:
                     job.process.terminate()
                     _fail(job, f"took longer than {self._settings.job_seconds:g} s; cut the clip or raise `every`")
                     break

@@ -12,6 +12,7 @@ import msgspec
 
 import mien
 from mien.errors import ConfigError, OutputError
+from mien.runtime.bench import photograph
 from mien.runtime.detect import GridDetector
 from mien.runtime.read import Reader
 from mien.runtime.sessions import OnnxSession
@@ -22,7 +23,13 @@ from mien.vision.draw import colour
 __all__ = ["WEB", "DetectorPart", "ModelPart", "Site", "engine_missing", "page_files", "site", "unfit", "write_site"]
 
 WEB = Path(__file__).parent / "web"
-_ENGINE = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm", "LICENSE.txt")
+#: The engine: a file's name on the page -> in `vendor`. A module is called .js: nginx, among others, knows no type for .mjs, and
+#: no browser runs a module without one.
+_ENGINE = {
+    "ort.wasm.bundle.min.js": "ort.wasm.bundle.min.mjs",
+    "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
+    "LICENSE.txt": "LICENSE.txt",
+}
 _NO_ENGINE = (
     "the page's engine (onnxruntime-web) is not in this installation; in a clone of the repository, run: make web"
 )
@@ -67,7 +74,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 def engine_missing(web: Path = WEB) -> str:
     """What to do if the page's engine is not there; '' if it is."""
-    return "" if all((web / "vendor" / name).is_file() for name in _ENGINE) else _NO_ENGINE
+    return "" if all((web / "vendor" / name).is_file() for name in _ENGINE.values()) else _NO_ENGINE
 
 
 def unfit(reader: Reader) -> str:
@@ -92,7 +99,7 @@ def site(reader: Reader, max_bytes: int = 0, web: Path = WEB) -> Site:
         rows={"model": spec.name, "smoothing": 0, "table_version": TABLE_VERSION},
         engine=not missing,
         missing=missing,
-        example=_example() is not None,
+        example=photograph() is not None,
         server=max_bytes > 0,
         max_bytes=max_bytes,
     )
@@ -120,18 +127,13 @@ def page_files(model: Path, detector: Path | None, web: Path = WEB) -> dict[str,
             f"{model}: the page's engine reads .onnx models alone; give one (mien export --to onnx-int8 is small)"
         )
     files = {path.name: path for path in sorted(web.iterdir()) if path.suffix in {".html", ".css", ".js", ".svg"}}
-    files |= {f"vendor/{name}": web / "vendor" / name for name in _ENGINE if (web / "vendor" / name).is_file()}
+    engine = {f"vendor/{name}": web / "vendor" / held for name, held in _ENGINE.items()}
+    files |= {address: path for address, path in engine.items() if path.is_file()}
     files["models/model.onnx"] = model
     if detector is not None:
         files["models/detector.onnx"] = detector
-    example = _example()
+    example = photograph()
     return files if example is None else {**files, "example.jpg": example}
-
-
-def _example() -> Path | None:
-    """The example photograph: in a wheel beside the page, in a clone among the examples."""
-    places = (WEB / "example.jpg", Path(__file__).parents[3] / "examples" / "eileen_collins.jpg")
-    return next((place for place in places if place.is_file()), None)
 
 
 def write_site(
@@ -173,7 +175,7 @@ def _swap(part: Path, folder: Path) -> None:
     comes last. Raises OSError: then all is as it was."""
     old = part.parent / "old"
     old.mkdir()
-    away = [(path, old / path.name) for path in folder.iterdir() if path != part.parent]
+    away = [(path, old / path.name) for path in folder.iterdir() if path != part.parent and path.name not in _SYSTEM]
     moves = sorted(away, key=_is_last, reverse=True)
     moves += sorted(((path, folder / path.name) for path in part.iterdir()), key=_is_last)
     done: list[tuple[Path, Path]] = []
@@ -185,6 +187,13 @@ def _swap(part: Path, folder: Path) -> None:
         for source, target in reversed(done):
             target.rename(source)
         raise
+
+
+#: What systems put into folders and at the top of volumes by themselves: it is left where it is.
+_SYSTEM = frozenset({
+    "lost+found", ".DS_Store", ".Trashes", ".fseventsd", ".Spotlight-V100", ".TemporaryItems", "Thumbs.db", "desktop.ini",
+    "System Volume Information", "$RECYCLE.BIN",
+})  # fmt: skip
 
 
 def _is_last(move: tuple[Path, Path]) -> bool:
@@ -203,9 +212,11 @@ def _check(folder: Path, overwrite: bool, ours: set[str]) -> None:
     if not folder.is_dir():
         raise OutputError(f"{folder}: is a file; give the name of a folder")
     held = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-    other = next((path for path in held if path.relative_to(folder).as_posix() not in ours), None)
-    if other is not None or (any(folder.iterdir()) and not (folder / "page.json").is_file()):
+    there = [path for path in held if not {path.relative_to(folder).parts[0], path.name} & _SYSTEM]
+    other = next((path for path in there if path.relative_to(folder).as_posix() not in ours), None)
+    filled = any(path.name not in _SYSTEM for path in folder.iterdir())
+    if other is not None or (filled and not (folder / "page.json").is_file()):
         what = "other things" if other is None else f"{other.relative_to(folder)}, which is no part of the page"
         raise OutputError(f"{folder}: holds {what}; choose an empty folder or a new name")
-    if any(folder.iterdir()) and not overwrite:
+    if filled and not overwrite:
         raise OutputError(f"{folder}: holds a page already; choose another name or pass --overwrite")

@@ -23,6 +23,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
     Components,
     OpenAPIMediaType,
+    OpenAPIResponse,
     Operation,
     Reference,
     RequestBody,
@@ -50,10 +51,10 @@ from mien.spec import ModelSpec
 __all__ = ["create_app"]
 
 _PICTURES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
-_CLIPS = ("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo")
+_CLIPS = ("video/mp4", "video/webm", "video/x-matroska", "video/quicktime", "video/x-msvideo", "video/ogg", "image/gif")
 _BYTES = "application/octet-stream"
 _KINDS = {
-    ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".css": "text/css",
+    ".js": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".css": "text/css",
     ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".txt": "text/plain", ".json": "application/json",
 }  # fmt: skip
 _PART = 65_536  # bytes of a file that are sent at once
@@ -80,7 +81,7 @@ class Serving:
 
 def _problems(*codes: int) -> dict[int, ResponseSpec]:
     words = {
-        400: "not readable, or too many pixels", 401: "a key is needed", 403: "not from here", 404: "no such job",
+        400: "not readable, too many pixels, or a wrong value", 401: "a key is needed", 403: "not from here", 404: "no such job",
         408: "did not arrive in time", 409: "not done yet", 413: "too large", 415: "not a type that is read",
         429: "too much at once", 500: "the model failed", 503: "took too long",
         507: "no room in the temporary folder",
@@ -105,6 +106,16 @@ class _TakesAClip(Operation):
     def __post_init__(self) -> None:
         content = {kind: OpenAPIMediaType(schema=_BINARY) for kind in (*_CLIPS, _BYTES)}
         self.request_body = RequestBody(content=content, required=True)
+
+
+@dataclass
+class _GivesATable(Operation):
+    def __post_init__(self) -> None:
+        text = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+        self.responses = {
+            **(self.responses or {}),
+            "200": OpenAPIResponse("The table.", content=dict.fromkeys(FORMS.values(), text)),
+        }
 
 
 def _kind(request: Request[Any, Any, Any]) -> str:
@@ -261,7 +272,7 @@ def _job(serving: Serving, name: str) -> JobRecord:
 _Id = Annotated[str, Parameter(description="The id that POST /watch gave.")]
 
 
-@get("/watch/{job_id:str}", responses=_problems(401, 403, 404), summary="How far a clip is read")
+@get("/watch/{job_id:str}", responses=_problems(400, 401, 403, 404), summary="How far a clip is read")
 async def progress(state: State, job_id: _Id) -> JobRecord:
     return _job(state.serving, job_id)
 
@@ -269,7 +280,7 @@ async def progress(state: State, job_id: _Id) -> JobRecord:
 @delete(
     "/watch/{job_id:str}",
     status_code=200,
-    responses=_problems(401, 403, 404),
+    responses=_problems(400, 401, 403, 404),
     summary="Stop a job, or forget one that has ended",
 )
 async def cancel(state: State, job_id: _Id) -> JobRecord:
@@ -279,6 +290,7 @@ async def cancel(state: State, job_id: _Id) -> JobRecord:
 
 @get(
     "/watch/{job_id:str}/table",
+    operation_class=_GivesATable,
     responses=_problems(400, 401, 403, 404, 409),
     summary="The table of a job that is done, as mien watch writes it",
     media_type="text/csv",

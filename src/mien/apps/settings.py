@@ -7,6 +7,7 @@ import os
 import msgspec
 
 from mien.errors import ConfigError
+from mien.runtime.machine import cores
 
 __all__ = ["Settings", "keys_from_environment"]
 
@@ -39,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep: float = 3600.0
     keys: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    workers: int = os.cpu_count() or 1
+    workers: int = msgspec.field(default_factory=cores)
 
 
 def keys_from_environment() -> tuple[str, ...]:

@@ -86,7 +86,8 @@ def main() -> None:
     looked into, or an answer that cannot be printed (`> out.txt` on a full disk); a bug keeps its traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
+            # JSON is UTF-8, whatever Windows writes to a file or a pipe; and a file's name may be none.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     atexit.register(gc.freeze)  # else the interpreter looks for cycles in all there is once more: 80 ms
     try:
         try:

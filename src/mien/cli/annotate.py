@@ -85,8 +85,10 @@ def annotate(
     )
     print(f"written: {out}")
     if found.failed:
+        such = f", such as {found.example}" if found.example else ""
         print(
-            f"mien: {found.failed} of {found.inputs} inputs could not be read (to their end): the column `error` says why",
+            f"mien: {found.failed} of {found.inputs} inputs could not be read (to their end){such}; the column `error` says "
+            "why of each",
             file=sys.stderr,
         )
         raise typer.Exit(1 if found.frames else 2)

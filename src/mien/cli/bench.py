@@ -43,7 +43,7 @@ def bench(
     from mien.runtime.read import load
 
     given = models or shipped()
-    files = [Path(model) for model in given if model.endswith(".json")]
+    files = [Path(model) for model in given if model.lower().endswith(".json")]
     if files:
         if len(files) < len(given) or len(files) < 2:
             raise ConfigError("bench: give models, or two or more .json files of measurements to compare")

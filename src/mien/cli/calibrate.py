@@ -31,7 +31,7 @@ def calibrate(
     overwrite: Overwrite = False,
 ) -> None:
     """Fit temperature and threshold on a split; write them into the graph and the spec of a new file."""
-    if out.suffix != ".onnx":
+    if out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out}: a model's file ends in .onnx")
     if precision is not None and not 0 < precision <= 1:
         raise ConfigError(f"--precision {precision:g}: a share above 0, up to 1")

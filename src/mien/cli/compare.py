@@ -88,4 +88,4 @@ def _report(out: Path, found: Comparison, overwrite: bool) -> None:
         ".json": lambda: msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n",
     }
     with whole_file(out, overwrite) as part:
-        part.write_bytes(made[out.suffix]())
+        part.write_bytes(made[out.suffix.lower()]())

@@ -101,7 +101,7 @@ def _check(
         )
     if mean not in {"probabilities", "logits"}:
         raise ConfigError(f"--mean {mean}: {near_miss(mean, ['probabilities', 'logits'])}")
-    if out is not None and out.suffix != ".onnx":
+    if out is not None and out.suffix.lower() != ".onnx":
         raise ConfigError(f"{out}: a model's file ends in .onnx")
     chosen = weights in {"fitted", "greedy"}
     if chosen and select is None:
@@ -157,7 +157,7 @@ def as_file(model: str, out: Path) -> str:
     path = Path(model)
     if is_table(model):
         raise ConfigError(f"{model}: a table of answers and no model; it cannot go into a file")
-    if not (path.is_dir() or path.suffix == ".safetensors"):
+    if not (path.is_dir() or path.suffix.lower() == ".safetensors"):
         return str(model_file(model))
     try:
         from mien.export.onnx import export_onnx

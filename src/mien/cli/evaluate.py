@@ -30,7 +30,7 @@ from mien.cli.judging import (
     typed,
 )
 from mien.cli.options import Device, Engine
-from mien.errors import ConfigError, OutputError
+from mien.errors import ConfigError
 
 if TYPE_CHECKING:
     from mien.data.manifest import Manifest
@@ -80,13 +80,17 @@ def evaluate(
 
     need()
     from mien.evaluation.predictions import predictions_kind, write_predictions
+    from mien.files import check_distinct, check_free
     from mien.report.tables import judgement_tables
 
     report_kind(out)
     predictions_kind(predictions)
     if card is not None:
         _card_file(card, model)
-    _free(overwrite, out, card, predictions)
+    outputs = [path for path in (out, card, predictions) if path is not None]
+    for path in outputs:
+        check_free(path, overwrite)
+    check_distinct(outputs)
     asked = Asked(
         data, source, split, rule, labels, tta, copies, train, tuple(slices or ()), robust, json, engine, device
     )
@@ -101,20 +105,8 @@ def evaluate(
         print(msgspec.json.encode(found).decode())
         return
     show_tables(judgement_tables(found), f"{found.model} on {found.data}", found.notes)
-    for path in (out, card, predictions):
-        if path is not None:
-            print(f"written: {path}")
-
-
-def _free(overwrite: bool, *paths: Path | None) -> None:
-    """Raises OutputError: a file exists and may not be replaced, or two outputs are one file."""
-    from mien.files import check_free
-
-    there = [path for path in paths if path is not None]
-    for path in there:
-        check_free(path, overwrite)
-    if len({path.resolve() for path in there}) < len(there):
-        raise OutputError(f"{there[0]}: two outputs have one name; give each its own")
+    for path in outputs:
+        print(f"written: {path}")
 
 
 def _report(
@@ -137,9 +129,9 @@ def _report(
 def _card_file(card: Path, model: str) -> Path:
     """The model file that a card is of. Raises ConfigError."""
     file = None if is_table(model) else model_path(model)
-    if file is None or file.suffix != ".onnx":
+    if file is None or file.suffix.lower() != ".onnx":
         raise ConfigError(f"--card: {model} is no .onnx model; a card is of the file that is shipped (mien export)")
-    if card.suffix != ".md":
+    if card.suffix.lower() != ".md":
         raise ConfigError(f"--card {card}: a card is .md")
     return file
 

@@ -88,10 +88,10 @@ def export(
     _check({"--calibrate": calibrate, "--finetune": finetune}, kind.precision == "int8", "is for int8 targets")
     _check({"--batch": batch}, kind.name == "tensorrt", "is for tensorrt")
     place = out or _place(model, kind)
-    if place.suffix != kind.suffix:
+    if place.suffix.lower() != kind.suffix:
         raise ConfigError(f"{place}: the first file of --to {to} ends in {kind.suffix}")
     beside = [".bin"] if kind.suffix == ".xml" else []
-    for suffix in (kind.suffix, *beside, ".json", *([".md"] if data else [])):
+    for suffix in (place.suffix, *beside, ".json", *([".md"] if data else [])):
         check_free(place.with_suffix(suffix), overwrite)
     outputs: list[Output] = [*(["maps"] if explain else []), *(["features"] if features else [])]  # type: ignore[list-item]
     taught = None if finetune is None else _taught(model, source, calibrate)
@@ -237,7 +237,7 @@ def _workroom(place: Path) -> Iterator[Path]:
 
 def _is_run(model: str) -> bool:
     path = Path(model)
-    return path.is_dir() or path.suffix == ".safetensors"
+    return path.is_dir() or path.suffix.lower() == ".safetensors"
 
 
 def _weights(model: str) -> Path:
@@ -264,7 +264,7 @@ def _float_file(model: str, folder: Path, outputs: list[Output]) -> Path:
 
         _check({"--explain": "maps" in outputs, "--features": "features" in outputs}, False, "needs a run")
         path = model_file(model)
-        if path.suffix != ".onnx":
+        if path.suffix.lower() != ".onnx":
             raise ConfigError(f"{model}: exports begin with a run or an .onnx model")
         return path
     try:
@@ -293,7 +293,7 @@ def _detector(run: str, to: str, out: Path | None, overwrite: bool, options: dic
     if to != "onnx":
         raise ConfigError(f"--to {to}: a face detector is exported as onnx alone")
     place = out or _weights(run).with_name("model.onnx")
-    if place.suffix != ".onnx":
+    if place.suffix.lower() != ".onnx":
         raise ConfigError(f"{place}: a model's file ends in .onnx")
     difference = export_detector(_weights(run), place, overwrite=overwrite)
     print(f"model: {place} ({place.stat().st_size / 1e6:.2f} MB); largest difference from the network {difference:.1e}")

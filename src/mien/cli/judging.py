@@ -120,7 +120,9 @@ def _check(model: str, asked: Asked) -> None:
         raise ConfigError(f"--robustness: {model} is a table of answers; only a model can be shown corrupted faces")
     elif asked.tta:
         raise ConfigError(f"--tta: {model} is a table of answers; only a model can be asked again")
-    if (asked.engine, asked.device) != ("auto", "auto") and (is_table(model) or model_path(model).suffix == _WEIGHTS):
+    if (asked.engine, asked.device) != ("auto", "auto") and (
+        is_table(model) or model_path(model).suffix.lower() == _WEIGHTS
+    ):
         raise ConfigError(f"--engine, --device: {model} is no model file; mien export makes one of a run")
 
 
@@ -345,7 +347,7 @@ def figures_place(manifest: Manifest, split: str) -> str:
 
 def is_table(model: str) -> bool:
     """Whether this is another tool's answers, by the suffix."""
-    return Path(model).suffix in _TABLES
+    return Path(model).suffix.lower() in _TABLES
 
 
 def model_names(models: Sequence[str]) -> list[str]:
@@ -360,7 +362,7 @@ def model_path(model: str) -> Path:
     """The file of a model or a run."""
     path = Path(model)
     path = path / "weights.safetensors" if path.is_dir() else path
-    if path.suffix == _WEIGHTS:
+    if path.suffix.lower() == _WEIGHTS:
         return path
     from mien.runtime.store import model_file
 
@@ -369,7 +371,7 @@ def model_path(model: str) -> Path:
 
 def _session(model: str, engine: str = "auto", device: str = "auto") -> Any:
     path = model_path(model)
-    if path.suffix == _WEIGHTS:
+    if path.suffix.lower() == _WEIGHTS:
         try:
             from mien.models.weights import TorchSession, load_weights
         except ModuleNotFoundError as error:
@@ -393,9 +395,9 @@ def typed(but: Sequence[str] = ()) -> str:
 
 def report_kind(out: Path | None) -> str:
     """The kind of a report. Raises ConfigError for a suffix that is none."""
-    if out is not None and out.suffix not in (".html", ".md", ".json"):
+    if out is not None and out.suffix.lower() not in (".html", ".md", ".json"):
         raise ConfigError(f"{out}: a report is .html, .md or .json")
-    return "" if out is None else out.suffix
+    return "" if out is None else out.suffix.lower()
 
 
 def _short(column: str, cell: str) -> str:

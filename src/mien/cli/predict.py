@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -226,7 +227,7 @@ def _places(paths: Sequence[Path], save: Path | None, overwrite: bool) -> list[P
     for path in paths:
         stem, number = path.stem, 2
         while stem.casefold() in used:
-            stem, number = f"{path.stem}-{number}", number + 1
+            stem, number = _numbered(path.stem, number), number + 1
         used.add(stem.casefold())
         places.append(save / f"{stem}.jpg")
     taken = [place for place in places if place.exists()]
@@ -241,6 +242,13 @@ def _places(paths: Sequence[Path], save: Path | None, overwrite: bool) -> list[P
     except OSError as error:
         raise OutputError(f"{save}: cannot be made ({error.strerror})") from error
     return places
+
+
+def _numbered(stem: str, number: int) -> str:
+    """A name's stem with a number, cut so that a disk can hold it with its ending (255 bytes)."""
+    while len(os.fsencode(f"{stem}-{number}.jpg")) > 255:
+        stem = stem[:-1]
+    return f"{stem}-{number}"
 
 
 def _progress(paths: Sequence[Path]) -> Any:

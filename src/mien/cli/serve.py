@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -48,6 +47,7 @@ def serve(
     from mien.apps.server import create_app
     from mien.apps.settings import Settings, keys_from_environment
     from mien.runtime.detect import detector_path
+    from mien.runtime.machine import cores
     from mien.runtime.read import load
     from mien.runtime.store import model_file
 
@@ -61,7 +61,7 @@ def serve(
         jobs=jobs,
         keys=keys_from_environment(),
         hosts=names_of(host),
-        workers=threads or os.cpu_count() or 1,
+        workers=threads or cores(),
     )
     reader = load(model, detector, 1, detector_file, min_size)
     file = None if detector_file is None else str(detector_file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from msgspec.structs import replace
 from mien.cli.asked import Asked, check_kind, seconds_of, timeline
 from mien.cli.options import Device, Engine, check_output, tell_choice
 from mien.errors import ConfigError, OutputError, VideoError
-from mien.files import beside
+from mien.files import beside, digest
 
 if TYPE_CHECKING:
     from mien.faces import Face, Frame
@@ -100,6 +99,8 @@ def watch(
     check_kind(asked.place, rate, patience, thumbnails)
     rate, patience = 25.0 if rate is None else rate, 30.0 if patience is None else patience
     info = video_info(asked.place, rate)
+    if info.tracks > 1:
+        _tell(f"{source}: has {info.tracks} tracks of pictures; the first is read ({info.width}x{info.height})")
     live = is_live(asked.place, info)
     least = None if detector == "whole" else min_size  # which looks for none; smaller ones are left out all the same
     reader = load(model, detector, threads or _share(), detector_file, least, engine=engine, device=device)
@@ -141,20 +142,19 @@ def _first_step(every: int, rate: float) -> float:
 
 def _share() -> int:
     """Threads of each engine: stages run beside each other, so each gets a part of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 3)
+    from mien.runtime.machine import cores
+
+    return max(1, cores() // 3)
 
 
 def _file_facts(model: str, detector: str, file: Path | None) -> list[str]:
-    """The sha256 of the files of model (of OpenVINO's both) and detector: another one of the same name gives other rows."""
-    import hashlib
-
+    """The sha256 of model and detector: another one of the same name gives other rows."""
     from mien.runtime.detect import detector_path
+    from mien.runtime.forms import files_of
     from mien.runtime.store import model_file
 
-    place = Path(model_file(model))
-    files = [place, *([place.with_suffix(".bin")] if place.suffix == ".xml" else []), detector_path(detector, file)]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path is not None and path.is_file()]
+    place = detector_path(detector, file)
+    return [digest(*files_of(model_file(model))), *([] if place is None else [digest(place)])]
 
 
 def _total(info: Any, every: int, span: tuple[float, float | None]) -> int | None:
@@ -199,6 +199,7 @@ class _Run:
         self._last: Frame | None = None
         self._opened = False
         self._broken: Any = None
+        self._damaged: list[tuple[float, float]] = []
         self.failed: dict[Path, OutputError] = {}
         self.made: set[Path] = set()
 
@@ -221,6 +222,7 @@ class _Run:
             return self.asked.check_free(None)
         self.progress, self.made = found, made
         self.seen.frames, self.seen.faces, self.seen.problem = found.frames, found.faces, found.problem
+        self._damaged = found.damaged
         if found.ended:
             missing = ", ".join(str(path) for path in self.asked.outputs() if path not in made)
             _tell(f"an earlier run read all; making what it did not: {missing} (--fresh begins anew)")
@@ -375,7 +377,8 @@ class _Run:
         (begin, end), before, number = self._span, None, None
         if self.progress is not None:
             begin, number = self.progress.seconds, self.progress.index
-        moving = frames(self.asked.place, self._every, begin, end, self._rate, self._patience, _tell, 0.0, number)
+        how = (self._every, begin, end, self._rate, self._patience, _tell, 0.0, number, self._damaged)
+        moving = frames(self.asked.place, *how)
         if self.progress is not None:
             before = next(moving, None)
             if before is None or abs(before.seconds - begin) > 1e-6:
@@ -405,7 +408,8 @@ class _Run:
         start = self._video.checkpoint() if self._video is not None else None
         self.bookmark.write(
             Progress(self.bookmark.key, self._table.checkpoint(), self._last.index, self._last.seconds,
-                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), state, ended, problem)
+                     self.seen.frames, self.seen.faces, start, self._saved(start, self._last.seconds), state, ended, problem,
+                     damaged=self._damaged)
         )  # fmt: skip
 
     def _note(self, path: Path) -> None:

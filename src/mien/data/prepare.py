@@ -228,7 +228,7 @@ def _parts(out: Path) -> Iterator[Path]:
 
     Raises OutputError: another run is at work there, or it cannot be made.
     """
-    folder = beside(out.with_suffix(""), ".parts")
+    folder = beside(out, ".parts")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -257,7 +257,7 @@ def _keep_own(folder: Path, manifest: Manifest, spec: CropSpec, made_by: str) ->
 
 def _csv(missed: list[tuple[str, str]]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerows(missed)
+    csv.writer(text, lineterminator="\n").writerows(missed)
     return text.getvalue()
 
 

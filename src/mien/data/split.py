@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -138,7 +139,13 @@ def split(manifest: Manifest, shares: Mapping[str, float], seed: int, near: Sequ
         raise DataError(
             f"{manifest.header.source}: {len(order)} groups of rows are too few for a split {', '.join(empty)}"
         )
-    return _with_splits(manifest, chosen.tolist())
+    left = Counter[str]()
+    for why, rows in manifest.header.left_out.items():
+        left[re.sub(r"no chip \(\w+\)$", "no chip", why)] += rows  # nobody knows where these would be now
+    header = msgspec.structs.replace(manifest.header, left_out=dict(left))
+    index = manifest.table.schema.get_field_index("split")
+    dealt_out = manifest.table.set_column(index, "split", pa.array(chosen.tolist(), pa.string()))
+    return Manifest(header, dealt_out, manifest.root)
 
 
 def check_shares(shares: Mapping[str, float]) -> None:
@@ -155,13 +162,6 @@ def _strata(manifest: Manifest) -> np.ndarray:
     targets = manifest.targets()
     known = ~np.isnan(targets).any(axis=1)
     return np.where(known, np.nan_to_num(targets).argmax(axis=1), len(manifest.labels))
-
-
-def _with_splits(manifest: Manifest, splits: list[str]) -> Manifest:
-    index = manifest.table.schema.get_field_index("split")
-    return Manifest(
-        manifest.header, manifest.table.set_column(index, "split", pa.array(splits, pa.string())), manifest.root
-    )
 
 
 def project(manifest: Manifest, labels: str | Sequence[str]) -> Manifest:

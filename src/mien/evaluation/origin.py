@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import mien
 from mien.data.manifest import Manifest
+from mien.files import digest
+from mien.runtime.forms import files_of
 from mien.spec import ModelSpec
 
 __all__ = ["data_facts", "model_facts", "software_facts"]
@@ -38,9 +39,9 @@ def data_facts(manifest: Manifest) -> dict[str, str]:
 
 def model_facts(file: Path, spec: ModelSpec | None) -> dict[str, str]:
     """The model (or the table of answers): its file and sha256, what its spec says, and the recipe of a run beside it."""
-    facts = {
-        "model": f"{file.name}, {file.stat().st_size / 1e6:.2f} MB, sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
-    }
+    files = files_of(file)
+    size = sum(part.stat().st_size for part in files) / 1e6
+    facts = {"model": f"{' and '.join(part.name for part in files)}, {size:.2f} MB, sha256 {digest(*files)}"}
     if spec is None:
         return {"model": facts["model"] + "; a table of answers, made elsewhere"}
     chip = f"{spec.crop.width}x{spec.crop.height} {spec.crop.colour}, aligned by {spec.crop.align}"
@@ -48,7 +49,7 @@ def model_facts(file: Path, spec: ModelSpec | None) -> dict[str, str]:
     said = {"made by": spec.made_by, "trained on": "; ".join(spec.trained_on), "licence": spec.licence}
     facts |= {f"model, {name}": words for name, words in said.items() if words}
     recipe = file.parent / "recipe.yaml"
-    if file.suffix == ".safetensors" and recipe.is_file():
+    if file.suffix.lower() == ".safetensors" and recipe.is_file():
         facts["model, recipe"] = recipe.read_text(encoding="utf-8").strip()
     return facts
 

@@ -115,7 +115,7 @@ def projected(predictions: Predictions, labels: LabelSet) -> Predictions:
 
 def predictions_kind(path: str | PathLike[str] | None) -> str:
     """The kind of a table of predictions: '.csv' or '.parquet'. Raises DataError for another suffix."""
-    suffix = "" if path is None else Path(path).suffix
+    suffix = "" if path is None else Path(path).suffix.lower()
     if path is not None and suffix not in {".csv", ".parquet"}:
         raise DataError(f"{path}: predictions are written as .csv or .parquet")
     return suffix

@@ -132,6 +132,8 @@ def _numbers(values: Sequence[str | None] | np.ndarray) -> np.ndarray | None:
         found = np.array([math.nan if value in (None, "") else float(value) for value in values])  # type: ignore[arg-type]
     except ValueError:
         return None
+    if np.isinf(found).any():  # no number to cut at
+        return None
     measured_ones = isinstance(values, np.ndarray)
     return found if measured_ones or len(np.unique(found[~np.isnan(found)])) > _DISTINCT else None
 

@@ -55,7 +55,8 @@ def _table(path: Path) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path}: no such table of predictions")
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path, convert_options=_WORDS)
+        parquet = path.suffix.lower() == ".parquet"
+        table = pq.read_table(path) if parquet else pa_csv.read_csv(path, convert_options=_WORDS)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable table of predictions ({error})") from error
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})

@@ -26,7 +26,8 @@ _VALUES = ("valence", "arousal", "x0", "y0", "x1", "y1")
 @dataclass(frozen=True, eq=False)
 class Person:
     """One track: seconds (n,) ascending, probabilities (n, c), affect (n, 2) as valence and arousal (NaN where the model answers one of the two alone), boxes (n, 4), and how long each
-    row lasted (n,), in seconds: to the next frame of the video, at most one second, or a usual step if that is longer."""
+    row lasted (n,), in seconds: to the next frame of the video, at most one second, or a usual step if that is longer; doubted: of
+    these, the seconds in which the answer was not certain."""
 
     track: int
     seconds: np.ndarray
@@ -34,6 +35,7 @@ class Person:
     affect: np.ndarray
     boxes: np.ndarray
     lasted: np.ndarray
+    doubted: float = 0.0
 
     @property
     def seen(self) -> float:
@@ -74,11 +76,11 @@ def read_timeline(path: str | PathLike[str]) -> Timeline:
             raise DataError(
                 f"{path}: row {number}: is of {row.get('image')}, the first of {first['image']}; give each its own table"
             )
-        seconds, index = _numbers(path, number, row, ["seconds", "index"])
+        seconds, index, _ = _numbers(path, number, row, ["seconds", "index", "smoothing"])
         times[seconds] = np.nan if index is None else index
         if row.get("face") is not None and (row.get(names[0]) is not None or row.get("valence") is not None):
             filled.add(seconds)
-            values = _numbers(path, number, row, ["track", *_VALUES, *names])
+            values = _numbers(path, number, row, ["track", *_VALUES, *names, "certain"])
             found[int(values[0] or 0)].append((seconds, *(np.nan if v is None else v for v in values[1:])))
     if first is None:
         raise DataError(f"{path}: a table without rows")
@@ -93,7 +95,7 @@ def _needed(path: Any, header: list[str]) -> list[str]:
     if missing:
         after = "" if missing[0] != "p_..." else " after 'arousal'"
         raise DataError(f"{path}: not a table of `mien watch`: it has no column {missing[0]!r}{after}")
-    return [*needed, *shares, "index", "model", "smoothing"]
+    return [*needed, *shares, "certain", "index", "model", "smoothing"]
 
 
 def _numbers(path: Any, number: int, row: dict[str, Any], names: Sequence[str]) -> list[Any]:
@@ -129,7 +131,9 @@ def _timeline(
     for track, rows in found.items():
         values = np.array(sorted(rows, key=lambda row: row[0]))
         at = np.searchsorted(times, values[:, 0])
-        people.append(Person(track, values[:, 0], values[:, 7:], values[:, 1:3], values[:, 3:7], lasts[at]))
+        shares, lasted = values[:, 7:-1], lasts[at]
+        doubted = float(lasted[(values[:, -1] == 0) & ~np.isnan(shares).any(axis=1)].sum())
+        people.append(Person(track, values[:, 0], shares, values[:, 1:3], values[:, 3:7], lasted, doubted))
     people.sort(key=lambda person: (-person.seen, person.track))
     covered = float(lasts[np.searchsorted(times, sorted(filled))].sum()) if filled else 0.0
     return Timeline(
@@ -163,6 +167,7 @@ def everybody(timeline: Timeline) -> Person:
         joined(person.affect for person in people),
         joined(person.boxes for person in people),
         joined(person.lasted for person in people),
+        sum(person.doubted for person in people),
     )
 
 

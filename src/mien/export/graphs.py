@@ -14,6 +14,7 @@ import onnx.numpy_helper
 from google.protobuf.message import DecodeError
 
 from mien.errors import ExportError, ModelError
+from mien.export.verify import apart
 from mien.files import whole_files
 from mien.runtime.forms import no_spec
 from mien.spec import CropSpec, DetectorSpec, ModelSpec, decode_spec, encode
@@ -127,9 +128,7 @@ def agree(
     wanted: np.ndarray, got: np.ndarray, scale: float = 1.0, of: str = "the network's", allowed: float = TOLERANCE
 ) -> float:
     """The largest difference in units of `scale`. Raises ExportError beyond what is allowed, or if one is NaN where the other is not."""
-    if (np.isnan(wanted) != np.isnan(got)).any():
-        raise ExportError("the file answers NaN where it should not, or the other way round; nothing was written")
-    worst = float(np.nanmax(np.abs(wanted - got) / scale, initial=0))
+    worst = apart(wanted, got, scale)
     if not worst <= allowed:
         raise ExportError(
             f"the file's answers differ from {of} by {worst:.2g} (allowed {allowed}); nothing was written"

@@ -184,7 +184,7 @@ def publish(
     All of them or none. Raises OutputError.
     """
     texts = {".json": lambda: encode(made.spec).decode() + "\n", **(more or {})}
-    places = [*(out.with_suffix(file.suffix) for file in made.files), *(out.with_suffix(suffix) for suffix in texts)]
+    places = [out, *(out.with_suffix(suffix) for suffix in (*(file.suffix for file in made.files[1:]), *texts))]
     with whole_files(places, overwrite) as parts:
         for file, part in zip(made.files, parts, strict=False):
             copyfile(file, part)

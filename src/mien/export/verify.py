@@ -11,7 +11,7 @@ from mien.errors import ExportError
 from mien.evaluation.affect import concordance, rmse
 from mien.runtime.sessions import FullSession
 
-__all__ = ["Agreement", "Allowed", "Difference", "agreement", "compare", "label_changes", "refuse"]
+__all__ = ["Agreement", "Allowed", "Difference", "agreement", "apart", "compare", "label_changes", "refuse"]
 
 _BATCH = 64
 #: A thousandth of the range of valence and arousal. Answers that are nearer than this on average agree, however little they vary
@@ -96,9 +96,13 @@ def compare(wanted: FullSession, got: FullSession, batches: Iterable[np.ndarray]
 
 def _largest(wanted: np.ndarray, got: np.ndarray, number: int) -> float:
     """Of output `number`: probabilities and affect as they are, the others in units of their largest value."""
+    return apart(wanted, got, 1.0 if number < 2 else max(1.0, float(np.nanmax(np.abs(wanted), initial=0))))
+
+
+def apart(wanted: np.ndarray, got: np.ndarray, scale: float = 1.0) -> float:
+    """The largest difference, in units of `scale`. Raises ExportError: NaN where the other has a number."""
     if (np.isnan(wanted) != np.isnan(got)).any():
         raise ExportError("the file answers NaN where it should not, or the other way round; nothing was written")
-    scale = 1.0 if number < 2 else max(1.0, float(np.nanmax(np.abs(wanted), initial=0)))
     return float(np.nanmax(np.abs(wanted - got) / scale, initial=0))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mien.errors import ModelError, ModelNotFound
-from mien.files import whole_file
+from mien.files import digest, whole_file
 from mien.labels import LabelSet
 from mien.models.backbones import ResidualNet
 from mien.models.face import FaceNetwork
@@ -122,7 +121,7 @@ def weights_file(path: str | PathLike[str]) -> tuple[Path, dict[str, str]]:
             f"{path}: no finished run, no weights file, no model; a run ends with weights.safetensors, and "
             "`mien models list` shows the models"
         )
-    return file, {"path": str(path), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return file, {"path": str(path), "sha256": digest(file)}
 
 
 def start_from(
@@ -205,7 +204,7 @@ def _holds(small: torch.Tensor, large: torch.Tensor) -> bool:
 
 
 def _tensors(file: Path, chips: torch.Tensor | None, detector: bool) -> dict[str, torch.Tensor]:
-    if file.suffix == ".onnx":
+    if file.suffix.lower() == ".onnx":
         from mien.models.unfold import unfold, unfold_detector
 
         if detector:

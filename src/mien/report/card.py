@@ -9,6 +9,7 @@ from pathlib import Path
 from mien.errors import ConfigError
 from mien.evaluation.judgement import Judgement
 from mien.report.tables import number, percent, slice_words, span
+from mien.runtime.forms import files_of
 from mien.spec import DetectorSpec, ModelSpec
 
 __all__ = ["detector_card", "model_card"]
@@ -66,7 +67,7 @@ def model_card(spec: ModelSpec, judged: Judgement, file: Path, command: str = ""
 
 def _form(file: Path) -> str:
     """What a model file is, in words: name, size, form. OpenVINO's are two."""
-    files = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
+    files = files_of(file)
     names, size = " and ".join(f"`{one.name}`" for one in files), sum(one.stat().st_size for one in files)
     return f"{names}, {size / 1e6:.2f} MB, {'OpenVINO' if len(files) > 1 else 'ONNX'}"
 

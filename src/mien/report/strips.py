@@ -193,16 +193,18 @@ def _closed(xs: np.ndarray, top: np.ndarray, base: np.ndarray) -> str:
 def _ticks(bins: Bins, top: float) -> list[Markup]:
     """Round times below a picture."""
     begin, end = float(bins.edges[0]), float(bins.edges[-1])
-    steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
-    step = next((s for s in steps if (end - begin) / s <= 9), steps[-1])
+    steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200)
+    days = 86400.0 * np.ceil((end - begin) / (9 * 86400))
+    step = next((s for s in steps if (end - begin) / s <= 9), days)
     times = np.arange(np.ceil(begin / step) * step, end + 1e-9, step)
     xs = _LEFT + (times - begin) / max(end - begin, 1e-9) * (_WIDTH - _LEFT - _RIGHT)
     lines = [_line(x, top, x, top + 4, "var(--dim)") for x in xs]
     names = [clock(t, short=step >= 1) for t in times]
-    return [
-        *lines,
-        *(_word(min(x, _WIDTH - 22), top + 17, words, "middle") for x, words in zip(xs, names, strict=True)),
+    # a letter is at most seven pixels wide: the last name ends within the picture
+    named = [
+        _word(min(x, _WIDTH - 3.5 * len(words)), top + 17, words, "middle") for x, words in zip(xs, names, strict=True)
     ]
+    return [*lines, *named]
 
 
 def _rect(x: float, y: float, width: float, height: float) -> Markup:

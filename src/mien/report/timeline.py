@@ -140,6 +140,7 @@ def _figures(person: Person, bins: Bins, timeline: Timeline, name: str) -> dict[
         "name": name,
         "seen": clock(person.seen, short=person.seen >= 60),
         "share": person.seen / max(timeline.end - timeline.begin, 1e-9),
+        "doubted": person.doubted / max(person.seen, 1e-9),
         "bands": bands(bins, timeline.labels, name) if _named(person) else None,
         "curves": None if np.isnan(person.affect).all() else curves(bins, name),
         "shares": _shares(found, timeline.labels) if _named(person) else [],

@@ -5,6 +5,7 @@ Speeds are medians of calls that all lines take in turns, so that what else the 
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ import mien
 from mien.errors import ConfigError, ImageError, MienError
 from mien.faces import Frame
 from mien.runtime.engines import FORMS, available, check_words
+from mien.runtime.forms import files_of
 from mien.runtime.machine import Machine, peak, this_machine
 from mien.runtime.read import Reader
 from mien.runtime.sessions import Session, open_session
@@ -161,8 +163,11 @@ def bench(
     reader: Callable[[int], Reader] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Bench:
-    """Measure. seconds: for each line of the table of speeds.  photo, reader: for the stages, left out without them; the
-    reader for a number of threads (0: all).  tell: is called with what is being measured."""
+    """Measure. threads: 0 for all that the engine takes; a card has none and is measured once.  seconds: for each line of the table of speeds.  photo, reader: for the stages, left out without them; the
+    reader for a number of threads (0: all).  tell: is called with what is being measured.
+    Raises ConfigError: `seconds` that are none."""
+    if not 0 <= seconds < math.inf:  # not a number would never end
+        raise ConfigError(f"--seconds: {seconds!r}: give seconds for each line, from 0 on")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     missed: list[str] = []
     tell("what starting costs")
@@ -171,7 +176,8 @@ def bench(
     speeds: list[Speed] = []
     for count in threads:
         tell(f"speed, threads: {count or 'all'}")
-        speeds += _speeds(lines, batches, count, seconds, missed)
+        here = [line for line in lines if line.device == "cpu" or count == threads[-1]]
+        speeds += _speeds(here, batches, count, seconds, missed)
     stages, seen = [], None
     if photo is not None and reader is not None:
         tell("a photograph by stage")
@@ -195,19 +201,18 @@ def bench(
 def _speeds(
     lines: Sequence[Place], batches: Sequence[int], threads: int, seconds: float, missed: list[str]
 ) -> list[Speed]:
-    calls: dict[tuple[Place, str, int], Callable[[], object]] = {}
+    calls: dict[tuple[Place, int, str, int], Callable[[], object]] = {}
     for line in lines:
-        if line.device != "cpu" and threads == 1:
-            continue  # a card has no threads
+        count = threads if line.device == "cpu" else 0  # a card has no threads
         try:
-            session = open_session(line.file, threads or None, line.engine, line.device)
+            session = open_session(line.file, count or None, line.engine, line.device)
             for batch in batches:
-                calls[line, session.spec.precision, batch] = _call(session, batch)
+                calls[line, count, session.spec.precision, batch] = _call(session, batch)
         except MienError as error:
             missed.append(str(error))
     return [
-        Speed(line.model, line.engine, line.device, precision, threads, batch, *medians(took), len(took))
-        for (line, precision, batch), took in in_turns(calls, seconds).items()
+        Speed(line.model, line.engine, line.device, precision, count, batch, *medians(took), len(took))
+        for (line, count, precision, batch), took in in_turns(calls, seconds).items()
     ]
 
 
@@ -244,9 +249,7 @@ def _start(line: Place, missed: list[str]) -> Start | None:
     if said.error:
         missed.append(said.error)
         return None
-    file = Path(line.file)
-    parts = [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
-    size = sum(part.stat().st_size for part in parts if part.is_file())
+    size = sum(part.stat().st_size for part in files_of(Path(line.file)))
     return Start(line.model, line.engine, line.device, said.precision, size, said.opened, said.first, said.memory)
 
 

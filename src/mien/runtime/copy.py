@@ -35,7 +35,7 @@ def parts_of(path: Path, start: float | None = None, seconds: float = 0.0) -> li
 
 
 def _folder(path: Path) -> Path:
-    return beside(path.with_suffix(""), ".parts")
+    return beside(path, ".parts")
 
 
 class VideoSink:

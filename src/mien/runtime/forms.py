@@ -12,7 +12,16 @@ import numpy as np
 from mien.errors import ModelError, ModelNotFound
 from mien.spec import ModelSpec, decode_spec
 
-__all__ = ["check_form", "first_line", "in_batches", "no_spec", "spec_beside"]
+__all__ = ["check_form", "files_of", "first_line", "in_batches", "no_spec", "spec_beside"]
+
+#: Where the rest of a model lies: OpenVINO's weights, the spec of a TensorRT engine.
+_BESIDE = {".xml": ".bin", ".engine": ".json", ".plan": ".json"}
+
+
+def files_of(model: Path) -> list[Path]:
+    """The files that a model consists of, those that are there: its own, then the one beside it that is a part of it."""
+    places = (model, model.with_suffix(_BESIDE.get(model.suffix.lower(), model.suffix)))
+    return [place for place in dict.fromkeys(places) if place.is_file()]
 
 
 def check_form(

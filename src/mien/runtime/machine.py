@@ -36,6 +36,7 @@ def quota(place: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
 
 
 def cores() -> int:
+    """How many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

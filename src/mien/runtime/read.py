@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from os import PathLike
@@ -63,16 +64,18 @@ class Reader:
 
         begin, end: seconds.  how: detection every so often, smoothing, another tracker; see mien.runtime.watch.Watching. An
         address is opened once more before, to see whether it is live, unless `how` says.
-        Raises ConfigError: an `every` below 1. VideoError: not a video, no camera, or (after the frames that could be decoded)
+        Raises ConfigError: an `every` below 1, a `begin` or `end` that is no number, several sources. VideoError: not a video, no camera, or (after the frames that could be decoded)
         cut off.
         """
         from mien.runtime.watch import Watching, watched
         from mien.vision.video import frames, is_live  # PyAV is needed for video alone
 
-        how = how or Watching()
+        how, moving = how or Watching(), frames(source, every, begin, end)
         if how.live is None:
             how = replace(how, live=is_live(source))
-        return watched(self, frames(source, every, begin, end), how)
+        if every > 1 and not how.live:  # the first step is as long as `every` makes it
+            how = replace(how, step=how.step or math.inf)
+        return watched(self, moving, how)
 
 
 def load(

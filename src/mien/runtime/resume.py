@@ -23,6 +23,7 @@ class Progress(msgspec.Struct, frozen=True):
     key: of source, model and settings.  size: bytes of the finished rows.  index, seconds: of the last finished frame.
     start: the time of the first frame of a saved video.  video: bytes of its finished parts.  state: of a mien.runtime.watch.Memory.
     ended: the reading itself is finished, and its problem; outputs alone are missing.  done: marks of those that are there.
+    damaged: where the source was found to be; see mien.vision.video.frames.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Progress(msgspec.Struct, frozen=True):
     ended: bool = False
     problem: str = ""
     done: dict[str, list[int]] = {}
+    damaged: list[tuple[float, float]] = []
 
     def made(self, role: str, path: Path) -> bool:
         """Whether an output is there as this reading wrote it.  role: a name for it, such as 'table'."""

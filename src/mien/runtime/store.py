@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from mien.errors import ModelError, ModelNotFound, near_miss
-from mien.files import whole_file
+from mien.files import digest, whole_file
 from mien.runtime.engines import FORMS
 
 __all__ = ["DEFAULT_MODEL", "ENTRIES", "Entry", "cache_folder", "fetch", "locate", "model_file"]
@@ -170,7 +170,7 @@ def locate(entry: Entry) -> Path | None:
     cached = cache_folder() / entry.file
     if not cached.is_file():
         return None
-    if _sha256(cached) != entry.sha256:
+    if digest(cached) != entry.sha256:
         raise ModelError(
             f"{cached}: altered (its sha256 is not the pinned one); delete it, then: mien models pull {entry.name}"
         )
@@ -232,7 +232,3 @@ def _keep(entry: Entry, data: bytes, url: str) -> Path:
     with whole_file(path, overwrite=True) as part:
         part.write_bytes(data)
     return path
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shutil
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from os import PathLike
@@ -312,7 +313,7 @@ def read_rows(path: str | PathLike[str], names: Choice = None) -> Iterator[dict[
     """The rows of a table in any of its forms, one after another, with their types; None for what is unknown.
 
     What other programs make of a table is understood: 3.0 for 3, NA and NaN, semicolons or tabs with decimal commas, more
-    columns (text in CSV).
+    columns (text in CSV), a byte order mark, empty lines.
     names: only these columns, or what a function chooses from the header. Raises DataError: no table of a video, of a newer
     version, or a value that is not what its column holds.
     """
@@ -358,7 +359,7 @@ def _csv_rows(path: Path, names: Choice) -> Iterator[dict[str, Any]]:
         kinds |= {f"{point}_{axis}": "number" for point in _POINTS for axis in "xy"}
         wanted = [(header.index(name), name, kinds.get(name, "text")) for name in _chosen(header, names)]
         last = header.index("table_version")
-        for number, line in enumerate(lines, 2):
+        for number, line in enumerate(filter(None, lines), 2):
             if len(line) != len(header):
                 raise DataError(f"{path}: line {number}: has {len(line)} values, its header {len(header)}")
             if number == 2:
@@ -379,8 +380,8 @@ def _read(path: Path, number: int, name: str, kind: str, text: str, mark: str) -
 def _json_rows(path: Path, names: Choice) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         chosen: list[str] = []
-        for number, line in enumerate(file, 1):
-            row = msgspec.json.decode(line, type=dict[str, Any])
+        for number, line in enumerate(filter(bytes.strip, file), 1):
+            row = msgspec.json.decode(line.removeprefix(BOM_UTF8), type=dict[str, Any])
             if number == 1:
                 _known(path, list(row), row.get("table_version"))
                 chosen = _chosen(list(row), names)

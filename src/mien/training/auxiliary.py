@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mien.data.sources import read_source, source
 from mien.errors import DataError
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.evaluation.tables import read_predictions
+from mien.files import digest
 from mien.labels import LabelSet
 from mien.recipe import Recipe
 
@@ -31,8 +31,7 @@ class Auxiliary:
         self.labels: LabelSet = table.labels
         self.source, self._table = recipe.data.auxiliary, table
         self.licence = source(self.source).card.licence
-        digest = hashlib.sha256(stored.read_bytes()).hexdigest()
-        self.origin = f"{self.source} ({recipe.data.rule}), the same pictures, sha256 {digest[:16]}"
+        self.origin = f"{self.source} ({recipe.data.rule}), the same pictures, sha256 {digest(stored)[:16]}"
         self._at = {name: row for row, name in enumerate(table.ids)}
 
     def targets(self, ids: Sequence[str]) -> Tensor:

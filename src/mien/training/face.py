@@ -9,7 +9,6 @@ RUN/weights.safetensors   the network and its spec; there only when training end
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
@@ -64,7 +63,7 @@ def fit_detector(
     """Train, and return the path of the weights.
 
     data: a folder with heads.parquet and backgrounds.parquet.  teacher: an ONNX file in YuNet's form.
-    run: the run folder, made here; with `resume` an unfinished one, which remembers `init`.  threads: for torch on a CPU; all cores by default.
+    run: the run folder, made here; with `resume` an unfinished one, which remembers `init`.  threads: as for `mien.training.fit.fit`.
     init: a run, weights or a model (its file or name) to start from; tensors of the same name and shape are taken over.  tell: gets a line an epoch.
     Raises OutputError, DataError, ModelError, ConfigError, TrainingError.
     """
@@ -72,7 +71,7 @@ def fit_detector(
     with open_run(Path(run), recipe, resume) as folder:
         if weights.exists():
             return weights
-        torch.set_num_threads(threads or os.cpu_count() or 1)
+        torch.set_num_threads(threads or torch.get_num_threads())
         lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         start = remembered(folder, init, [teacher]) if resume else origins(init, [teacher])
         network = FaceNetwork(recipe.network)

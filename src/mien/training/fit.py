@@ -14,7 +14,6 @@ RUN/weights.safetensors   the network and its spec; there only when training end
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -76,7 +75,7 @@ def fit(
     data: the folder of the recipe's source (one for each of several, in their order), or a manifest's file, which then
         stands for the sources; then, if it is another, the place of `data.auxiliary`.
     run: the run folder, made here; with `resume` an unfinished one, which remembers `init` and `teachers`.
-    threads: for torch on a CPU; all cores by default.
+    threads: for torch on a CPU; by default all cores that this process may use, or OMP_NUM_THREADS.
     init: a run, a weights file or a model (its file or name) to start from: every layer of the same name and shape is taken over, a narrower residual network is widened (see mien.models.weights.start_from).
     teachers: runs, weights files, models or tables of predictions to learn from besides the labels (see the section `distil`).
     transform: your own augmentation after the recipe's: torchvision's or albumentations' transforms on uint8 chips, or a
@@ -94,7 +93,7 @@ def fit(
         if not rank and not (folder / "chips.parquet").is_file():
             # what cannot be built, or whose weights cannot be fetched, fails before chips are cut
             build_network(recipe.network, label_set(recipe.data.labels), recipe.crop)
-        torch.set_num_threads(threads or os.cpu_count() or 1)
+        torch.set_num_threads(threads or torch.get_num_threads())
         lightning.seed_everything(recipe.seed, workers=True, verbose=False)
         try:
             start = remembered(folder, init, teachers) if resume else origins(init, teachers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -13,6 +12,7 @@ import msgspec
 
 from mien.data.manifest import Manifest
 from mien.errors import ConfigError, DataError
+from mien.files import digest
 from mien.models.weights import weights_file, weights_spec
 from mien.recipe import Recipe, load_recipe
 from mien.training.chips import two_sides
@@ -31,7 +31,7 @@ class Origins:
 
 def is_table(path: Path) -> bool:
     """Whether a teacher is a table of predictions."""
-    return path.suffix in {".csv", ".parquet"}
+    return path.suffix.lower() in {".csv", ".parquet"}
 
 
 def origin(path: Path) -> dict[str, str]:
@@ -40,7 +40,7 @@ def origin(path: Path) -> dict[str, str]:
         return weights_file(path)[1]
     if not path.is_file():
         raise DataError(f"--teacher {path}: no such table of predictions")
-    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"path": str(path), "sha256": digest(path)}
 
 
 def origins(init: str | PathLike[str] | None, teachers: Sequence[str | PathLike[str]]) -> Origins:

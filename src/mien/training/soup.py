@@ -7,7 +7,6 @@ ask than one of them. Of runs that began apart it is worth nothing; hence the fi
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -22,7 +21,7 @@ import mien
 from mien.data.manifest import Manifest
 from mien.errors import ConfigError, DataError, ModelNotFound
 from mien.evaluation.metrics import Scores, score
-from mien.files import check_free
+from mien.files import check_free, digest
 from mien.models.network import Network
 from mien.models.weights import load_weights, save_weights
 from mien.recipe import Recipe, load_recipe
@@ -70,7 +69,7 @@ def soup(
     folders, place = [Path(run) for run in runs], Path(out)
     if len(folders) < 2:
         raise ConfigError("soup: expected two or more different runs")
-    if place.suffix != ".safetensors":
+    if place.suffix.lower() != ".safetensors":
         raise ConfigError(f"--out {out}: expected a file that ends in .safetensors")
     weighed = _shares(shares, len(folders))
     check_free(place, overwrite)
@@ -115,7 +114,7 @@ def _tell_known(folders: Sequence[Path], rows: Manifest, tell: Callable[[str], N
 
 
 def _weights(run: Path) -> Path:
-    file = run if run.suffix == ".safetensors" and not run.is_dir() else run / "weights.safetensors"
+    file = run if run.suffix.lower() == ".safetensors" and not run.is_dir() else run / "weights.safetensors"
     if not file.is_file():
         raise ModelNotFound(
             f"{run}: no finished run and no weights file (.safetensors), which are what can be averaged"
@@ -201,8 +200,7 @@ def _norms_anew(network: Network, members: Sequence[Network], chips: Tensor, bor
 def _said(folders: Sequence[Path], files: Sequence[Path], shares: Sequence[float]) -> list[str]:
     said = []
     for folder, file, share in zip(folders, files, shares, strict=True):
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        said.append(f"averaged from {folder.name} (share {share:.3g}), sha256 {digest[:16]}")
+        said.append(f"averaged from {folder.name} (share {share:.3g}), sha256 {digest(file)[:16]}")
     return said
 
 

@@ -105,7 +105,7 @@ def _stored(
 
 def _network(path: Path, labels: LabelSet, recipe: Recipe, auxiliary: LabelSet | None) -> ExportGraph:
     file = weights_file(path)[0]
-    network, spec = unfold(file) if file.suffix == ".onnx" else load_weights(file)
+    network, spec = unfold(file) if file.suffix.lower() == ".onnx" else load_weights(file)
     if not spec.expression:
         raise ConfigError(f"--teacher {path}: answers valence and arousal alone; a teacher needs an expression head")
     if auxiliary is not None and set(spec.labels) == set(auxiliary) != set(labels):

@@ -162,7 +162,7 @@ def tune(
     places = [Path(place) for place in data]
     places, beside = check_sources(recipe, places, (Path(out) / "auxiliary.parquet").is_file())
     with open_run(Path(out), recipe, resume) as folder:
-        torch.set_num_threads(threads or os.cpu_count() or 1)
+        torch.set_num_threads(threads or torch.get_num_threads())
         try:
             bench = _bench(recipe, places, beside, folder, progress, tell)
         except MienError:

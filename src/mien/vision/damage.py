@@ -18,11 +18,13 @@ class Damage:
 
     A form that says of a packet that it is damaged (MPEG-TS) is believed where pictures are missing beside it: where parts were
     joined it says so, too. Holes alone tell nothing: a frame may be shown for long.
+
+    places: found so far, each from when to when, in seconds; more are added to this very list.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, places: list[tuple[float, float]] | None = None) -> None:
         self._hole = _HOLE / rate
-        self._places: list[tuple[float, float]] = []
+        self._places = [] if places is None else places
         self._packets: list[float] = []
         self._last: tuple[float, float | None] | None = None
         self._begin: float | None = None
@@ -59,9 +61,9 @@ class Damage:
         return any(before - 1 <= packet <= time + 1 for packet in self._packets)
 
     def _add(self, begin: float, end: float) -> None:
-        if self._places and begin - self._places[-1][1] <= _NEAR:
-            begin = self._places.pop()[0]
-        self._places.append((begin, end))
+        near = bool(self._places) and begin - self._places[-1][1] <= _NEAR
+        place = (self._places[-1][0] if near else begin, end)
+        self._places[len(self._places) - near :] = [place]  # at once: another thread may read them
 
     def told(self, at_end: bool) -> str:
         """Where, in words; empty if nowhere. at_end: damage behind the last frame counts."""

@@ -9,13 +9,14 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from mien.errors import ConfigError, ImageError, VideoError
 from mien.faces import Frame
@@ -34,7 +35,8 @@ Source = str | PathLike[str] | int
 
 
 class VideoInfo(NamedTuple):
-    """What a video's header says: pixels, frames and seconds (None where it does not say), frames a second, sound."""
+    """What a video's header says: pixels, frames and seconds (None where it does not say), frames a second, sound, and how many
+    tracks of pictures there are: the first one is read."""
 
     width: int
     height: int
@@ -42,6 +44,7 @@ class VideoInfo(NamedTuple):
     seconds: float | None
     rate: float
     audio: bool = False
+    tracks: int = 1
 
 
 def is_address(source: Source) -> bool:
@@ -50,7 +53,12 @@ def is_address(source: Source) -> bool:
 
 
 def _plain(source: Source) -> Source:
-    """A camera's number may be one of NumPy's."""
+    """A camera's number may be one of NumPy's. Raises ConfigError: several, or nothing that names a video."""
+    if not isinstance(source, (str, PathLike, Integral)):
+        raise ConfigError(
+            f"video: expected one file, folder of pictures, address or camera's number, not {type(source).__name__}; of "
+            "several, read one after another"
+        )
     return int(source) if isinstance(source, Integral) else source
 
 
@@ -72,10 +80,16 @@ def _open(source: Source) -> Any:
         container = av.open(place, **settings)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_unopened(source, error)) from error
-    if not container.streams.video:
+    if not _tracks(container):
+        words = "has no video stream" + (", only the picture of its cover" if container.streams.video else "")
         container.close()
-        raise VideoError(f"{place}: has no video stream")
+        raise VideoError(f"{place}: {words}")
     return container
+
+
+def _tracks(container: Any) -> list[Any]:
+    """The tracks of moving pictures, without covers."""
+    return [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
 
 
 def _unopened(source: Source, error: Exception) -> str:
@@ -118,12 +132,13 @@ def video_info(source: Source, rate: float = 25.0) -> VideoInfo:
         height, width = _first_readable(Path(source), paths).shape[:2]
         return VideoInfo(width, height, len(paths), len(paths) / rate, rate)
     with _open(source) as container:
-        stream = container.streams.video[0]
+        tracks = _tracks(container)
+        stream = tracks[0]
         rate = _rate(stream)
         known = (_own_length(stream), (container.duration or 0) / 1e6)
         seconds = min((length for length in known if length), default=None)
         count = round(seconds * rate) if seconds else stream.frames or None
-        return VideoInfo(stream.width, stream.height, count, seconds, rate, bool(container.streams.audio))
+        return VideoInfo(stream.width, stream.height, count, seconds, rate, bool(container.streams.audio), len(tracks))
 
 
 def is_live(source: Source, info: VideoInfo | None = None) -> bool:
@@ -131,7 +146,8 @@ def is_live(source: Source, info: VideoInfo | None = None) -> bool:
 
     info: of the source, if it is known; else an address is opened to see. Raises VideoError.
     """
-    if isinstance(source, Integral):
+    source = _plain(source)
+    if isinstance(source, int):
         return True
     return is_address(source) and (info or video_info(source)).seconds is None
 
@@ -154,6 +170,7 @@ def frames(
     tell: Callable[[str], None] | None = None,
     gap: float = 0.0,
     number: int | None = None,
+    damaged: list[tuple[float, float]] | None = None,
 ) -> Iterator[Frame]:
     """The frames of a file, a folder of pictures, an address or a camera (its number), one in memory at a time, upright.
 
@@ -162,19 +179,23 @@ def frames(
     every: only frames whose number it divides.  gap: of a file, only the first frame of each stretch of so many seconds (a
     quarter of a frame early counts: many forms round times); the others are decoded, but not turned into pictures.  begin, end: seconds, end left out; a file is not decoded before `begin`, and
     frames keep their numbers.  number: of a file's first frame from `begin` on, if it is known; a damaged file's is not that of
-    its packets.  rate: frames a second of a folder of pictures.
+    its packets.  damaged: places of a file where an earlier reading found it damaged, from when to when, in seconds: told with
+    those of this one, which are added as they are found.  rate: frames a second of a folder of pictures.
     patience: for addresses: seconds to try again after the stream died; `tell` hears of it. A frame's time then goes on by
     the clock.
-    Raises ConfigError: an `every` below 1 or no whole number, a `rate` or `gap` that is none. With the first frame VideoError: not
+    Raises ConfigError: an `every` below 1 or no whole number, a `begin`, `end`, `rate`, `patience` or `gap` that is none, several sources. With the first frame VideoError: not
     a video; and, after the frames that could be decoded, a video that is damaged somewhere or cut off, a stream that did not come back.
     """
     if not isinstance(every, Integral) or every < 1:
         raise ConfigError(f"every: {every!r}: each Nth frame is read; give a whole number from 1 on")
+    for name, seconds in (("begin", begin), ("end", math.inf if end is None else end), ("patience", patience)):
+        if not isinstance(seconds, Real) or math.isnan(seconds):
+            raise ConfigError(f"{name}: {seconds!r}: give seconds, such as 90.0 for 1:30")
     if not 0 < rate < math.inf:
         raise ConfigError(f"rate: {rate!r}: give frames a second, above 0")
     if not 0 <= gap < math.inf:
         raise ConfigError(f"gap: {gap!r}: give seconds, or 0 for every frame")
-    return _frames(_plain(source), every, begin, end, rate, patience, tell, gap, number)
+    return _frames(_plain(source), every, begin, end, rate, patience, tell, gap, number, damaged)
 
 
 def _frames(
@@ -187,6 +208,7 @@ def _frames(
     tell: Callable[[str], None] | None,
     gap: float,
     number: int | None,
+    damaged: list[tuple[float, float]] | None,
 ) -> Iterator[Frame]:
     if isinstance(source, int):
         yield from _within(_camera(source, every), begin, end)
@@ -195,7 +217,7 @@ def _frames(
     elif Path(source).is_dir():
         yield from _within(_folder(Path(source), every, rate, begin), begin, end)
     else:
-        yield from _file(source, every, begin, end, gap, number)
+        yield from _file(source, every, begin, end, gap, number, damaged)
 
 
 def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterator[Frame]:
@@ -207,13 +229,19 @@ def _within(moving: Iterator[Frame], begin: float, end: float | None) -> Iterato
 
 
 def _file(
-    source: str | PathLike[str], every: int, begin: float, end: float | None, gap: float, number: int | None
+    source: str | PathLike[str],
+    every: int,
+    begin: float,
+    end: float | None,
+    gap: float,
+    number: int | None,
+    damaged: list[tuple[float, float]] | None,
 ) -> Iterator[Frame]:
     index, given, stretch, came, reached = -1, 0, -1, _Came(), False
     info = video_info(source)
-    damage, early = Damage(info.rate), min(gap, 1 / info.rate) / 4
+    damage, early = Damage(info.rate, damaged), min(gap, 1 / info.rate) / 4
     with _open(source) as container:
-        stream = container.streams.video[0]
+        stream = _tracks(container)[0]
         stream.thread_type = "AUTO"
         for index, seconds, picture in _decoded(container, stream, source, begin, number, damage):
             came.see(seconds, picture)
@@ -257,13 +285,13 @@ def _promised(container: Any, stream: Any, info: VideoInfo) -> float | None:
     """Seconds that the header says the pictures last; None where it does not, so that nobody knows what is missing.
 
     Not the number of frames: an edit list may hide some, as trimming without encoding does. AVI has none, and its seconds
-    are those of what is there. Matroska says when the pictures end, from the file's 0, though they may begin later.
+    are those of what is there. Matroska and FLV say when the pictures end, from the file's 0, though they may begin later.
     """
     form = container.format.name.split(",")[0]
     if form == "avi":
         return stream.frames / info.rate
-    late = float((stream.start_time or 0) * stream.time_base) if form == "matroska" else 0.0
-    return info.seconds - late if info.seconds and form in ("mov", "matroska") else None
+    late = float((stream.start_time or 0) * stream.time_base) if form in ("matroska", "flv") else 0.0
+    return info.seconds - late if info.seconds and form in ("mov", "matroska", "flv") else None
 
 
 def _missing(source: Any, stream: Any, promised: float, came: _Came, rate: float) -> bool:
@@ -323,7 +351,7 @@ def _sought(container: Any, stream: Any, source: Any, begin: float) -> tuple[flo
     the packets without decoding, so that a frame's number is known. (None, None) where a form cannot be searched, or its times
     go back: then it is decoded from its start."""
     with _open(source) as other:
-        track = other.streams.video[0]
+        track = _tracks(other)[0]
         first = next((picture.time for picture in decoded(other, track, Damage(1.0))), None)
     known = _known(source)
     if first is None or not known:
@@ -344,7 +372,7 @@ def _sought(container: Any, stream: Any, source: Any, begin: float) -> tuple[flo
 def _known(source: Any) -> list[float]:
     """The times of all frames that are shown, in order, from the packets; none if they go back or are given twice."""
     with _open(source) as other:
-        track = other.streams.video[0]
+        track = _tracks(other)[0]
         packets = [(packet.pts, packet.dts) for packet in other.demux(track) if not packet.is_discard]
         base = track.time_base
     orders = [dts for _, dts in packets if dts is not None]
@@ -373,7 +401,7 @@ def _camera(number: int, every: int) -> Iterator[Frame]:
     count, seconds = 0, 0.0
     with _open(number) as container:
         try:
-            stream = container.streams.video[0]
+            stream = _tracks(container)[0]
             clock = Clock(_rate(stream))
             for picture in container.decode(stream):
                 seconds = clock(picture.time if picture.time is not None else time.monotonic())
@@ -425,7 +453,7 @@ class _Line:
 
     def frames(self, container: Any, every: int) -> Iterator[Frame]:
         """The frames of one connection; those seen before are left out."""
-        stream = container.streams.video[0]
+        stream = _tracks(container)[0]
         length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
         again, clock, told = self.count > 0, None, _times(container, stream)
         seen, timed = self.seconds if again else -1.0, False

@@ -30,7 +30,7 @@ class VideoWriter:
         self, path: str | PathLike[str], width: int, height: int, rate: float = 25.0, overwrite: bool = False
     ) -> None:
         self.path = check_free(path, overwrite)
-        self._part = beside(self.path.with_suffix(""), ".part.mp4")
+        self._part = beside(self.path, ".part.mp4")
         self._size = (max(2, width - width % 2), max(2, height - height % 2))
         self._last = -1
         try:

@@ -30,7 +30,6 @@ __all__ = [
     "Done",
     "How",
     "Job",
-    "absolute",
     "finished",
     "job_of",
     "locked",
@@ -78,7 +77,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """A finished block: its number, how many inputs, failures, frames and faces its part holds, and the processor's seconds."""
+    """A finished block: its number, how many inputs, failures, frames and faces its part holds, and the processor's seconds.
+
+    example: one of the inputs that could not be read, and why; '' if all could.
+    """
 
     block: int
     inputs: int
@@ -86,6 +88,7 @@ class Done(msgspec.Struct, frozen=True):
     frames: int
     faces: int
     seconds: float = 0.0
+    example: str = ""
 
 
 def part_place(out: Place, block: int) -> Place:
@@ -225,6 +228,8 @@ def locked(out: Place) -> Iterator[None]:
     """
     if out.local and Path(out.path).is_file():
         raise OutputError(f"{out}: is a file; give the name of a folder")
+    if out.archive:
+        raise OutputError(f"{out}: archives are only read; give the name of a folder")
     with _lock_here(out) if out.local else _lock_there(out):
         yield
 
@@ -301,8 +306,3 @@ def _taken(out: Place, owner: Place) -> OutputError:
     who = f" (process {facts['process']} on {facts['host']})" if facts else ""
     killed = "" if out.local else f"; if it was killed, wait {_DEAD:.0f} seconds"
     return OutputError(f"{out}: another annotation is at work there{who}; wait for it, or choose another --out{killed}")
-
-
-def absolute(text: str) -> str:
-    """An input's or root's text as it means the same from every folder."""
-    return text if "://" in text or not text else os.path.abspath(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,15 +10,11 @@ from contextlib import suppress
 from mien.apps.annotate.job import Done
 from mien.apps.annotate.worker import Child, Files
 from mien.errors import MienError
+from mien.runtime.machine import cores
 
-__all__ = ["cores", "run_local"]
+__all__ = ["run_local"]
 
 Event = Done | tuple[int, int] | BaseException | None
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_local(

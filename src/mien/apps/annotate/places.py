@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import stat
 import sys
+import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,10 @@ import fsspec
 from mien.errors import ConfigError, DataError, OutputError
 from mien.files import is_hidden, path_text, whole_file
 
-__all__ = ["Place", "is_glob", "open_place", "place_errors", "reason"]
+__all__ = ["ARCHIVES", "Place", "is_glob", "open_place", "place_errors", "reason", "whole_address"]
+
+#: Archives that give one member without reading all before it, by their endings: what fsspec calls them.
+ARCHIVES = {".tar": "tar", ".zip": "zip"}
 
 #: What buckets raise besides OSError, by the module that must have been imported for it to be raised.
 _RAISED = (
@@ -28,8 +35,12 @@ _RAISED = (
     ("google.auth.exceptions", "GoogleAuthError"),
     ("azure.core.exceptions", "AzureError"),
     ("aiohttp", "ClientError"),
+    ("zipfile", "BadZipFile"),
+    ("tarfile", "TarError"),
 )
 _TRIES, _PAUSE = 3, 0.5
+#: Members of a tar archive share one file and its position: they are read one after another.
+_TURN = threading.Lock()
 
 
 def place_errors() -> tuple[type[BaseException], ...]:
@@ -53,26 +64,38 @@ def is_glob(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file or folder: a file system of fsspec and a path in it."""
+    """A file or folder: a file system of fsspec and a path in it.
+
+    archive: the address of the archive that holds it; '' outside of archives.
+    """
 
     fs: Any
     path: str
     local: bool
+    archive: str = ""
 
     def __str__(self) -> str:
+        return path_text(self._text())
+
+    def _text(self) -> str:
         text = self.path if self.local else str(self.fs.unstrip_protocol(self.path))
-        return path_text(text)
+        return f"{text}::{self.archive}" if self.archive else text
 
     def __truediv__(self, name: str) -> Place:
-        return Place(self.fs, f"{self.path.rstrip('/')}/{name}", self.local)
+        return self.at(f"{self.path.rstrip('/')}/{name}")
 
     def at(self, path: str) -> Place:
         """Another path in the same file system."""
-        return Place(self.fs, path, self.local)
+        return Place(self.fs, path, self.local, self.archive)
 
     def stored(self) -> bytes:
         """What `open_place` opens again, whatever bytes the name holds."""
-        return os.fsencode(self.path) if self.local else str(self).encode()
+        return os.fsencode(self._text())
+
+    def inside(self) -> Place | None:
+        """Of a file that is an archive by its ending: what it holds, as a folder. Raises DataError: it cannot be opened."""
+        kind = ARCHIVES.get(os.path.splitext(self.path)[1].lower())
+        return open_place(os.fsencode(f"{kind}://::{self._text()}")) if kind else None
 
     def exists(self) -> bool:
         """Whether something is there. Raises DataError: it cannot be asked."""
@@ -99,6 +122,8 @@ class Place:
         """All bytes; a bucket is asked three times. Raises what `place_errors` lists."""
         if self.local:
             return Path(self.path).read_bytes()
+        if self.archive:
+            return self._member()
         for attempt in range(_TRIES):
             try:
                 return bytes(self.fs.cat_file(self.path))
@@ -112,6 +137,13 @@ class Place:
                 time.sleep(_PAUSE * 2**attempt)
         raise AssertionError
 
+    def _member(self) -> bytes:
+        try:
+            with _TURN:
+                return bytes(self.fs.cat_file(self.path))
+        except (zlib.error, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, packed in an odd way
+            raise OSError(errno.EIO, f"its archive does not give it: {error}") from error
+
     def is_endless(self) -> bool:
         """Whether it is a pipe or a device of this machine: reading it might never end."""
         if not self.local:
@@ -124,10 +156,13 @@ class Place:
 
     def open(self) -> Any:
         """A file object to read from, with `seek`."""
-        return self.fs.open(self.path, "rb")
+        return io.BytesIO(self.read()) if self.archive else self.fs.open(self.path, "rb")
 
     def fetch(self, out: Path) -> None:
         """Copy the file to a file of this machine."""
+        if self.archive:
+            out.write_bytes(self.read())
+            return
         try:
             self.fs.get_file(self.path, str(out))
         except ValueError as error:
@@ -218,13 +253,17 @@ def open_place(text: str | os.PathLike[str] | bytes) -> Place:
     """The place that a path or an address (s3://, gs://, memory://, file://, ...) names.
 
     A path may hold `::`, which joins addresses (zip://a.jpg::b.zip): what is there is a path.
-    Raises ConfigError (no such kind of address, or what it needs is not installed).
+    Raises ConfigError (no such kind of address, or what it needs is not installed), DataError (it cannot be reached).
     """
     name = os.fsdecode(text)
     bare = name.removeprefix("file://")
     if "::" in bare and _is_here(bare):
         return Place(fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(bare)), True)
+    inner, _, archive = name.partition("::")
+    kind, _, member = inner.partition("://")
     try:
+        if archive and kind in ARCHIVES.values():
+            return Place(_archive(kind, archive, _stamp(archive)), member, False, archive)
         fs, path = fsspec.core.url_to_fs(name)
     except ImportError as error:
         missing = str(error).strip() or "a package that is not installed"
@@ -234,6 +273,33 @@ def open_place(text: str | os.PathLike[str] | bytes) -> Place:
     except place_errors() as error:
         raise DataError(f"{name}: cannot be reached ({reason(error)})") from error
     return Place(fs, path, "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)))
+
+
+@lru_cache(maxsize=16)
+def _archive(kind: str, archive: str, _stamp: tuple[int, int]) -> Any:
+    """The file system of an archive: kept, as its list of members is read when it is opened."""
+    return fsspec.core.url_to_fs(f"{kind}://::{archive}")[0]
+
+
+def _stamp(archive: str) -> tuple[int, int]:
+    """When an archive of this machine was last written, and its bytes: one that was written anew is opened anew."""
+    try:
+        facts = os.stat(archive.removeprefix("file://"))
+    except (OSError, ValueError):
+        return 0, 0
+    return facts.st_mtime_ns, facts.st_size
+
+
+def whole_address(text: str) -> str:
+    """An input's or root's text as it means the same from every folder.
+
+    >>> whole_address("s3://bucket/photos"), whole_address("zip://*.jpg::/data/a.zip")
+    ('s3://bucket/photos', 'zip://*.jpg::/data/a.zip')
+    """
+    inner, joint, archive = text.partition("::")
+    if joint and "://" in inner and "://" not in archive and archive not in fsspec.available_protocols():
+        return f"{inner}::{os.path.abspath(archive)}"
+    return text if "://" in text or not text else os.path.abspath(text)
 
 
 def _is_here(name: str) -> bool:

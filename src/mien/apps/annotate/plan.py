@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mien.apps.annotate.places import Place, is_glob, open_place, place_errors, reason
+from mien.apps.annotate.places import ARCHIVES, Place, is_glob, open_place, place_errors, reason
 from mien.errors import ConfigError, DataError
 from mien.vision.image import SUFFIXES, left_out, other_kind
 
@@ -21,6 +21,12 @@ __all__ = ["CHUNK", "PARQUET", "VIDEOS", "Asked", "Block", "Line", "Planned", "c
 #: File name endings that are taken for videos and for Parquet.
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv"})  # fmt: skip
 PARQUET = frozenset({".parquet", ".pq"})
+#: Endings of what somebody may give and is not read, and the next move.
+_UNREAD = {
+    **dict.fromkeys((".txt", ".csv", ".tsv", ".json", ".jsonl"), "a list of paths is read as Parquet with a column `path` "
+                    "(in Python: pandas.read_csv(FILE).to_parquet('list.parquet'))"),
+    **dict.fromkeys((".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "unpack it first; .tar and .zip are read as they are"),
+}  # fmt: skip
 #: Blocks in a file of the plan, and in a folder of parts.
 CHUNK = 1000
 #: Bytes of video that take about as long as one image; what a video of unknown size counts.
@@ -157,6 +163,7 @@ class _Listing:
     kept: list[pa.Field] = field(default_factory=list)
     seen: int = 0
     others: Counter[str] = field(default_factory=Counter)
+    archives: int = 0
 
     def blocks(self) -> Iterator[list[Line]]:
         """The lines of each block."""
@@ -177,15 +184,18 @@ class _Listing:
         if not is_glob(place.path) and not place.is_folder():
             if not place.exists():
                 raise DataError(f"{place}: there is no such file, folder or pattern; check its name")
-            kind = _kind(place.path) or "image"
-            yield kind, place, None
-            return
+            inside = place.inside()
+            if inside is None:
+                yield self._only(place), place, None
+                return
+            place = inside
         known: tuple[str, Place] | None = None
-        for file, size in place.files(self.out.path if self.out.fs == place.fs else ""):
+        for file, size in self._found(place):
             self.seen += 1
             kind = _kind(file.path)
             if not kind:
                 self.others.update(filter(None, [other_kind(file.path)]))
+                self.archives += _ending(file.path) in ARCHIVES
                 continue
             if known and (kind == "parquet") != (known[0] == "parquet"):
                 raise DataError(
@@ -193,6 +203,22 @@ class _Listing:
                 )
             known = kind, file
             yield kind, file, size
+
+    def _only(self, place: Place) -> str:
+        """The kind of the only input; one of an ending that is not known may be a picture."""
+        if _ending(place.path) in _UNREAD:
+            raise DataError(f"{place}: nothing to annotate by its ending; {_UNREAD[_ending(place.path)]}")
+        return _kind(place.path) or "image"
+
+    def _found(self, place: Place) -> Iterator[tuple[Place, int | None]]:
+        """The files of a folder or a glob; what archives hold, where a glob asks for them by their ending."""
+        packed = is_glob(place.path) and _ending(place.path) in ARCHIVES
+        for file, size in place.files(self.out.path if self.out.fs == place.fs else ""):
+            inside = file.inside() if packed else None
+            if inside is None:
+                yield file, size
+            else:
+                yield from inside.files()
 
     def _file_blocks(self, files: Iterable[tuple[str, Place, int | None]]) -> Iterator[list[Line]]:
         lines: list[Line] = []
@@ -231,13 +257,15 @@ class _Listing:
             raise DataError(
                 f"{place}: cannot be read as Parquet ({reason(error)}); mend it, or leave it out with a pattern"
             ) from error
+        used = {*_BYTES, *_PATHS, "id", self.asked.column, *self.asked.keep}
+        twice = next((name for name, count in Counter(schema.names).items() if count > 1 and name in used), None)
+        if twice is not None:
+            raise DataError(f"{place}: two columns are called {twice!r}; rename one and write the file anew")
         column = _column(place, schema, self.asked.column)
         kept = [_kept(place, schema, name) for name in self.asked.keep]
-        twice = next((one.name for one in kept if [other.name for other in kept].count(one.name) > 1), None)
-        if twice is not None:
-            raise ConfigError(
-                f"--keep: two columns would be called {twice!r}; leave one out, or rename it in the input"
-            )
+        same = next((one.name for one in kept if [other.name for other in kept].count(one.name) > 1), None)
+        if same is not None:
+            raise ConfigError(f"--keep: two columns would be called {same!r}; leave one out, or rename it in the input")
         return groups, column, kept, column == "video"
 
     def empty(self) -> DataError:
@@ -247,13 +275,18 @@ class _Listing:
         elif self.seen:
             why = f"none of its {self.seen} files is a picture, a video or Parquet by its ending"
             why += f"; {left_out(self.others)}" if self.others else ""
+            why += "; archives are looked into where a pattern names them, as 'FOLDER/*.tar'" if self.archives else ""
         else:
             why = "no file lies there"
         return DataError(f"{self.asked.input}: nothing to annotate: {why}")
 
 
+def _ending(path: str) -> str:
+    return path[path.rfind(".") :].lower() if "." in path else ""
+
+
 def _kind(path: str) -> str:
-    suffix = path[path.rfind(".") :].lower() if "." in path else ""
+    suffix = _ending(path)
     if suffix in PARQUET:
         return "parquet"
     return "image" if suffix in SUFFIXES else "video" if suffix in VIDEOS else ""
@@ -300,10 +333,12 @@ def _column(place: Place, schema: pa.Schema, asked: str) -> str:
 
 
 def _holds(kind: pa.DataType) -> bool:
-    plain = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
     if pa.types.is_struct(kind):
         return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
-    return any(is_it(kind) for is_it in plain)
+    if pa.types.is_dictionary(kind):  # a category of pandas
+        return _holds(kind.value_type)
+    plain = ("binary", "large_binary", "binary_view", "fixed_size_binary", "string", "large_string", "string_view")
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in plain)
 
 
 def _kept(place: Place, schema: pa.Schema, name: str) -> pa.Field:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from contextlib import closing
 from os import PathLike, fspath
@@ -12,22 +11,20 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 import mien
-from mien.apps.annotate.job import FOLDER, Done, How, Job, absolute, finished, locked, start
+from mien.apps.annotate.job import FOLDER, Done, How, Job, finished, locked, start
 from mien.apps.annotate.local import run_local
-from mien.apps.annotate.places import Place, open_place
+from mien.apps.annotate.places import Place, open_place, whole_address
 from mien.apps.annotate.plan import Asked
 from mien.apps.annotate.worker import Files, out_text
 from mien.errors import ConfigError
-from mien.files import path_text
+from mien.files import digest, path_text
 from mien.runtime.detect import check_min_size, detector_path
 from mien.runtime.engines import choose
+from mien.runtime.forms import files_of
 from mien.runtime.sessions import read_spec
 from mien.runtime.store import DEFAULT_MODEL, model_file
 
 __all__ = ["Quiet", "Show", "Summary", "annotate"]
-
-#: Where the rest of a model lies: OpenVINO's weights, the spec of a TensorRT engine.
-_BESIDE = {".xml": ".bin", ".engine": ".json", ".plan": ".json"}
 
 
 class Show(Protocol):
@@ -69,7 +66,10 @@ class Quiet:
 
 
 class Summary(NamedTuple):
-    """What an annotation holds, how many of its blocks were there before, and the processor's seconds it took in all."""
+    """What an annotation holds, how many of its blocks were there before, and the processor's seconds it took in all.
+
+    example: an input that could not be read, and why; '' if all could.
+    """
 
     inputs: int
     failed: int
@@ -78,6 +78,7 @@ class Summary(NamedTuple):
     blocks: int
     before: int
     seconds: float
+    example: str = ""
 
 
 def annotate(
@@ -121,10 +122,10 @@ def annotate(
         model=str(model), model_hash=_hash(files.model), detector=detector, detector_hash=_hash(files.detector),
         min_size=min_size, rate=rate, engine=engine, device=device,
     )  # fmt: skip
-    asked = Asked(input=absolute(fspath(what)), block=block, column=column, keep=keep, root=absolute(root))
+    asked = Asked(input=whole_address(fspath(what)), block=block, column=column, keep=keep, root=whole_address(root))
     choose(engine, device, files.model)
     labels = read_spec(files.model).labels
-    if runner == "ray" and not files.model.endswith(".onnx"):
+    if runner == "ray" and not files.model.lower().endswith(".onnx"):
         raise ConfigError(f"{model}: only .onnx files travel to other machines; give one to --runner ray")
     with locked(place):
         job = start(place, asked, how, labels, f"mien {mien.__version__}", overwrite, show.planning, show.tell)
@@ -145,11 +146,8 @@ def _files(model: str | PathLike[str], detector: str, detector_file: str | PathL
 
 def _hash(file: str | None) -> str:
     """The sha256 of a model file, with the file beside it that is a part of it; '' where there is none."""
-    if file is None:
-        return ""
-    path = Path(file)
-    parts = [part for part in (path, path.with_suffix(_BESIDE.get(path.suffix, path.suffix))) if part.is_file()]
-    return hashlib.sha256(b"".join(part.read_bytes() for part in dict.fromkeys(parts))).hexdigest() if parts else ""
+    files = [] if file is None else files_of(Path(file))
+    return digest(*files) if files else ""
 
 
 def _run(
@@ -178,6 +176,8 @@ def _summed(out: Place, parts: list[Done], before: int) -> Summary:
     inputs, failed, frames, faces = (
         sum(getattr(done, name) for done in parts) for name in ("inputs", "failed", "frames", "faces")
     )
-    summary = Summary(inputs, failed, frames, faces, len(parts), before, sum(done.seconds for done in parts))
+    seconds = sum(done.seconds for done in parts)
+    example = next((done.example for done in sorted(parts, key=lambda done: done.block) if done.example), "")
+    summary = Summary(inputs, failed, frames, faces, len(parts), before, seconds, example)
     (out / FOLDER / "summary.json").write(msgspec.json.format(msgspec.json.encode(summary._asdict()), indent=2))
     return summary

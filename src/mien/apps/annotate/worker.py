@@ -73,9 +73,10 @@ class Worker:
         block = read_block(self.out / FOLDER, number)
         rows = annotate_block(block, self.reader, self._source, seen, lost)
         read()
+        failed = [row for row in rows if row.error is not None]
         done = Done(
-            number, len(rows), sum(row.error is not None for row in rows), sum(len(row.frame_index) for row in rows),
-            sum(len(row.found) for row in rows), round(time.process_time() - start, 3),
+            number, len(rows), len(failed), sum(len(row.frame_index) for row in rows), sum(len(row.found) for row in rows),
+            round(time.process_time() - start, 3), f"{failed[0].image}: {failed[0].error}"[:300] if failed else "",
         )  # fmt: skip
         if done.inputs != block.inputs:
             raise OutputError(f"block {number}: {done.inputs} rows for {block.inputs} inputs")

@@ -4,8 +4,9 @@ export const percent = (share) => `${Math.round(100 * share)} %`;
 export const signed = (value) => (value === null ? '?' : `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`);
 export const css = (palette, label, alpha = 1) => `rgb(${(palette[label] ?? palette.unknown).join(' ')} / ${alpha})`;
 
+const sure = ({ label, certain }) => certain || label === 'unknown';
 /** The label of an expression, as `mien predict` says it. */
-export const named = ({ label, certain }) => (certain || label === 'unknown' ? label : `${label} (not certain)`);
+export const named = (expression) => (sure(expression) ? expression.label : `${expression.label} (not certain)`);
 
 const read = (face) => face.calm ?? face.expression;
 
@@ -83,7 +84,7 @@ export function annotated(source, width, height, faces, palette) {
   for (const face of [...faces].reverse()) {
     const side = Math.max(face.box[2] - face.box[0], face.box[3] - face.box[1]);
     const unit = Math.max(Math.min(side / 10, Math.min(width, height) / 38), Math.min(width, height) / 64, 9);
-    const size = [14.5 * unit, 5.6 * unit];
+    const size = [14.5 * unit, (sure(read(face)) ? 5.6 : 7.2) * unit];
     const spot = place(face.box, size, [width, height], taken);
     taken.push([spot[0], spot[1], spot[0] + size[0], spot[1] + size[1]]);
     panel(pen, spot, size, unit, read(face), palette);
@@ -100,7 +101,8 @@ function place([x0, y0, x1, y1], [wide, high], [width, height], taken) {
   return inside.reduce((best, spot) => (cost(spot) < cost(best) ? spot : best));
 }
 
-function panel(pen, [x, y], [wide, high], unit, { probabilities, label, valence, arousal }, palette) {
+function panel(pen, [x, y], [wide, high], unit, expression, palette) {
+  const { probabilities, label, valence, arousal } = expression;
   pen.fillStyle = 'rgb(22 24 28 / 85%)';
   pen.beginPath();
   pen.roundRect(x, y, wide, high, unit / 2);
@@ -120,6 +122,10 @@ function panel(pen, [x, y], [wide, high], unit, { probabilities, label, valence,
     pen.fillStyle = css(palette, name);
     pen.fillRect(x + 0.6 * unit, at + 1.15 * unit, 8.6 * unit * share, 0.2 * unit);
   });
+  if (!sure(expression)) {
+    pen.fillStyle = 'rgb(255 255 255 / 70%)';
+    pen.fillText('not certain', x + 0.6 * unit, y + (0.5 + 3 * 1.6) * unit);
+  }
   if (valence !== null && arousal !== null) circle(pen, x + wide - 2.6 * unit, y + high / 2, 2.1 * unit, valence, arousal, css(palette, label));
 }
 

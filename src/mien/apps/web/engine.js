@@ -7,7 +7,7 @@ async function browserEngine(site) {
   const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
   const waiting = new Map();
   await new Promise((resolve, reject) => {
-    worker.onerror = (event) => reject(new Error(event.message || 'its worker does not start'));
+    worker.onerror = (event) => reject(new Error(event.message || 'its worker does not start: the web server must give out .js files as text/javascript, and the folder vendor'));
     worker.onmessage = ({ data }) => (data.opened ? resolve() : reject(new Error(data.refused)));
     worker.postMessage({ open: site });
   }).catch((error) => {

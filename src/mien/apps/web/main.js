@@ -4,9 +4,11 @@ import { openEngine } from './engine.js';
 import { Moving } from './moving.js';
 import { Panel, keyOf } from './panel.js';
 import { Plane } from './plane.js';
-import { csv, save } from './rows.js';
+import { csv, grown, save } from './rows.js';
 import { cameraOf, clipOf, pictureOf } from './sources.js';
 import { Timeline } from './timeline.js';
+
+const SAID = 3; // files that could not be read and are named
 
 const find = (id) => document.getElementById(id);
 const seen = (id, visible) => (find(id).hidden = !visible);
@@ -52,8 +54,9 @@ class Page {
     on('save-table', () => this.saveTable());
     on('save-picture', () => this.savePicture());
     on('example', async () => {
-      const blob = await (await fetch('example.jpg')).blob();
-      this.take([new File([blob], 'example.jpg', { type: 'image/jpeg' })]);
+      const answer = await fetch('example.jpg').catch(() => null);
+      if (!answer?.ok) return notice('The example does not come: is the web server still there? Pictures of your own are read all the same.');
+      return this.take([new File([await answer.blob()], 'example.jpg', { type: 'image/jpeg' })]);
     });
     find('files').addEventListener('change', ({ target }) => {
       this.take([...target.files]);
@@ -83,7 +86,11 @@ class Page {
   async take(files) {
     notice('');
     const clip = files.find((file) => file.type.startsWith('video/'));
-    if (clip) return this.start(() => clipOf(clip), clip.name, 'play');
+    if (clip) {
+      const others = files.length - 1;
+      if (others) notice(`${clip.name} alone is read, ${others} more ${others === 1 ? 'file is' : 'files are'} left out: give clips one at a time, and pictures without a clip.`);
+      return this.start(() => clipOf(clip), clip.name, 'play');
+    }
     this.halt();
     const mine = this.work;
     const [read, problems] = [[], []];
@@ -93,11 +100,11 @@ class Page {
         const { canvas, scale } = await pictureOf(file);
         const { faces, detect, classify } = await this.engine.read(canvas);
         if (mine !== this.work) return undefined;
-        read.push({ name: file.name, canvas, scale, faces, took: detect + classify });
+        read.push({ file, scale, faces, took: detect + classify });
         if (read.length === 1) {
           Object.assign(this, { pictures: read, at: 0 }); // what was on the screen stays until there is something else
-          this.showPicture();
-        }
+          this.showPicture(canvas);
+        } else canvas.width = canvas.height = 0; // a phone has no room for many: the file is decoded again when it is looked at
         this.pageNumbers();
       } catch (error) {
         problems.push(error.message);
@@ -105,7 +112,8 @@ class Page {
     }
     if (mine !== this.work) return undefined;
     seen('busy', false);
-    if (problems.length) notice(problems.join(' '));
+    const more = problems.length - SAID;
+    if (problems.length) notice(problems.slice(0, SAID).join(' ') + (more > 0 ? ` And ${more} more.` : ''));
     return undefined;
   }
 
@@ -114,18 +122,27 @@ class Page {
     find('page').textContent = `${this.at + 1} of ${this.pictures.length}`;
   }
 
-  turn(step) {
-    this.at = (this.at + step + this.pictures.length) % this.pictures.length;
-    this.chosen = null;
-    this.showPicture();
+  async turn(step) {
+    const { pictures } = this;
+    const at = (this.at + step + pictures.length) % pictures.length;
+    this.at = at;
     this.pageNumbers();
+    try {
+      const { canvas } = await pictureOf(pictures[at].file);
+      if (pictures !== this.pictures || at !== this.at) return; // turned on meanwhile
+      this.chosen = null;
+      this.showPicture(canvas);
+    } catch (error) {
+      notice(error.message);
+    }
   }
 
-  showPicture() {
-    const { canvas, faces, took, name } = this.pictures[this.at];
+  /** canvas: with the picture that is looked at. */
+  showPicture(canvas) {
+    const { faces, took, file } = this.pictures[this.at];
     seen('time', false);
     this.plane.clear();
-    this.display({ faces, frame: canvas, speed: `${Math.round(took)} ms`, name });
+    this.display({ faces, frame: canvas, speed: `${Math.round(took)} ms`, name: file.name });
     this.panel.say(faces, false);
   }
 
@@ -163,10 +180,14 @@ class Page {
     const look = side ? `, looking at ${side} px` : '';
     this.display({ faces, frame, speed: `${rate.toFixed(0)} a second, ${Math.round(took)} ms${look}`, name: this.moving.name });
     this.timeline.add(faces, seconds);
-    const track = this.now.chosen ? this.now.chosen.track : this.chosen;
-    this.timeline.draw(track, seconds);
-    find('who').textContent = track === null ? '' : `face ${track}`;
+    this.showTime();
     this.panel.say(faces, true);
+  }
+
+  showTime() {
+    const track = this.now.chosen ? this.now.chosen.track : this.chosen;
+    this.timeline.draw(track, this.moving.seconds);
+    find('who').textContent = track === null ? '' : `face ${track}`;
   }
 
   display({ faces, frame, speed, name }) {
@@ -187,7 +208,9 @@ class Page {
 
   choose(key) {
     this.chosen = key;
-    if (this.now) this.display(this.now);
+    if (!this.now) return;
+    this.display(this.now);
+    if (!this.pictures.length) this.showTime(); // what has ended or waits shows no further frame
   }
 
   toggleCamera() {
@@ -221,7 +244,7 @@ class Page {
     const left = this.pictures.length ? 0 : this.moving.kept.left;
     if (left) notice(`The table holds the newest ${this.moving.kept.most} frames; ${left} older ones were left out. mien watch --table keeps all.`);
     const frames = this.pictures.length
-      ? this.pictures.map(({ name, faces, scale }) => ({ image: name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
+      ? this.pictures.map(({ file, faces, scale }) => ({ image: file.name, index: '', seconds: '', faces: faces.map((face) => grown(face, scale)) }))
       : this.moving.kept.frames;
     save(new Blob([csv(frames, this.site)], { type: 'text/csv' }), 'faces.csv');
   }
@@ -232,12 +255,6 @@ class Page {
     const stem = name.replace(/\.[^.]*$/, '');
     kept.toBlob((blob) => save(blob, `${stem}-mien.png`), 'image/png');
   }
-}
-
-/** A face of a picture that was shown smaller, in pixels of the file. */
-function grown(face, scale) {
-  const back = (part) => Math.round((part / scale) * 100) / 100;
-  return { ...face, box: face.box.map(back), landmarks: face.landmarks && face.landmarks.map((point) => point.map(back)) };
 }
 
 /** Say where pictures are read, before any is given. */

@@ -1,5 +1,5 @@
 // Reads a clip or the camera while it plays: the newest frame as soon as the one before is read; others pass by.
-import { Kept } from './rows.js';
+import { Kept, grown } from './rows.js';
 import { nextFrame } from './sources.js';
 import { Tracks } from './track.js';
 
@@ -51,17 +51,11 @@ export class Moving {
     this.seconds = seconds;
     const faces = this.tracks.follow(answer.faces, seconds);
     // A browser tells a frame's time and not its number, so the table has none.
-    this.kept.add({ image: this.name, index: '', seconds, faces: faces.map((face) => this.unscaled(face)) });
+    this.kept.add({ image: this.name, index: '', seconds, faces: faces.map((face) => grown(face, this.scale)) });
     const now = performance.now();
     if (this.last) this.rate = this.rate ? 0.9 * this.rate + 100 / (now - this.last) : 1000 / (now - this.last);
     this.last = now;
     this.seen({ faces, frame: this.frame, seconds, took: now - start, rate: this.rate, side: answer.side, again });
-  }
-
-  /** The face in pixels of the clip itself. */
-  unscaled(face) {
-    const back = (part) => Math.round((part / this.scale) * 100) / 100;
-    return { ...face, box: face.box.map(back), landmarks: face.landmarks && face.landmarks.map((point) => point.map(back)) };
   }
 
   stop() {

@@ -51,6 +51,12 @@ export class Kept {
   }
 }
 
+/** A face of a picture that was shown smaller, in pixels of the file or clip. */
+export function grown(face, scale) {
+  const back = (part) => Math.round((part / scale) * 100) / 100;
+  return { ...face, box: face.box.map(back), landmarks: face.landmarks && face.landmarks.map((point) => point.map(back)) };
+}
+
 /** Let the browser save a blob under a name. */
 export function save(blob, name) {
   const link = document.createElement('a');

@@ -1,22 +1,42 @@
 // Where pictures come from: files, a clip, the camera.
 
-const MAX_SIDE = 4096; // pixels: larger pictures are shown and read at this size
+const MOST = 40_000_000; // pixels of a picture that are shown and read; a larger one is made smaller
+const HELD = 4096; // pixels: a side that every browser's canvas has room for
 
 /** A canvas with a file's picture, upright, on white; `scale` is its size over the file's. Throws if it is no picture. */
 export async function pictureOf(file) {
   const bitmap = await createImageBitmap(file, { imageOrientation: 'from-image', colorSpaceConversion: 'none' }).catch(() => {
-    throw new Error(`${file.name || 'the picture'}: this browser cannot read it as a picture`);
+    throw new Error(`${file.name || 'the picture'}: this browser cannot read it as a picture (damaged, or of a kind it does not know): give JPEG, PNG or WebP.`);
   });
-  const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement('canvas');
-  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
-  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
-  const pen = canvas.getContext('2d', { willReadFrequently: true });
-  pen.fillStyle = '#fff';
-  pen.fillRect(0, 0, canvas.width, canvas.height);
+  const { width, height } = bitmap;
+  let scale = Math.min(1, Math.sqrt(MOST / (width * height)));
+  let canvas = white(width * scale, height * scale);
+  if (!canvas) {
+    scale = HELD / Math.max(width, height);
+    canvas = white(width * scale, height * scale);
+  }
+  const pen = canvas.getContext('2d');
+  pen.imageSmoothingQuality = 'high';
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   bitmap.close();
   return { canvas, scale };
+}
+
+/** A white canvas; null where it is larger than this browser has room for, which shows only when it is drawn on. */
+function white(width, height) {
+  const canvas = document.createElement('canvas');
+  canvas.width = Math.max(1, Math.floor(width));
+  canvas.height = Math.max(1, Math.floor(height));
+  const pen = canvas.getContext('2d', { willReadFrequently: true });
+  pen.fillStyle = '#fff';
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  try {
+    if (pen.getImageData(canvas.width - 1, canvas.height - 1, 1, 1).data[3]) return canvas;
+  } catch {
+    // some browsers refuse to look at one, others see nothing
+  }
+  canvas.width = canvas.height = 0;
+  return null;
 }
 
 /** A playing, silent video element for a clip. Throws if the browser cannot play it. */
@@ -24,9 +44,9 @@ export async function clipOf(file) {
   const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true, src: URL.createObjectURL(file) });
   await new Promise((resolve, reject) => {
     video.onloadeddata = resolve;
-    video.onerror = () => reject(new Error(`${file.name}: this browser cannot play it; mien watch reads more kinds`));
+    video.onerror = () => reject(new Error(`${file.name}: this browser cannot play it: give MP4 or WebM, or read it with mien watch, which knows more kinds.`));
   });
-  if (!video.videoWidth) throw new Error(`${file.name}: holds no pictures`);
+  if (!video.videoWidth) throw new Error(`${file.name}: holds no pictures, sound at most: give a video.`);
   await video.play();
   return { video, mirrored: false, stop: () => stop(video) };
 }

@@ -6,10 +6,11 @@ const GAP = 2.0; // seconds without an answer that break the bands
 
 export class Timeline {
   constructor(canvas, keys, labels, palette) {
-    Object.assign(this, { canvas, labels, palette, still: matchMedia('(prefers-reduced-motion: reduce)'), drawn: -Infinity });
+    Object.assign(this, { canvas, labels, palette, still: matchMedia('(prefers-reduced-motion: reduce)') });
     for (const label of labels) keys.append(this.key(label, css(palette, label)));
     keys.append(this.key('valence', null, 'solid'), this.key('arousal', null, 'dotted'));
     this.clear();
+    new ResizeObserver(() => this.shown && this.paint()).observe(canvas); // a clip that has ended draws no more by itself
   }
 
   key(text, colour, form) {
@@ -26,7 +27,7 @@ export class Timeline {
 
   clear() {
     this.points = new Map();
-    this.drawn = -Infinity;
+    this.shown = null;
   }
 
   add(faces, seconds) {
@@ -42,8 +43,13 @@ export class Timeline {
 
   /** Draw the face of one track up to now; once a second where motion is unwanted. */
   draw(track, seconds) {
-    if (this.still.matches && Math.abs(seconds - this.drawn) < 1) return;
-    this.drawn = seconds;
+    if (this.still.matches && track === this.shown?.track && Math.abs(seconds - this.shown.seconds) < 1) return;
+    this.shown = { track, seconds };
+    this.paint();
+  }
+
+  paint() {
+    const { track, seconds } = this.shown;
     const ratio = devicePixelRatio || 1;
     const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
     this.canvas.width = Math.round(width * ratio);

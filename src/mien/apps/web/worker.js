@@ -1,6 +1,6 @@
 // Runs the models away from the page's own thread, so that it stays quick. Messages in: {open: site}, {id, picture, live};
 // out: {opened} or {refused}, {id, answer} or {id, error}.
-import * as ort from './vendor/ort.wasm.bundle.min.mjs';
+import * as ort from './vendor/ort.wasm.bundle.min.js';
 import { Reader } from './reader.js';
 
 const ENOUGH = 45; // milliseconds that finding faces may take on a moving picture
@@ -9,7 +9,17 @@ const COARSEST = 192; // pixels of the long side
 let reader = null;
 let side = 0;
 
+/** Throws where the policy that came with this file forbids WebAssembly; the engine would say so in two hundred words. */
+function mayCompile() {
+  try {
+    new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]));
+  } catch {
+    throw new Error("the web server's Content-Security-Policy forbids WebAssembly: its script-src must have 'wasm-unsafe-eval'");
+  }
+}
+
 async function open(site) {
+  mayCompile();
   ort.env.wasm.numThreads = 1; // more threads need headers that a static site cannot count on
   ort.env.wasm.wasmPaths = { wasm: new URL('./vendor/ort-wasm-simd-threaded.wasm', import.meta.url).href };
   const fetchBytes = async (file) => {

@@ -79,7 +79,7 @@ def affect(value: object, where: str, name: str) -> float:
 
 def _lists(root: Path) -> list[Path]:
     if root.is_file():
-        return [root] if root.stem in CARD.splits and root.suffix == ".csv" else []
+        return [root] if root.stem in CARD.splits and root.suffix.lower() == ".csv" else []
     paths = [root / place / f"{name}.csv" for place in _LISTS for name in CARD.splits]
     return [path for path in paths if path.is_file()]
 

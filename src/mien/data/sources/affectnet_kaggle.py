@@ -38,7 +38,7 @@ _COLUMNS = ("pth", "label", "relFCs")
 def matches(root: Path) -> str:
     """The form under a root, from names and the header only; '' if it is not this dataset."""
     path = _list(root)
-    there = path.is_file() and path.suffix == ".csv"
+    there = path.is_file() and path.suffix.lower() == ".csv"
     return "labels.csv over class folders" if there and set(_COLUMNS) <= set(csv_header(path)) else ""
 
 

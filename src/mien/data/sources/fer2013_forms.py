@@ -100,16 +100,17 @@ def unnumbered(root: Path, notes: Notes) -> Iterator[Row]:
 
 def _csv(root: Path) -> Path | None:
     if root.is_file():
-        return root if root.suffix == ".csv" and "pixels" in csv_header(root) and not _competition(root) else None
+        listed = root.suffix.lower() == ".csv" and "pixels" in csv_header(root) and not _competition(root)
+        return root if listed else None
     candidates = [root / place / name for place in ("", "fer2013") for name in _FULL]
     return next((path for path in candidates if path.is_file()), None)
 
 
 def _parquets(root: Path) -> list[Path]:
     if root.is_file():
-        found = [root] if root.suffix == ".parquet" else []
+        found = [root] if root.suffix.lower() == ".parquet" else []
     else:
-        found = [path for folder in (root, root / "fer2013") for path in sorted(folder.glob("*.parquet"))]
+        found = [path for folder in (root, root / "fer2013") for path in parquet.within(folder)]
     return [path for path in found if set(_COLUMNS) <= set(parquet.columns(path))]
 
 
@@ -117,7 +118,7 @@ def _competition(root: Path) -> list[Path]:
     """train.csv (emotion,pixels) and test.csv (pixels), those that are there."""
     paths = [root] if root.is_file() else [root / name for name in ("train.csv", "test.csv")]
     headers = {"train": ["emotion", "pixels"], "test": ["pixels"]}
-    return [path for path in paths if path.suffix == ".csv" and path.is_file() and csv_header(path) == headers.get(path.stem)]  # fmt: skip
+    return [path for path in paths if path.suffix.lower() == ".csv" and path.is_file() and csv_header(path) == headers.get(path.stem)]  # fmt: skip
 
 
 def _official_folders(root: Path) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from mien.data.sources.folders import Listed
 from mien.errors import DataError
 
-__all__ = ["class_names", "columns", "image", "parquets", "rows", "schema"]
+__all__ = ["class_names", "columns", "image", "parquets", "rows", "schema", "within"]
 
 _BATCH = 512
 
@@ -22,7 +22,12 @@ def parquets(root: Path) -> list[Path]:
     """The Parquet files of a folder (or of its `data` folder), sorted; or the one file."""
     if root.is_file():
         return [root] if root.suffix.lower() == ".parquet" else []
-    return [path for folder in (root, root / "data") for path in sorted(folder.glob("*.parquet"))]
+    return [path for folder in (root, root / "data") for path in within(folder)]
+
+
+def within(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, sorted; none where no folder is."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() == ".parquet")
 
 
 def schema(path: Path) -> pa.Schema:

@@ -7,7 +7,7 @@ import pytest
 
 import lookalikes
 from mien.data.sources import read_source
-from mien.data.split import _with_splits
+from mien.data.split import split
 from mien.evaluation.predictions import Predictions, write_predictions
 from mien.labels import KNOWN_SETS, LabelSet
 
@@ -85,7 +85,7 @@ def test_copies_in_a_training_manifest_are_left_out(mien, lookalike):
     whole = read_source("fer2013", lookalike / "fer")
     test = whole.split("test")
 
-    _with_splits(test.take(range(3)), ["train"] * 3).write("train.parquet")
+    split(test.take(range(3)), {"train": 1.0}, seed=0).write("train.parquet")
     write_predictions(perfect(whole), "p.csv")
     words = (
         "evaluate",

@@ -88,6 +88,29 @@ def test_what_an_archive_holds_is_annotated_where_it_is_named(kind, what, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_has_what_is_below_a_point_and_is_listed_in_one_go(kind, tmp_path, monkeypatch):
+    names = ["./b.png", "./x/a::b.png", "./x/._a.png", "xy/c.png"]
+    path = tmp_path / (f"a.{kind}" if os.name == "nt" else f"a::b.{kind}")
+    packed(path, names)
+    inside = open_place(path).inside()
+    monkeypatch.setattr(type(inside.fs), "ls", None)
+    found = {file.path: file for file, _ in inside.files()}
+    assert list(found) == ["./b.png", "./x/a::b.png", "xy/c.png"]
+    assert open_place(found["./x/a::b.png"].stored()).read() == encoded(1)
+    for asked, held in (("*.png", [0]), ("./x", [1]), ("**/*.png", [0, 1, 3])):
+        assert [file.path for file, _ in inside.at(asked).files()] == [names[at] for at in held]
+
+
+def test_a_link_in_an_archive_that_leads_nowhere_is_a_file_that_cannot_be_read(tmp_path):
+    link = tarfile.TarInfo("1.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "no.png"
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(link)
+    with pytest.raises(OSError, match="its archive does not give it: linkname"):
+        open_place(f"tar://1.png::{tmp_path}/a.tar").read()
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_an_archive_is_opened_once_and_anew_when_it_was_written_anew(kind, tmp_path):
     packed(tmp_path / f"a.{kind}", ["0.png", "1.png"])
     places = [open_place(f"{kind}://{at}.png::{tmp_path}/a.{kind}") for at in (0, 1)]
@@ -100,7 +123,15 @@ def test_an_archive_is_opened_once_and_anew_when_it_was_written_anew(kind, tmp_p
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("a.csv", "to_parquet"), ("a.tgz", "unpack it first"), ("b.zip", "cannot be reached"), ("in", "'FOLDER/*.tar'")],
+    [
+        ("a.csv", "to_parquet"),
+        ("a.tgz", "unpack it first"),
+        ("b.zip", "b.zip: cannot be opened as .zip"),
+        ("*.zip", "leave it out with a pattern"),
+        ("tar://*.png::no.tar", "no.tar: there is no such archive; check"),
+        ("in", "'FOLDER/*.tar'"),
+        ("in/**.png", "within a name write *"),
+    ],
 )
 def test_what_is_no_input_is_told_before_a_job_begins(name, words, tmp_path, mien):
     (tmp_path / "in").mkdir()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import posixpath
+import re
 import shutil
 import stat
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.utils import glob_translate
 
 from mien.errors import ConfigError, DataError, OutputError
 from mien.files import is_hidden, path_text, whole_file
@@ -141,8 +144,12 @@ class Place:
         try:
             with _TURN:
                 return bytes(self.fs.cat_file(self.path))
-        except (zlib.error, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, packed in an odd way
-            raise OSError(errno.EIO, f"its archive does not give it: {error}") from error
+        except (
+            zlib.error,
+            RuntimeError,
+            KeyError,
+        ) as error:  # damaged; encrypted, packed in an odd way; a link to nothing
+            raise OSError(errno.EIO, f"its archive does not give it: {' '.join(map(str, error.args))}") from error
 
     def is_endless(self) -> bool:
         """Whether it is a pipe or a device of this machine: reading it might never end."""
@@ -219,9 +226,10 @@ class Place:
 
         without: a path in the same file system below which nothing is taken. Raises DataError.
         """
-        found = self._globbed() if is_glob(self.path) else self._walked_here() if self.local else self._walked()
+        walked = self._walked_here if self.local else self._walked
+        found = self._packed if self.archive else self._globbed if is_glob(self.path) else walked
         try:
-            for path, size in found:
+            for path, size in found():
                 if not without or not path.startswith(without.rstrip("/") + "/"):
                     yield self.at(path), size
         except place_errors() as error:
@@ -243,6 +251,16 @@ class Place:
             for name in sorted(name for name in files if not name.startswith(".")):
                 yield files[name]["name"], int(files[name].get("size") or 0)
 
+    def _packed(self) -> Iterator[tuple[str, int | None]]:
+        """An archive's files in one go: fsspec goes through its whole list of members for each folder."""
+        below = _tidy(self.path) + "/" if _tidy(self.path) else ""
+        asked = re.compile(glob_translate(self.path) if is_glob(self.path) else re.escape(below))
+        self.fs.exists("")  # now the list is there
+        for path, facts in sorted(self.fs.dir_cache.items()):
+            name = _tidy(path)
+            if facts["type"] == "file" and asked.match(name) and not is_hidden(name, self.path):
+                yield path, int(facts.get("size") or 0)
+
     def _globbed(self) -> Iterator[tuple[str, int | None]]:
         for path, facts in sorted(self.fs.glob(self.path, detail=True).items()):
             if facts.get("type") == "file" and not is_hidden(path, self.path):
@@ -259,11 +277,11 @@ def open_place(text: str | os.PathLike[str] | bytes) -> Place:
     bare = name.removeprefix("file://")
     if "::" in bare and _is_here(bare):
         return Place(fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(bare)), True)
-    inner, _, archive = name.partition("::")
+    inner, archive = _joined(name)
     kind, _, member = inner.partition("://")
+    if archive and kind in ARCHIVES.values():
+        return Place(_archive(kind, archive, _stamp(archive)), member, False, archive)
     try:
-        if archive and kind in ARCHIVES.values():
-            return Place(_archive(kind, archive, _stamp(archive)), member, False, archive)
         fs, path = fsspec.core.url_to_fs(name)
     except ImportError as error:
         missing = str(error).strip() or "a package that is not installed"
@@ -277,8 +295,30 @@ def open_place(text: str | os.PathLike[str] | bytes) -> Place:
 
 @lru_cache(maxsize=16)
 def _archive(kind: str, archive: str, _stamp: tuple[int, int]) -> Any:
-    """The file system of an archive: kept, as its list of members is read when it is opened."""
-    return fsspec.core.url_to_fs(f"{kind}://::{archive}")[0]
+    """The file system of an archive: kept, as its list of members is read when it is opened. Raises DataError."""
+    place = open_place(archive)
+    try:
+        return fsspec.filesystem(kind, fo=place.open())
+    except FileNotFoundError as error:
+        raise DataError(f"{place}: there is no such archive; check its name") from error
+    except place_errors() as error:
+        raise DataError(
+            f"{place}: cannot be opened as .{kind} ({reason(error)}); mend it, or leave it out with a pattern"
+        ) from error
+
+
+def _joined(name: str) -> tuple[str, str]:
+    """What is asked of an archive, and the archive's address, '' without one. Where more than one `::` may join them, the first
+    with a file of this machine behind it does."""
+    parts = name.split("::")
+    ways = [("::".join(parts[:at]), "::".join(parts[at:])) for at in range(1, len(parts))]
+    first = ways[0] if ways else (name, "")
+    return next((way for way in ways if os.path.isfile(way[1].removeprefix("file://"))), first)
+
+
+def _tidy(member: str) -> str:
+    """A member's name as one would give it: `tar cf a.tar .` calls b.jpg ./b.jpg."""
+    return posixpath.normpath("/" + member.lstrip("/"))[1:]
 
 
 def _stamp(archive: str) -> tuple[int, int]:
@@ -296,8 +336,8 @@ def whole_address(text: str) -> str:
     >>> whole_address("s3://bucket/photos"), whole_address("zip://*.jpg::/data/a.zip")
     ('s3://bucket/photos', 'zip://*.jpg::/data/a.zip')
     """
-    inner, joint, archive = text.partition("::")
-    if joint and "://" in inner and "://" not in archive and archive not in fsspec.available_protocols():
+    inner, archive = _joined(text)
+    if archive and "://" in inner and "://" not in archive and archive not in fsspec.available_protocols():
         return f"{inner}::{os.path.abspath(archive)}"
     return text if "://" in text or not text else os.path.abspath(text)
 

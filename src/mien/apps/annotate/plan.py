@@ -180,7 +180,11 @@ class _Listing:
             yield from self._file_blocks(chain([first], files))
 
     def _files(self, place: Place) -> Iterator[tuple[str, Place, int | None]]:
-        """(kind, place, size if known) of each file that is an input. Raises DataError: both Parquet and others."""
+        """(kind, place, size if known) of each file that is an input. Raises DataError: both Parquet and others, no pattern."""
+        if is_glob(place.path) and any("**" in part and part != "**" for part in place.path.split("/")):
+            raise DataError(
+                f"{place}: ** stands for folders, alone between slashes (pics/**/*.jpg); within a name write *"
+            )
         if not is_glob(place.path) and not place.is_folder():
             if not place.exists():
                 raise DataError(f"{place}: there is no such file, folder or pattern; check its name")

@@ -194,6 +194,21 @@ def test_a_picture_to_keep_says_what_is_not_certain(javascript):
         assert words.count("not certain") == said
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "room", "scale"),
+    [
+        (3000, 2000, 4e7, 1),
+        (8000, 10000, 4e7, 0.5**0.5),
+        (8192, 4096, 2e7, 0.5),
+        (3000, 2000, 5e6, None),
+        (9, 9, 0, None),
+    ],
+)
+def test_a_picture_is_made_as_small_as_the_browser_asks_and_never_larger(width, height, room, scale, javascript):
+    [said] = javascript([{"do": "picture", "width": width, "height": height, "room": room}])
+    assert said == (pytest.approx(scale) if scale else "a.jpg: this browser has no room left for it: close other pages, or give a smaller one.")  # fmt: skip
+
+
 def test_a_worker_that_breaks_down_keeps_nobody_waiting(javascript):
     [said] = javascript([{"do": "broken", "message": "out of memory"}])
     assert said == ["What reads the pictures broke down (out of memory): reload the page."] * 2

@@ -3,7 +3,7 @@
 const MOST = 40_000_000; // pixels of a picture that are shown and read; a larger one is made smaller
 const HELD = 4096; // pixels: a side that every browser's canvas has room for
 
-/** A canvas with a file's picture, upright, on white; `scale` is its size over the file's. Throws if it is no picture. */
+/** A canvas with a file's picture, upright, on white; `scale` is its size over the file's. Throws if it is no picture, or there is no room. */
 export async function pictureOf(file) {
   const bitmap = await createImageBitmap(file, { imageOrientation: 'from-image', colorSpaceConversion: 'none' }).catch(() => {
     throw new Error(`${file.name || 'the picture'}: this browser cannot read it as a picture (damaged, or of a kind it does not know): give JPEG, PNG or WebP.`);
@@ -12,8 +12,12 @@ export async function pictureOf(file) {
   let scale = Math.min(1, Math.sqrt(MOST / (width * height)));
   let canvas = white(width * scale, height * scale);
   if (!canvas) {
-    scale = HELD / Math.max(width, height);
+    scale = Math.min(scale, HELD / Math.max(width, height));
     canvas = white(width * scale, height * scale);
+  }
+  if (!canvas) {
+    bitmap.close();
+    throw new Error(`${file.name || 'the picture'}: this browser has no room left for it: close other pages, or give a smaller one.`);
   }
   const pen = canvas.getContext('2d');
   pen.imageSmoothingQuality = 'high';
@@ -27,13 +31,13 @@ function white(width, height) {
   const canvas = document.createElement('canvas');
   canvas.width = Math.max(1, Math.floor(width));
   canvas.height = Math.max(1, Math.floor(height));
-  const pen = canvas.getContext('2d', { willReadFrequently: true });
-  pen.fillStyle = '#fff';
-  pen.fillRect(0, 0, canvas.width, canvas.height);
   try {
+    const pen = canvas.getContext('2d', { willReadFrequently: true });
+    pen.fillStyle = '#fff';
+    pen.fillRect(0, 0, canvas.width, canvas.height);
     if (pen.getImageData(canvas.width - 1, canvas.height - 1, 1, 1).data[3]) return canvas;
   } catch {
-    // some browsers refuse to look at one, others see nothing
+    // some browsers give no pen for one or refuse to look at it, others see nothing
   }
   canvas.width = canvas.height = 0;
   return null;

@@ -106,6 +106,7 @@ def test_an_argument_without_images_does_not_stop_the_rest(predict, tmp_path):
     code, out, err = predict("empty", "none*.png", "a.png", "--json")
     assert (code, images(out)) == (1, ["a.png"])
     assert "empty: a folder without images" in err
+    assert "; a video is read with `mien watch`" in err
     assert "none*.png: no file matches" in err
 
 

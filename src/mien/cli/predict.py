@@ -222,7 +222,7 @@ def _without(folder: Path) -> str:
 
     below = next((item for item in folder.rglob("*") if is_picture(item)), None)
     more = "" if below is None else f"; those below it are read with '{folder / '**' / f'*{below.suffix}'}'"
-    return f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){more}"
+    return f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){more}; a video is read with `mien watch`"
 
 
 def _matching(pattern: Path) -> tuple[list[Path], str]:

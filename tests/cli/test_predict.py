@@ -123,7 +123,11 @@ def test_a_table_of_pictures_has_the_columns_of_a_videos(predict, tmp_path, form
     [line] = predict("f/a.png", "--json")[1].splitlines()
     [face] = msgspec.json.decode(line, type=ImageRecord).faces
     known = rows[0]
-    assert (known["face"], known["label"], known["confidence"]) == (0, face.expression.label, face.expression.confidence)
+    assert (known["face"], known["label"], known["confidence"]) == (
+        0,
+        face.expression.label,
+        face.expression.confidence,
+    )
     assert [known[name] for name in ("index", "seconds", "track")] == [None] * 3
     assert (known["smoothing"], known["model"]) == (0, read_spec("tiny.onnx").name)
 

@@ -102,7 +102,12 @@ def share_columns(header: Sequence[str]) -> list[str]:
 
 
 def rows_of(
-    frame: Frame | None, faces: Sequence[Face], labels: Sequence[str], image: str | None, model: str | None, smoothing: float
+    frame: Frame | None,
+    faces: Sequence[Face],
+    labels: Sequence[str],
+    image: str | None,
+    model: str | None,
+    smoothing: float,
 ) -> list[list[Any]]:
     """The rows of one frame, or of a picture that is none (frame: None), a value for each column; None for what is unknown.
     A frame without faces has one row."""

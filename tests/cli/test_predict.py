@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from builders import drawn_face
+from mien.alone import alone
 from mien.cli import command_line, main
 from mien.errors import OutputError
 from mien.faces import ImageRecord
@@ -73,6 +74,17 @@ def test_folders_globs_and_files_in_order_each_once(predict, tmp_path):
         picture(tmp_path / name) if name.endswith("png") else (tmp_path / name).write_text("no picture")
     code, out, err = predict("f", "g/*.png", "f/a.png", "--json")
     assert (code, images(out), err) == (0, ["f/a.png", "f/b.png", "g/d.png"], "")
+
+
+def test_pictures_below_a_folder_are_told_and_a_video_is_sent_on(predict, tmp_path):
+    for name in ("f/a.png", "f/below/b.png"):
+        picture(tmp_path / name)
+    code, out, err = predict("f", "--json")
+    assert (code, images(out)) == (0, ["f/a.png"])
+    assert "pictures in folders below it were left out; read them with 'f/**/*.png'" in err.replace("\\", "/")
+    assert images(predict("f/**/*.png", "--json")[1]) == ["f/a.png", "f/below/b.png"]
+    (tmp_path / "clip.mp4").write_bytes(b"a film")
+    assert "a video is read with `mien watch`" in predict("clip.mp4")[2]
 
 
 def test_hidden_pictures_of_a_folder_are_read_only_by_name(predict, tmp_path):
@@ -145,6 +157,14 @@ def test_a_report_of_a_table_of_pictures_is_refused(predict, mien, tmp_path):
     code, out, err = mien("report", "t.csv", "--out", "t.html")
     assert (code, out) == (2, "")
     assert "t.csv: a table of pictures, which have no times; a report is of a table of `mien watch`" in err
+
+
+def test_one_run_at_a_time_writes_a_table(predict, tmp_path):
+    picture(tmp_path / "a.png")
+    with alone(tmp_path / "faces.csv", "busy"):
+        code, out, err = predict("a.png", "--table", "faces.csv")
+    assert (code, out, "another run writes it" in err, (tmp_path / "faces.csv").exists()) == (2, "", True, False)
+    assert predict("a.png", "--table", "faces.csv")[0] == 0
 
 
 def test_a_table_that_is_there_is_left(predict, tmp_path):

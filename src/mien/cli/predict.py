@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from mien.alone import alone
 from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
 from mien.faces import ImageRecord, face_record
@@ -77,6 +78,9 @@ def predict(
     stopped = False
     try:
         with ExitStack() as files:
+            for path in (table, features):
+                if path is not None:
+                    files.enter_context(alone(path, f"{path}: another run writes it", "choose another name"))
             for file in (vectors, rows):
                 if file is not None:
                     files.enter_context(file)
@@ -164,8 +168,8 @@ class _Run:
             print(f"mien: {error}", file=sys.stderr)
 
     def show(self) -> None:
-        """The table, unless there were lines."""
-        if not self.json:
+        """The table, unless there were lines or nothing was read."""
+        if self.done and not self.json:
             _table(self.rows)
 
 
@@ -200,28 +204,43 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
     found: list[Path] = []
     others: Counter[str] = Counter()
     problems = []
+    notes: list[str] = []
     for text in images:
         path = Path(text)
         if path.is_dir():
             items = sorted(path.iterdir())
-            others.update(kind for item in items if (kind := other_kind(item.name)) and item.is_file())
+            below = next(filter(None, map(_below, filter(Path.is_dir, items))), None)
             part = [item for item in items if is_picture(item)]
             problem = "" if part else _without(path)
+            if part and below is not None:
+                notes.append(f"{path}: pictures in folders below it were left out; read them with {_deep(path, below)}")
         elif any(letter in text for letter in "*?[") and not path.exists():
             part, problem = _matching(path)
         else:
             part, problem = [path], ""
         found += part
         problems += [] if part else [problem]
-    return list(dict.fromkeys(found)), problems, [left_out(others)] if others else []
+    return list(dict.fromkeys(found)), problems, [*notes, *([left_out(others)] if others else [])]
+
+
+def _below(folder: Path) -> Path | None:
+    """A picture in the folder or below it, if there is one."""
+    from mien.vision.image import is_picture
+
+    return next((item for item in folder.rglob("*") if is_picture(item)), None)
+
+
+def _deep(folder: Path, picture: Path) -> str:
+    """The glob of the pictures like this one in the folder and below it."""
+    return f"'{folder / '**' / f'*{picture.suffix}'}'"
 
 
 def _without(folder: Path) -> str:
     """What is said of a folder without images, and of those in folders below it."""
-    from mien.vision.image import SUFFIXES, is_picture
+    from mien.vision.image import SUFFIXES
 
-    below = next((item for item in folder.rglob("*") if is_picture(item)), None)
-    more = "" if below is None else f"; those below it are read with '{folder / '**' / f'*{below.suffix}'}'"
+    below = _below(folder)
+    more = "" if below is None else f"; those below it are read with {_deep(folder, below)}"
     return f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){more}; a video is read with `mien watch`"
 
 

@@ -210,6 +210,7 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
         if path.is_dir():
             items = sorted(path.iterdir())
             below = next(filter(None, map(_below, filter(Path.is_dir, items))), None)
+            others.update(kind for item in items if (kind := other_kind(item.name)) and item.is_file())
             part = [item for item in items if is_picture(item)]
             problem = "" if part else _without(path)
             if part and below is not None:

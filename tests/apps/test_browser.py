@@ -349,8 +349,8 @@ def test_a_clip_that_is_played_again_is_in_its_table_once(page, folder, example)
 
 
 def test_the_timeline_of_a_clip_that_has_ended_follows_the_choice_and_the_window(page, folder, example):
-    clip, one = folder / "two.mp4", example[:320, 80:400]
-    with VideoWriter(clip, 640, 320, rate=15) as writer:
+    clip, one = folder / "two.mp4", example[:256, 96:352]
+    with VideoWriter(clip, 512, 256, rate=15) as writer:
         for i in range(6):
             writer.write(np.hstack([one, one[:, ::-1]]), i / 15)
     give(page, clip)

@@ -12,9 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from builders import drawn_face
+from mien.alone import alone
 from mien.cli import command_line, main
 from mien.errors import OutputError
 from mien.faces import ImageRecord
+from mien.runtime.sessions import read_spec
+from mien.runtime.table import TableSink, read_rows, table_columns
 from mien.vision.image import read_image
 from test_runtime import a_model
 
@@ -73,6 +76,17 @@ def test_folders_globs_and_files_in_order_each_once(predict, tmp_path):
     assert (code, images(out), err) == (0, ["f/a.png", "f/b.png", "g/d.png"], "")
 
 
+def test_pictures_below_a_folder_are_told_and_a_video_is_sent_on(predict, tmp_path):
+    for name in ("f/a.png", "f/below/b.png"):
+        picture(tmp_path / name)
+    code, out, err = predict("f", "--json")
+    assert (code, images(out)) == (0, ["f/a.png"])
+    assert "pictures in folders below it were left out; read them with 'f/**/*.png'" in err.replace("\\", "/")
+    assert images(predict("f/**/*.png", "--json")[1]) == ["f/a.png", "f/below/b.png"]
+    (tmp_path / "clip.mp4").write_bytes(b"a film")
+    assert "a video is read with `mien watch`" in predict("clip.mp4")[2]
+
+
 def test_hidden_pictures_of_a_folder_are_read_only_by_name(predict, tmp_path):
     for name in ("a.png", ".b.png"):
         picture(tmp_path / "f" / name)
@@ -104,16 +118,67 @@ def test_an_argument_without_images_does_not_stop_the_rest(predict, tmp_path):
     code, out, err = predict("empty", "none*.png", "a.png", "--json")
     assert (code, images(out)) == (1, ["a.png"])
     assert "empty: a folder without images" in err
+    assert "; a video is read with `mien watch`" in err
     assert "none*.png: no file matches" in err
 
 
-def test_who_looks_for_a_table_is_led_to_what_there_is(predict):
-    code, out, err = predict("a.png", "--table", "t.csv")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert all(
-        words in err for words in ("--table:", "mien predict ... --json > faces.jsonl", "mien annotate PICTURES")
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_table_of_pictures_has_the_columns_of_a_videos(predict, tmp_path, form):
+    for name in ("f/a.png", "f/b.png"):
+        picture(tmp_path / name)
+    (tmp_path / "f" / "c.png").write_text("no picture")
+    code, out, err = predict("f", "--table", f"t.{form}")
+    assert (code, f"table: t.{form}" in out, "f/c.png" in err) == (1, True, True)
+    rows = list(read_rows(tmp_path / f"t.{form}"))
+    assert [row["image"] for row in rows] == ["f/a.png", "f/b.png"]
+    assert list(rows[0]) == [column.name for column in table_columns(read_spec("tiny.onnx").labels)]
+    [line] = predict("f/a.png", "--json")[1].splitlines()
+    [face] = msgspec.json.decode(line, type=ImageRecord).faces
+    known = rows[0]
+    assert (known["face"], known["label"], known["confidence"]) == (
+        0,
+        face.expression.label,
+        face.expression.confidence,
     )
-    assert "--table" not in CliRunner().invoke(command_line(["predict"]), ["predict", "--help"]).output
+    assert [known[name] for name in ("index", "seconds", "track")] == [None] * 3
+    assert (known["smoothing"], known["model"]) == (0, read_spec("tiny.onnx").name)
+
+
+def test_a_picture_without_a_face_has_a_row(tmp_path):
+    with TableSink(tmp_path / "t.csv", ["a", "b"], model="m") as table:
+        table.write_picture("empty.png", [])
+    [row] = read_rows(tmp_path / "t.csv")
+    assert (row["image"], row["face"], row["label"], row["model"]) == ("empty.png", None, None, "m")
+
+
+def test_a_report_of_a_table_of_pictures_is_refused(predict, mien, tmp_path):
+    picture(tmp_path / "a.png")
+    predict("a.png", "--table", "t.csv")
+    code, out, err = mien("report", "t.csv", "--out", "t.html")
+    assert (code, out) == (2, "")
+    assert "t.csv: a table of pictures, which have no times; a report is of a table of `mien watch`" in err
+
+
+def test_one_run_at_a_time_writes_a_table(predict, tmp_path):
+    picture(tmp_path / "a.png")
+    with alone(tmp_path / "faces.csv", "busy"):
+        code, out, err = predict("a.png", "--table", "faces.csv")
+    assert (code, out, "another run writes it" in err, (tmp_path / "faces.csv").exists()) == (2, "", True, False)
+    assert predict("a.png", "--table", "faces.csv")[0] == 0
+
+
+def test_a_table_that_is_there_is_left(predict, tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("mine")
+    code, out, err = predict("a.png", "--table", "t.csv")
+    assert (code, out, (tmp_path / "t.csv").read_text()) == (2, "", "mine")
+    assert "t.csv: exists already" in err
+    assert predict("a.png", "--table", "t.csv", "--overwrite")[0] == 0
+    (tmp_path / "b.png").write_text("no picture")
+    code, out, err = predict("b.png", "--table", "t.csv", "--overwrite")
+    assert (code, out, err.splitlines()[-1]) == (2, "", "mien: error: 1 of 1 images could not be read")
+    assert next(read_rows(tmp_path / "t.csv"))["image"] == "a.png"
+    assert "named for two outputs" in predict("a.png", "--table", "u.csv", "--features", "u.csv")[2]
 
 
 def test_two_stars_within_a_name_are_told(predict, tmp_path):

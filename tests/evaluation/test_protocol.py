@@ -100,6 +100,8 @@ def test_copies_in_a_training_manifest_are_left_out(mien, lookalike):
     )
     found = json.loads(mien(*words, "--train", "train.parquet")[1])
     assert found["copies"] >= 3
+    code, _, err = mien("evaluate", "p.csv", "--data", "train.parquet")
+    assert (code, "it has: train; name one with --split" in err) == (2, True)
     assert (
         found["without_copies"] is None or found["without_copies"]["expression"]["rows"] == len(test) - found["copies"]
     )

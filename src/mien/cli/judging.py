@@ -199,7 +199,10 @@ def rows(
     from mien.data.split import project
 
     whole = _open(data, source, split, rule)
-    manifest = whole.split(_word(data, source, split))
+    try:
+        manifest = whole.split(_word(data, source, split))
+    except DataError as error:
+        raise DataError(f"{error}; name one with --split") from error
     if labels is not None:
         manifest = project(manifest, _onto(labels, manifest))
     return whole, manifest

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from mien.alone import alone
 from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
 from mien.faces import ImageRecord, face_record
-from mien.files import is_hidden, path_text
+from mien.files import check_distinct, is_hidden, path_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
     from mien.faces import Face
     from mien.runtime.features import FeatureTable
     from mien.runtime.read import Reader
+    from mien.runtime.table import TableSink
 
 
 def predict(
     images: Annotated[list[str], typer.Argument(help="Images, folders (without those below) or quoted globs.")],
-    json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON lines instead of what is shown.")] = False,
+    table: Annotated[Path | None, typer.Option(help="Table (.csv, .jsonl or .parquet): a row a face.")] = None,
     save: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace pictures that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "ferplus-small",
     detector: Annotated[
         str, typer.Option(help="auto (mien-face), mien-face, yunet, or whole (the image is a face).")
@@ -48,20 +51,14 @@ def predict(
     features: Annotated[
         Path | None, typer.Option(help="A table (.csv, .parquet) of faces with the vector before the model's heads.")
     ] = None,
-    table: Annotated[str | None, typer.Option(hidden=True, help="Of mien watch; asked for here too.")] = None,
 ) -> None:
     """Read the faces of images: expression, valence and arousal.
 
-    Exit code 1 if something could not be read or saved (the rest is), 2 if nothing could be read, 130 after Ctrl-C (what was read
+    Exit code 1 if something could not be read or saved (the rest is), 2 if nothing could be read (no table is written then), 130 after Ctrl-C (what was read
     is shown and kept).
     """
-    if table is not None:
-        raise ConfigError(
-            "--table: is for the frames of `mien watch`; of pictures write lines with `mien predict ... --json > faces.jsonl`, or "
-            "Parquet with `mien annotate PICTURES --out FOLDER`"
-        )
-    if overwrite and save is None and features is None:
-        raise ConfigError("--overwrite: nothing to replace; name what to write with --save or --features")
+    if overwrite and save is None and table is None and features is None:
+        raise ConfigError("--overwrite: nothing to replace; name what to write with --table, --save or --features")
     if explain and save is None:
         raise ConfigError("--explain: draws into the annotated pictures; name their folder with --save")
     paths, problems, others = _paths(images)
@@ -69,18 +66,28 @@ def predict(
         raise ConfigError("; ".join([*problems, *others]))
     for problem in [*problems, *others]:
         print(f"mien: {problem}", file=sys.stderr)
+    check_distinct([path for path in (table, features) if path is not None])
     places = _places(paths, save, overwrite)
     from mien.runtime.read import load
 
     vectors = _features(features, overwrite)
     reader = load(model, detector, threads, detector_file, min_size, explain, vectors is not None, engine, device)
     tell_choice(reader)
-    run = _Run(reader, places, overwrite, explain, json, vectors)
+    rows = _rows(table, overwrite, reader)
+    run = _Run(reader, places, overwrite, explain, json, vectors, rows)
     stopped = False
     try:
-        with vectors or nullcontext():
+        with ExitStack() as files:
+            for path in (table, features):
+                if path is not None:
+                    files.enter_context(alone(path, f"{path}: another run writes it", "choose another name"))
+            for file in (vectors, rows):
+                if file is not None:
+                    files.enter_context(file)
             for number, path in enumerate(_progress(paths)):
                 run.read(number, path)
+            if run.failed == len(paths):  # so no file is written, and none replaced
+                raise ImageError(f"{run.failed} of {len(paths)} images could not be read")
     except KeyboardInterrupt:
         stopped = True
     except OutputError:
@@ -93,6 +100,8 @@ def predict(
         for path, place in zip(paths, places, strict=True):
             if place.stem != path.stem and place.exists():
                 print(f"  {place.name}: {path}", file=told)
+    if table is not None:
+        print(f"table: {table}", file=told)
     if features is not None:
         print(f"features: {features}", file=told)
     if run.failed:
@@ -116,6 +125,7 @@ class _Run:
     explain: bool
     json: bool
     vectors: FeatureTable | None
+    table: TableSink | None
     rows: list[tuple[Path, Sequence[Face]]] = field(default_factory=list)
     done: int = 0
     failed: int = 0
@@ -140,6 +150,8 @@ class _Run:
             self.rows.append((path, faces))
         if self.vectors is not None:
             self.vectors.write(path_text(path), faces)
+        if self.table is not None:
+            self.table.write_picture(path_text(path), faces)
         self.done += 1
         if self.places:
             self._save(image, faces, self.places[number])
@@ -156,8 +168,8 @@ class _Run:
             print(f"mien: {error}", file=sys.stderr)
 
     def show(self) -> None:
-        """The table, unless there were lines."""
-        if not self.json:
+        """The table, unless there were lines or nothing was read."""
+        if self.done and not self.json:
             _table(self.rows)
 
 
@@ -167,6 +179,15 @@ def _features(path: Path | None, overwrite: bool) -> FeatureTable | None:
     from mien.runtime.features import FeatureTable
 
     return FeatureTable(path, overwrite)
+
+
+def _rows(path: Path | None, overwrite: bool, reader: Reader) -> TableSink | None:
+    if path is None:
+        return None
+    from mien.runtime.table import TableSink
+
+    spec = reader.classifier.spec
+    return TableSink(path, spec.labels, overwrite, model=spec.name)
 
 
 def _print_line(record: ImageRecord) -> None:
@@ -183,29 +204,45 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
     found: list[Path] = []
     others: Counter[str] = Counter()
     problems = []
+    notes: list[str] = []
     for text in images:
         path = Path(text)
         if path.is_dir():
             items = sorted(path.iterdir())
+            below = next(filter(None, map(_below, filter(Path.is_dir, items))), None)
             others.update(kind for item in items if (kind := other_kind(item.name)) and item.is_file())
             part = [item for item in items if is_picture(item)]
             problem = "" if part else _without(path)
+            if part and below is not None:
+                notes.append(f"{path}: pictures in folders below it were left out; read them with {_deep(path, below)}")
         elif any(letter in text for letter in "*?[") and not path.exists():
             part, problem = _matching(path)
         else:
             part, problem = [path], ""
         found += part
         problems += [] if part else [problem]
-    return list(dict.fromkeys(found)), problems, [left_out(others)] if others else []
+    return list(dict.fromkeys(found)), problems, [*notes, *([left_out(others)] if others else [])]
+
+
+def _below(folder: Path) -> Path | None:
+    """A picture in the folder or below it, if there is one."""
+    from mien.vision.image import is_picture
+
+    return next((item for item in folder.rglob("*") if is_picture(item)), None)
+
+
+def _deep(folder: Path, picture: Path) -> str:
+    """The glob of the pictures like this one in the folder and below it."""
+    return f"'{folder / '**' / f'*{picture.suffix}'}'"
 
 
 def _without(folder: Path) -> str:
     """What is said of a folder without images, and of those in folders below it."""
-    from mien.vision.image import SUFFIXES, is_picture
+    from mien.vision.image import SUFFIXES
 
-    below = next((item for item in folder.rglob("*") if is_picture(item)), None)
-    more = "" if below is None else f"; those below it are read with '{folder / '**' / f'*{below.suffix}'}'"
-    return f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){more}"
+    below = _below(folder)
+    more = "" if below is None else f"; those below it are read with {_deep(folder, below)}"
+    return f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){more}; a video is read with `mien watch`"
 
 
 def _matching(pattern: Path) -> tuple[list[Path], str]:

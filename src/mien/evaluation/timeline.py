@@ -72,6 +72,10 @@ def read_timeline(path: str | PathLike[str]) -> Timeline:
     for number, row in enumerate(read_rows(path, lambda header: _needed(path, header)), 1):
         if first is None:
             first, names = row, share_columns(list(row))
+            if row.get("seconds") is None and row.get("index") is None:
+                raise DataError(
+                    f"{path}: a table of pictures, which have no times; a report is of a table of `mien watch`"
+                )
         if row.get("image") != first["image"]:
             raise DataError(
                 f"{path}: row {number}: is of {row.get('image')}, the first of {first['image']}; give each its own table"

@@ -1,4 +1,4 @@
-"""The table of a watched video: one row a face and frame, the same columns as CSV, JSON lines and Parquet (docs/table.md)."""
+"""The table of a watched video or of pictures: one row a face and frame, the same columns as CSV, JSON lines and Parquet (docs/table.md)."""
 
 from __future__ import annotations
 
@@ -102,10 +102,17 @@ def share_columns(header: Sequence[str]) -> list[str]:
 
 
 def rows_of(
-    frame: Frame, faces: Sequence[Face], labels: Sequence[str], image: str | None, model: str | None, smoothing: float
+    frame: Frame | None,
+    faces: Sequence[Face],
+    labels: Sequence[str],
+    image: str | None,
+    model: str | None,
+    smoothing: float,
 ) -> list[list[Any]]:
-    """The rows of one frame, a value for each column; None for what is unknown. A frame without faces has one row."""
-    where, tail = [image, frame.index, round(frame.seconds, 4)], [model, smoothing, TABLE_VERSION]
+    """The rows of one frame, or of a picture that is none (frame: None), a value for each column; None for what is unknown.
+    A frame without faces has one row."""
+    where = [image, None, None] if frame is None else [image, frame.index, round(frame.seconds, 4)]
+    tail = [model, smoothing, TABLE_VERSION]
     if not faces:
         return [[*where, *[None] * (12 + len(labels) + 10), *tail]]
     found = []
@@ -121,7 +128,7 @@ def rows_of(
 
 
 class TableSink:
-    """The table of a video, by its ending: .csv, .jsonl or .parquet. A Sink.
+    """The table of a video, or of pictures, by its ending: .csv, .jsonl or .parquet. A Sink.
 
     Rows are added to a file beside it, which becomes the table at the end, at Ctrl-C and when the source breaks; any other
     error leaves nothing.
@@ -171,6 +178,11 @@ class TableSink:
     def write(self, frame: Frame, faces: Sequence[Face]) -> None:
         """See Sink."""
         for row in rows_of(frame, faces, self._labels, *self._about):
+            self._row(row)
+
+    def write_picture(self, image: str, faces: Sequence[Face]) -> None:
+        """Take the faces of a picture that is no frame: of its rows index, seconds and track are unknown. Raises OutputError."""
+        for row in rows_of(None, faces, self._labels, path_text(image), *self._about[1:]):
             self._row(row)
 
     def checkpoint(self) -> int:

@@ -24,6 +24,10 @@ MAX_PIXELS = 128_000_000
 
 #: File name endings that are taken for pictures when a folder is read.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+#: Endings that are taken for videos.
+VIDEOS = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .wmv .flv .3gp .ogv".split()  # noqa: SIM905
+)
 #: Endings of pictures that are not read.
 _OTHERS = frozenset(
     ".heic .heif .avif .jp2 .j2k .jxl .jxr .psd .svg .tga .ico .exr .hdr .pbm .pgm .ppm .pnm "  # noqa: SIM905
@@ -101,7 +105,10 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{where}: its header claims too many pixels (limit {max_pixels:,})") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{where}: is not an image of a known form; give JPEG, PNG, WebP, BMP, GIF or TIFF") from error
+        film = "; a video is read with `mien watch`" if PurePath(where).suffix.lower() in VIDEOS else ""
+        raise ImageError(
+            f"{where}: is not an image of a known form; give JPEG, PNG, WebP, BMP, GIF or TIFF{film}"
+        ) from error
     except _DAMAGE as error:
         if isinstance(error, ImageError):
             raise

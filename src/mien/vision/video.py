@@ -107,7 +107,7 @@ def _pictures(folder: Path) -> list[Path]:
     """The pictures of a folder, frame2 before frame10, without hidden ones. Raises VideoError if there are none."""
     found = [path for path in folder.iterdir() if is_picture(path)]
     if not found:
-        raise VideoError(f"{folder}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
+        raise VideoError(f"{folder}: a folder without pictures ({', '.join(sorted(SUFFIXES))}); of videos name one")
     return sorted(found, key=lambda path: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part)
                                            for part in re.split(r"(\d+)", path.name)])  # fmt: skip
 

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from mien.apps.annotate.columns import Row
 from mien.apps.annotate.places import Place, open_place, place_errors, reason
-from mien.apps.annotate.plan import VIDEOS, Block, Line
+from mien.apps.annotate.plan import Block, Line
 from mien.errors import ConfigError, DataError, ImageError, VideoError
 from mien.faces import Frame
 from mien.runtime.read import Reader
-from mien.vision.image import read_image
+from mien.vision.image import VIDEOS, read_image
 
 __all__ = ["Source", "annotate_block"]
 

@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 
 from mien.apps.annotate.places import ARCHIVES, Place, is_glob, open_place, place_errors, reason
 from mien.errors import ConfigError, DataError
-from mien.vision.image import SUFFIXES, left_out, other_kind
+from mien.vision.image import SUFFIXES, VIDEOS, left_out, other_kind
 
-__all__ = ["CHUNK", "PARQUET", "VIDEOS", "Asked", "Block", "Line", "Planned", "check_input", "make_plan", "read_block"]
+__all__ = ["CHUNK", "PARQUET", "Asked", "Block", "Line", "Planned", "check_input", "make_plan", "read_block"]
 
-#: File name endings that are taken for videos and for Parquet.
-VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv"})  # fmt: skip
+#: File name endings that are taken for Parquet.
 PARQUET = frozenset({".parquet", ".pq"})
 #: Endings of what somebody may give and is not read, and the next move.
 _UNREAD = {

@@ -85,7 +85,9 @@ def read_source(name: str, root: str | PathLike[str], rule: str = "majority") ->
         manifest = found.read(path, rule)
     except DatasetNotFound as error:
         other = next((one for one, source in SOURCES.items() if one != name and source.matches(path)), None)
-        raise DatasetNotFound(f"{error}; it looks like {other}: read it as that" if other else str(error)) from error
+        raise DatasetNotFound(
+            f"{error}; it looks like {other}: read it as that (--source {other})" if other else str(error)
+        ) from error
     if not len(manifest):
         reasons = ", ".join(f"{count:,}: {why}" for why, count in manifest.header.left_out.items())
         raise DataError(

@@ -70,7 +70,7 @@ def test_version(mien):
 
 
 def test_folders_globs_and_files_in_order_each_once(predict, tmp_path):
-    for name in ("f/b.png", "f/a.png", "f/c.txt", "g/d.png"):
+    for name in ("f/b.png", "f/a.png", "f/c.txt", "f/.small/a.png", "g/d.png"):
         picture(tmp_path / name) if name.endswith("png") else (tmp_path / name).write_text("no picture")
     code, out, err = predict("f", "g/*.png", "f/a.png", "--json")
     assert (code, images(out), err) == (0, ["f/a.png", "f/b.png", "g/d.png"], "")

@@ -209,7 +209,7 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
         path = Path(text)
         if path.is_dir():
             items = sorted(path.iterdir())
-            below = next(filter(None, map(_below, filter(Path.is_dir, items))), None)
+            below = _below(path)
             others.update(kind for item in items if (kind := other_kind(item.name)) and item.is_file())
             part = [item for item in items if is_picture(item)]
             problem = "" if part else _without(path)
@@ -225,10 +225,11 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
 
 
 def _below(folder: Path) -> Path | None:
-    """A picture in the folder or below it, if there is one."""
+    """A picture in a folder below it, if there is one; hidden folders are not looked into, as by the glob that is named."""
     from mien.vision.image import is_picture
 
-    return next((item for item in folder.rglob("*") if is_picture(item)), None)
+    items = (item for item in folder.rglob("*") if item.parent != folder and not is_hidden(item, folder))
+    return next(filter(is_picture, items), None)
 
 
 def _deep(folder: Path, picture: Path) -> str:

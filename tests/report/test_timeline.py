@@ -397,12 +397,13 @@ WHOLE = (1, 3, 4, 12)  # index, face, track, certain
     [
         (lambda row: [f"{text}.0" if i in WHOLE and text.isdecimal() else text for i, text in enumerate(row)], ","),
         (lambda row: [text or "NA" for text in row], ","),
+        (lambda row: [*row[:12], {"1": "TRUE", "0": "FALSE"}.get(row[12], row[12]), *row[13:]], ","),
         (lambda row: [text.replace(".", ",") if i > 1 else text for i, text in enumerate(row)], ";"),
         (lambda row: [text or "NaN" for text in row], "\t"),
         (lambda row: [*row, "p_value" if row[0] == "image" else "0.9"], ","),
         (lambda row: ["" if row[0] == "image" else "7", *row, "session" if row[0] == "image" else "s1"], ","),
     ],
-    ids=["pandas", "R", "Excel in Europe", "tabs", "a number more", "a word more"],
+    ids=["pandas", "R", "truth", "Excel in Europe", "tabs", "a number more", "a word more"],
 )
 def test_a_table_that_went_through_another_program_says_the_same(table, tmp_path, change, mark):
     rewritten(table, tmp_path / "other.csv", change, mark)
@@ -440,6 +441,7 @@ def test_a_parquet_table_with_nan_for_unknown_says_the_same(tmp_path):
         ("0.0,0,1,", "0.0,0,1.5,", "line 2: track is '1.5'; expected a whole number"),
         ("0.1,0.8,", "0.1,8000,", "row 1: p_neutral is 8000.0; a probability is 0 to 1"),
         ("a.mp4,3,0.3,", "a.mp4,3,0.3,,", "line 5: has 37 values, its header 36"),
+        ("a.mp4,3,0.3,", "\n\na.mp4,3,0.3,,", "line 7: has 37 values, its header 36"),
         ("p_neutral,", "added,p_neutral,", "has no column 'p_...' after 'arousal'"),
     ],
 )

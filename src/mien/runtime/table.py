@@ -262,13 +262,17 @@ def convert(part: Path, path: Path, labels: Sequence[str], overwrite: bool = Fal
 #: What R, pandas, SPSS and spreadsheets write where a number is unknown.
 _MISSING = frozenset(("NA", "NaN", "nan", "N/A", "#N/A", "NULL", "null", "None", "<NA>", "."))
 
+_TRUTH = {"TRUE": 1, "True": 1, "true": 1, "FALSE": 0, "False": 0, "false": 0}
+
 
 def _number(text: str) -> float | None:
     return None if text in _MISSING else float(text)
 
 
 def _whole(text: str) -> int | None:
-    """Programs that know no missing whole number write 3.0."""
+    """Programs that know no missing whole number write 3.0, those that know truth write it for `certain`."""
+    if text in _TRUTH:
+        return _TRUTH[text]
     value = _number(text)
     if value is not None and not value.is_integer():
         raise ValueError(text)
@@ -324,7 +328,7 @@ Choice = Sequence[str] | Callable[[list[str]], Sequence[str]] | None
 def read_rows(path: str | PathLike[str], names: Choice = None) -> Iterator[dict[str, Any]]:
     """The rows of a table in any of its forms, one after another, with their types; None for what is unknown.
 
-    What other programs make of a table is understood: 3.0 for 3, NA and NaN, semicolons or tabs with decimal commas, more
+    What other programs make of a table is understood: 3.0 for 3, TRUE for 1, NA and NaN, semicolons or tabs with decimal commas, more
     columns (text in CSV), a byte order mark, empty lines.
     names: only these columns, or what a function chooses from the header. Raises DataError: no table of a video, of a newer
     version, or a value that is not what its column holds.
@@ -371,10 +375,11 @@ def _csv_rows(path: Path, names: Choice) -> Iterator[dict[str, Any]]:
         kinds |= {f"{point}_{axis}": "number" for point in _POINTS for axis in "xy"}
         wanted = [(header.index(name), name, kinds.get(name, "text")) for name in _chosen(header, names)]
         last = header.index("table_version")
-        for number, line in enumerate(filter(None, lines), 2):
+        for row, line in enumerate(filter(None, lines)):
+            number = lines.line_num
             if len(line) != len(header):
                 raise DataError(f"{path}: line {number}: has {len(line)} values, its header {len(header)}")
-            if number == 2:
+            if not row:
                 _known(path, header, line[last])
             yield {name: _read(path, number, name, kind, line[i], mark) for i, name, kind in wanted}
 

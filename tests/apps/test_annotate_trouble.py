@@ -97,6 +97,9 @@ def test_an_archive_has_what_is_below_a_point_and_is_listed_in_one_go(kind, tmp_
     found = {file.path: file for file, _ in inside.files()}
     assert list(found) == ["./b.png", "./x/a::b.png", "xy/c.png"]
     assert open_place(found["./x/a::b.png"].stored()).read() == encoded(1)
+    with zipfile.ZipFile(tmp_path / "around.zip", "w") as archive:
+        archive.write(path, f"a.{kind}")
+    assert open_place(f"{kind}://./b.png::zip://a.{kind}::{tmp_path}/around.zip").read() == encoded(0)
     for asked, held in (("*.png", [0]), ("./x", [1]), ("**/*.png", [0, 1, 3])):
         assert [file.path for file, _ in inside.at(asked).files()] == [names[at] for at in held]
 

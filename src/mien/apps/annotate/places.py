@@ -309,11 +309,20 @@ def _archive(kind: str, archive: str, _stamp: tuple[int, int]) -> Any:
 
 def _joined(name: str) -> tuple[str, str]:
     """What is asked of an archive, and the archive's address, '' without one. Where more than one `::` may join them, the first
-    with a file of this machine behind it does."""
+    with an address or a file of this machine behind it does.
+
+    >>> _joined("tar://a::b.jpg::zip://c.tar::d.zip")
+    ('tar://a::b.jpg', 'zip://c.tar::d.zip')
+    """
     parts = name.split("::")
     ways = [("::".join(parts[:at]), "::".join(parts[at:])) for at in range(1, len(parts))]
     first = ways[0] if ways else (name, "")
-    return next((way for way in ways if os.path.isfile(way[1].removeprefix("file://"))), first)
+    return next((way for way in ways if _is_address(way[1]) or os.path.isfile(way[1].removeprefix("file://"))), first)
+
+
+def _is_address(name: str) -> bool:
+    begin = name.partition("::")[0]
+    return "://" in begin or begin in fsspec.available_protocols()
 
 
 def _tidy(member: str) -> str:
@@ -337,7 +346,7 @@ def whole_address(text: str) -> str:
     ('s3://bucket/photos', 'zip://*.jpg::/data/a.zip')
     """
     inner, archive = _joined(text)
-    if archive and "://" in inner and "://" not in archive and archive not in fsspec.available_protocols():
+    if archive and "://" in inner and not _is_address(archive):
         return f"{inner}::{os.path.abspath(archive)}"
     return text if "://" in text or not text else os.path.abspath(text)
 

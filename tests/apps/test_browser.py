@@ -426,9 +426,12 @@ def test_words_stand_out_from_what_is_behind_them(theme):
 
 def test_an_example_that_does_not_come_is_told(page):
     page.js("globalThis.kept = fetch; globalThis.fetch = () => Promise.reject(new TypeError('offline'))")
-    page.js("document.getElementById('example').click()")
-    page.until("document.getElementById('notice-text').textContent.startsWith('The example does not come')")
-    page.js("globalThis.fetch = kept")
+    try:
+        page.js("document.getElementById('example').click()")
+        page.until("document.getElementById('notice-text').textContent.startsWith('The example does not come')")
+        assert page.js("document.getElementById('notice').hidden") is False
+    finally:
+        page.js("globalThis.fetch = kept")
 
 
 @pytest.fixture

@@ -388,10 +388,13 @@ def test_ctrl_c_keeps_what_was_read(json, predict, tmp_path, monkeypatch):
         return read_image(path)
 
     monkeypatch.setattr("mien.vision.image.read_image", stopping)
-    code, out, err = predict("a.png", "b.png", "c.png", "--save", "out", *(["--json"] if json else []))
+    outputs = ["--save", "out", "--table", "faces.csv"]
+    code, out, err = predict("a.png", "b.png", "c.png", *outputs, *(["--json"] if json else []))
     assert (code, "a.png" in out, "b.png" in out, "c.png" in out) == (130, True, True, False)
     assert err.endswith("mien: interrupted after 2 of 3 images; what was read is kept\n")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "b.jpg"]
+    rows = (tmp_path / "faces.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["a.png", "b.png"]
 
 
 def test_a_full_disk_loses_no_answers(predict, tmp_path, monkeypatch):

@@ -54,8 +54,8 @@ def predict(
 ) -> None:
     """Read the faces of images: expression, valence and arousal.
 
-    Exit code 1 if something could not be read or saved (the rest is), 2 if nothing could be read (no table is written then), 130 after Ctrl-C (what was read
-    is shown and kept).
+    Exit code 1 if something could not be read or saved (the rest is), 2 if nothing could be read (no table is written then),
+    130 after Ctrl-C (what was read is shown and kept).
     """
     if overwrite and save is None and table is None and features is None:
         raise ConfigError("--overwrite: nothing to replace; name what to write with --table, --save or --features")
@@ -212,7 +212,7 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
             below = _below(path)
             others.update(kind for item in items if (kind := other_kind(item.name)) and item.is_file())
             part = [item for item in items if is_picture(item)]
-            problem = "" if part else _without(path)
+            problem = "" if part else _without(path, below)
             if part and below is not None:
                 notes.append(f"{path}: pictures in folders below it were left out; read them with {_deep(path, below)}")
         elif any(letter in text for letter in "*?[") and not path.exists():
@@ -237,11 +237,10 @@ def _deep(folder: Path, picture: Path) -> str:
     return f"'{folder / '**' / f'*{picture.suffix}'}'"
 
 
-def _without(folder: Path) -> str:
-    """What is said of a folder without images, and of those in folders below it."""
+def _without(folder: Path, below: Path | None) -> str:
+    """What is said of a folder without images; below: one in a folder below it, if there is one."""
     from mien.vision.image import SUFFIXES
 
-    below = _below(folder)
     more = "" if below is None else f"; those below it are read with {_deep(folder, below)}"
     return f"{folder}: a folder without images ({', '.join(sorted(SUFFIXES))}){more}; a video is read with `mien watch`"
 

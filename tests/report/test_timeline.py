@@ -65,6 +65,11 @@ def test_a_table_becomes_people(table):
     assert figures.affect[0] == pytest.approx(0.6 * 20 / 55, abs=1e-6)
     low, high = figures.share_edges[:, happy]
     assert 0 <= low < 20 / 55 < high <= 1
+    angry = summary(
+        found.people[1], found.step
+    )  # 25 seconds, never anything else: Wilson's interval of 12 blocks of 2 s
+    assert angry.share_edges[:, LABELS.index("anger")] == pytest.approx([12 / (12 + 1.96**2), 1], abs=1e-4)
+    assert angry.share_edges[:, happy] == pytest.approx([0, 1.96**2 / (12 + 1.96**2)], abs=1e-4)
 
 
 def test_shares_are_of_time_and_not_of_frames():

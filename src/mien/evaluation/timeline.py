@@ -195,16 +195,23 @@ def summary(person: Person, step: float, smoothing: float = 0.0, draws: int = 10
 
     The rows are spread over an even grid of `step` seconds (coarser beyond 20,000 cells); cells without the face are left out. Blocks
     last at least 2 seconds, five times the smoothing, and twice as long as the series remembers (`intervals.memory`); but at
-    most a fifth of the time, so that there are some to draw.
+    most a fifth of the time, so that there are some to draw. A share of none or all of the time, of which draws would be sure, has
+    Wilson's interval of as many blocks.
     """
+    from mien.evaluation.metrics import wilson  # brings scikit-learn
+
     best = np.eye(person.probabilities.shape[1])[person.probabilities.argmax(axis=1)]
     best[np.isnan(person.probabilities).any(axis=1)] = np.nan
     values = np.concatenate([best, person.probabilities, person.affect], axis=1)
     cells, held, width = _cells(person, values, step)
     lag = memory(np.nan_to_num(cells), max(1, len(cells) // 10)) * width
     block = min(max(2.0, 5 * smoothing, 2 * lag), max(len(cells) * width / 5, width))
-    edges = block_bootstrap(cells, max(1, round(block / width)), draws, seed, held)
+    rows = max(1, round(block / width))
+    edges = block_bootstrap(cells, rows, draws, seed, held)
     means, c = np.average(values, axis=0, weights=person.lasted + 1e-9), best.shape[1]
+    for i in np.flatnonzero(np.isfinite(edges[0, :c]) & (np.abs(means[:c] - 0.5) > 0.5 - 1e-6)):
+        count = len(cells) // rows
+        edges[:, i] = wilson(count if means[i] > 0.5 else 0, count)
     return Summary(means[:c], edges[:, :c], means[c : 2 * c], means[2 * c :], edges[:, 2 * c :], block)
 
 

@@ -57,7 +57,7 @@ floors:  # the oldest versions that pyproject.toml allows, of the light package 
 
 lint: .venv/full
 	$(BIN)/ruff check src tests benchmarks hatch_build.py
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 .venv/light: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -71,7 +71,8 @@ lint: .venv/full
 
 .venv/full: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) -e '.[train,test,lint]'
+	$(PIP) --no-compile -e '.[train,test,lint]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # pip compiles too, but on one core
 	@touch $@ .venv/light .venv/serve
 
 clean:

@@ -7,6 +7,7 @@ import pytest
 
 from builders import drawn_face
 from mien.data.audit import FLAWS, audit
+from mien.data.clean import clean
 from mien.data.manifest import Header, Sample, make_manifest
 from mien.data.near import near_pairs
 from mien.data.sources import read_source
@@ -230,14 +231,21 @@ def test_predictions_of_other_rows_or_labels_are_refused():
         audit(manifest, other)
 
 
-def test_the_real_fer2013_has_its_known_defects(test_data):
-    report = audit(read_source("fer2013", test_data / "fer2013"))
+def test_the_real_fer2013_has_its_known_defects_and_is_cleaned_of_them(test_data):
+    rows = read_source("fer2013", test_data / "fer2013")
+    report = audit(rows)
     assert report.rows == 32298
     assert report.repeated == {"train": 2271, "validation": 52}
     assert report.leaked == {"validation in train": 280}
     assert report.conflicting == {"train": 107, "validation": 2}
     assert {kind: len(rows) for kind, rows in report.flaws.items()} == {"black": 12, "blank": 1}
     assert report.sizes == {"48x48": 32298}
+    left = clean(rows, ["blank", "conflicts", "leaks", "duplicates"], report).manifest
+    assert {name: len(left.split(name)) for name in ("train", "validation")} == {"train": 27169, "validation": 3561}
+    bad = {name for group in report.identical for name in group.ids} | {flaw.id for flaw in report.flaws["black"]}
+    again = audit(left.take([row for row, name in enumerate(left.ids) if name in bad]))
+    assert again.rows > 1000
+    assert (again.identical, again.flaws) == ((), {})
 
 
 def faces(*rows):

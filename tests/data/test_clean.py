@@ -8,7 +8,6 @@ from test_audit import LABELS, png, row, table, texture, told
 
 from mien.data.audit import audit
 from mien.data.clean import RULES, clean
-from mien.data.sources import read_source
 from mien.errors import ConfigError, DataError, OutputError
 
 
@@ -149,17 +148,6 @@ def test_unknown_rules_and_foreign_audits_are_refused():
         clean(rows, [])
     with pytest.raises(DataError, match="audit: of 1 rows of planted, but the manifest has 17"):
         clean(rows, ["blank"], audit(table(row("a", png(texture(1))))))
-
-
-def test_the_real_fer2013_cleaned(test_data):
-    rows = read_source("fer2013", test_data / "fer2013")
-    done = clean(rows, ["blank", "conflicts", "leaks", "duplicates"])
-    left = audit(done.manifest)
-    assert (left.identical, left.flaws) == ((), {})
-    assert {name: len(done.manifest.split(name)) for name in ("train", "validation")} == {
-        "train": 27169,
-        "validation": 3561,
-    }
 
 
 def faces_of(seed, *rows, image=None):

@@ -14,7 +14,7 @@ from mien import errors
 from mien.alone import alone
 from mien.errors import ConfigError, ModelError, OutputError
 from mien.faces import FaceRecord, face_record
-from mien.files import whole_file, whole_files
+from mien.files import quoted, whole_file, whole_files
 from mien.labels import CODES, LabelSet, affect_means, label_set
 from mien.recipe import Recipe, load_recipe, recipe_names, recipe_text
 from mien.spec import CropSpec, ModelSpec, decode_spec, encode, strict
@@ -197,3 +197,17 @@ def test_a_lock_file_that_was_removed_meanwhile_is_made_anew(tmp_path, monkeypat
         with pytest.raises(OutputError, match="here"):
             with alone(tmp_path, "here"):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("platform", "word", "typed"),
+    [
+        ("linux", "f/**/*.png", "'f/**/*.png'"),
+        ("win32", r"f\**\*.png", r'"f\**\*.png"'),
+        ("win32", r"C:\a\b.png", r"C:\a\b.png"),
+        ("win32", "", '""'),
+    ],
+)
+def test_a_word_is_quoted_as_the_shells_of_a_system_know_it(platform, word, typed, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert quoted(word) == typed

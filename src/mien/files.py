@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -12,12 +15,19 @@ from pathlib import Path
 
 from mien.errors import ConfigError, MienError, OutputError
 
-__all__ = ["beside", "check_distinct", "check_free", "digest", "is_hidden", "path_text", "whole_file", "whole_files"]
+__all__ = ["beside", "check_distinct", "check_free", "digest", "is_hidden", "path_text", "quoted", "whole_file", "whole_files"]
 
 
 def path_text(path: str | PathLike[str]) -> str:
     """A path as text that can be written anywhere: bytes of its name that are no UTF-8 become question marks."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def quoted(word: str) -> str:
+    """A word of a command line as a person types it here: Windows' command prompt knows double quotes alone."""
+    if sys.platform != "win32":
+        return shlex.quote(word)
+    return word if re.fullmatch(r"[\w@+=:,./\\-]+", word) else f'"{word}"'
 
 
 def is_hidden(path: str | PathLike[str], pattern: str | PathLike[str] = "") -> bool:

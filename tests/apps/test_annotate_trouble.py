@@ -132,7 +132,7 @@ def test_an_archive_is_opened_once_and_anew_when_it_was_written_anew(kind, tmp_p
         ("b.zip", "b.zip: cannot be opened as .zip"),
         ("*.zip", "leave it out with a pattern"),
         ("tar://*.png::no.tar", "no.tar: there is no such archive; check"),
-        ("in", "'FOLDER/*.tar'"),
+        ("in", '"FOLDER/*.tar"'),
         ("in/**.png", "within a name write *"),
     ],
 )

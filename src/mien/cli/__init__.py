@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from glob import glob
 from importlib import import_module
 from typing import Annotated
 
@@ -44,6 +45,8 @@ VERBS = {
     "bench": "bench",
 }
 
+#: Verbs of which an argument may be a pattern that Windows' shells, unlike others, hand on as it is; `predict` and `annotate` read theirs.
+_MANY = {"compare", "data", "ensemble", "runs", "soup"}
 #: What an OSError says of a name that is looked at before anything is read.
 _PLACES = {
     errno.ENAMETOOLONG: "is too long for a file's name or path; give a shorter one",
@@ -81,6 +84,18 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
     return app
 
 
+def shelled(words: Sequence[str]) -> list[str]:
+    """The words as a shell of Linux or macOS gives them to a program: ~ is the home, a pattern the files that it matches.
+
+    A name that is there stands for itself, though it has brackets, and so does a pattern that matches nothing.
+    """
+    found: list[str] = []
+    for word in map(os.path.expanduser, words):
+        pattern = words[0] in _MANY and any(letter in word for letter in "*?[") and not os.path.exists(word)
+        found += (sorted(glob(word)) if pattern else []) or [word]
+    return found
+
+
 def main() -> None:
     """The entry point: a MienError is one line and exit code 2, and so is a name that no file can have, a place that may not be
     looked into, or an answer that cannot be printed (`> out.txt` on a full disk); a bug keeps its traceback."""
@@ -89,9 +104,10 @@ def main() -> None:
             # JSON is UTF-8, whatever Windows writes to a file or a pipe; and a file's name may be none.
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     atexit.register(gc.freeze)  # else the interpreter looks for cycles in all there is once more: 80 ms
+    words = shelled(sys.argv[1:]) if sys.platform == "win32" else sys.argv[1:]
     try:
         try:
-            command_line(sys.argv[1:])()
+            command_line(words)(words)  # given, for else typer makes many words of each pattern on Windows
         finally:
             sys.stdout.flush()
     except MienError as error:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from mien.errors import OutputError, VideoError
-from mien.files import beside, check_free
+from mien.files import beside, check_free, give_name
 
 __all__ = ["VideoWriter"]
 
@@ -63,7 +63,7 @@ class VideoWriter:
                 self._container.mux(self._stream.encode())
             self._container.close()
             if self._last >= 0:
-                self._part.replace(self.path)
+                give_name(self._part, self.path)
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(f"{self.path}: cannot be written ({error})") from error
         finally:

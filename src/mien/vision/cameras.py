@@ -1,14 +1,18 @@
-"""The cameras of this machine, by number, and how FFmpeg is asked for one."""
+"""The cameras of this machine, by number, and how FFmpeg is asked for one, for a file and for an address."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["allowed", "cameras", "open_camera", "opened_by", "shown"]
+__all__ = ["Source", "allowed", "asked_as", "cameras", "is_address", "open_camera", "opened_by", "shown"]
+
+Source = str | PathLike[str] | int
 
 _FORMS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _LINUX = Path("/sys/class/video4linux")
@@ -22,6 +26,16 @@ _ALLOWED = {
 }
 #: Seconds between two looks for a picture that is not there yet.
 _PAUSE = 0.005
+
+
+def is_address(source: Source) -> bool:
+    """Whether a source is an address (http, rtsp, ...) and not a file."""
+    return not isinstance(source, int) and "://" in str(source) and not Path(source).exists()
+
+
+def asked_as(source: str | PathLike[str]) -> str:
+    """What FFmpeg is asked for: an address as it is, a file by its whole path, for 10:30.mp4 would be an address of the kind "10"."""
+    return str(source) if is_address(source) else os.path.abspath(source)
 
 
 def cameras() -> dict[int, str]:

@@ -20,7 +20,7 @@ from av.stream import Disposition
 
 from mien.errors import ConfigError, ImageError, VideoError
 from mien.faces import Frame
-from mien.vision.cameras import allowed, open_camera, shown
+from mien.vision.cameras import Source, allowed, asked_as, is_address, open_camera, shown
 from mien.vision.clock import Clock
 from mien.vision.damage import Damage, decoded
 from mien.vision.image import SUFFIXES, is_picture, read_image
@@ -30,8 +30,6 @@ __all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "is_live", "video
 
 #: Seconds an address may take to answer, or stay silent.
 _SILENCE = 10.0
-
-Source = str | PathLike[str] | int
 
 
 class VideoInfo(NamedTuple):
@@ -45,11 +43,6 @@ class VideoInfo(NamedTuple):
     rate: float
     audio: bool = False
     tracks: int = 1
-
-
-def is_address(source: Source) -> bool:
-    """Whether a source is an address (http, rtsp, ...) and not a file."""
-    return not isinstance(source, int) and "://" in str(source) and not Path(source).exists()
 
 
 def _plain(source: Source) -> Source:
@@ -74,7 +67,7 @@ def _open(source: Source) -> Any:
         elif not Path(place).is_file():
             raise VideoError(f"{place}: no such video file, folder of pictures or address")
     try:
-        container = open_camera(source) if isinstance(source, int) else av.open(place, **settings)
+        container = open_camera(source) if isinstance(source, int) else av.open(asked_as(place), **settings)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_unopened(source, error)) from error
     if not _tracks(container):

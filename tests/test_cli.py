@@ -1,6 +1,7 @@
 """The command line, as a person types it; and the whole journey from data to prediction."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -210,7 +211,10 @@ class OnWindows:
         (["annotate", "*.jpg"], ["*.jpg"]),
         (["watch", "a[1].jpg"], ["a[1].jpg"]),
         (["watch", "~/a.jpg"], ["HOME/a.jpg"]),
-        (["compare", "*.jpg", "ferplus-nano", "a[1].jpg", "?.x"], ["a1.jpg", "a[1].jpg", "ferplus-nano", "a[1].jpg", "?.x"]),
+        (
+            ["compare", "*.jpg", "ferplus-nano", "a[1].jpg", "?.x"],
+            ["a1.jpg", "a[1].jpg", "ferplus-nano", "a[1].jpg", "?.x"],
+        ),
     ],
 )
 def test_on_windows_patterns_are_for_the_verbs_that_take_several(words, given, tmp_path, monkeypatch):
@@ -231,3 +235,25 @@ def test_on_windows_patterns_are_for_the_verbs_that_take_several(words, given, t
     with pytest.raises(SystemExit, match="0"):
         main()
     assert got == given
+
+
+class ClosedPipe(OnWindows):
+    """What is printed there nobody reads any more."""
+
+    def flush(self):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def test_a_closed_pipe_of_windows_is_no_bug_and_another_invalid_argument_is_one(monkeypatch):
+    def bug(_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("mien.cli.command_line", lambda _: bug)
+    monkeypatch.setattr("mien.cli._print_no_more", lambda: None)
+    there = {"platform": "win32", "argv": ["mien", "models", "list"]}
+    monkeypatch.setattr("mien.cli.sys", OnWindows(sys, **there, stdout=ClosedPipe(sys.stdout)))
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    monkeypatch.setattr("mien.cli.sys", OnWindows(sys, **there))
+    with pytest.raises(OSError, match="Invalid argument"):
+        main()

@@ -195,6 +195,17 @@ def test_a_part_that_is_still_open_does_not_hide_what_went_wrong(tmp_path, monke
         1 / 0  # noqa: B018
 
 
+def test_on_windows_a_lock_asks_for_no_number_of_the_file(tmp_path, monkeypatch):
+    """Some Pythons give an open file and its name two numbers there: it would be opened for ever."""
+    locking = SimpleNamespace(locking=lambda *_: None, LK_NBLCK=2)
+    monkeypatch.setattr("mien.alone.msvcrt", locking, raising=False)
+    monkeypatch.setattr("mien.alone.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr("os.path.samestat", lambda *_: pytest.fail("asked"))
+    with alone(tmp_path / "a.csv", "busy"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_recipe_is_a_value():
     assert load_recipe("ferplus-small") == load_recipe("ferplus-small")
     assert isinstance(load_recipe("ferplus-small"), Recipe)

@@ -51,6 +51,8 @@ _MANY = {"compare", "data", "ensemble", "runs", "soup"}
 _PLACES = {
     errno.ENAMETOOLONG: "is too long for a file's name or path; give a shorter one",
     errno.EACCES: "may not be looked into (permission denied); ask its owner, or choose another place",
+    errno.EPERM: "may not be looked into (operation not permitted); on macOS allow it to this terminal (System Settings, "
+    "Privacy & Security, Files and Folders), or choose another place",
 }
 #: What an OSError of no file says where the answer is printed to: a full disk, a quota, a limit, a reader that left.
 _UNPRINTED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
@@ -114,9 +116,10 @@ def main() -> None:
         print(f"mien: error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # pathlib's questions raise it, wherever a name is looked at first
-        if error.filename is None and error.errno in _UNPRINTED:
+        if error.filename is None and (error.errno in _UNPRINTED or _has_left(error)):
+            left = _has_left(error)
             _print_no_more()
-            if error.errno == errno.EPIPE:  # of `mien ... | head`
+            if left:  # of `mien ... | head`
                 sys.exit(1)
             why = f"the answer cannot be printed ({error.strerror})"
             print(f"mien: error: {why}; make room, or print it elsewhere", file=sys.stderr)
@@ -129,6 +132,16 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def _has_left(error: OSError) -> bool:
+    """Whether nobody reads any more what is printed: Windows calls that an invalid argument, which much else is too."""
+    if error.errno == errno.EINVAL and sys.platform == "win32":
+        try:
+            sys.stdout.flush()
+        except OSError:
+            return True
+    return error.errno == errno.EPIPE
 
 
 def _print_no_more() -> None:

@@ -18,7 +18,6 @@ from mien.vision.cameras import asked_as
 __all__ = ["VideoWriter"]
 
 
-
 class VideoWriter:
     """An H.264 file that browsers play, with the true time of every frame. A context manager.
 

@@ -1,6 +1,7 @@
 """The command line, as a person types it; and the whole journey from data to prediction."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from builders import a_video, drawn_face
+from mien.cli import main
 from mien.faces import ImageRecord
 from test_data import write_parquet
 
@@ -190,3 +192,68 @@ def test_a_reader_that_left_is_no_error():
     done = subprocess.run([sys.executable, "-m", "mien", "--version"], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+class OnWindows:
+    """A module as Windows has it."""
+
+    def __init__(self, module, **changed):
+        self.__dict__.update(changed)
+        self._module = module
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["annotate", "*.jpg"], ["*.jpg"]),
+        (["watch", "a[1].jpg"], ["a[1].jpg"]),
+        (["watch", "~/a.jpg"], ["HOME/a.jpg"]),
+        (
+            ["compare", "*.jpg", "ferplus-nano", "a[1].jpg", "?.x"],
+            ["a1.jpg", "a[1].jpg", "ferplus-nano", "a[1].jpg", "?.x"],
+        ),
+    ],
+)
+def test_on_windows_patterns_are_for_the_verbs_that_take_several(words, given, tmp_path, monkeypatch):
+    import typer.core
+
+    got = []
+
+    def verb(files: list[str]) -> None:
+        got.extend(files)
+
+    for name in ("a1.jpg", "a[1].jpg"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "HOME")
+    monkeypatch.setattr("mien.cli.sys", OnWindows(sys, platform="win32", argv=["mien", *words]))
+    monkeypatch.setattr(typer.core, "os", OnWindows(os, name="nt"))
+    monkeypatch.setattr(f"mien.cli.{words[0]}.{words[0]}", verb)
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert got == given
+
+
+class ClosedPipe(OnWindows):
+    """What is printed there nobody reads any more."""
+
+    def flush(self):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+def test_a_closed_pipe_of_windows_is_no_bug_and_another_invalid_argument_is_one(monkeypatch):
+    def bug(_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("mien.cli.command_line", lambda _: bug)
+    monkeypatch.setattr("mien.cli._print_no_more", lambda: None)
+    there = {"platform": "win32", "argv": ["mien", "models", "list"]}
+    monkeypatch.setattr("mien.cli.sys", OnWindows(sys, **there, stdout=ClosedPipe(sys.stdout)))
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    monkeypatch.setattr("mien.cli.sys", OnWindows(sys, **there))
+    with pytest.raises(OSError, match="Invalid argument"):
+        main()

@@ -4,6 +4,7 @@ import errno
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ from mien import errors
 from mien.alone import alone
 from mien.errors import ConfigError, ModelError, OutputError
 from mien.faces import FaceRecord, face_record
-from mien.files import whole_file, whole_files
+from mien.files import check_free, quoted, whole_file, whole_files
 from mien.labels import CODES, LabelSet, affect_means, label_set
 from mien.recipe import Recipe, load_recipe, recipe_names, recipe_text
 from mien.spec import CropSpec, ModelSpec, decode_spec, encode, strict
@@ -149,6 +150,62 @@ def test_a_full_disk_is_an_output_error(tmp_path):
         raise OSError(28, "No space left on device")
 
 
+@pytest.fixture
+def opened(monkeypatch):
+    """Pretend to be Windows, where other programs have these files open: each is tried so often before it is free."""
+    tries: dict[str, int] = {}
+    replace, open_ = Path.replace, Path.open
+
+    def held(path):
+        tries[path.name] = tries.get(path.name, 0) - 1
+        if tries[path.name] >= 0:
+            raise PermissionError(13, "Access is denied", str(path))
+
+    monkeypatch.setattr("mien.files.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr("mien.files._MOMENT", 0.1)
+    monkeypatch.setattr(Path, "replace", lambda part, to: (held(to), replace(part, to))[1])
+    monkeypatch.setattr(Path, "open", lambda path, *a, **k: (a == ("r+b",) and held(path), open_(path, *a, **k))[1])
+    return tries
+
+
+def test_a_file_that_a_virus_scanner_looks_at_is_replaced_a_moment_later(tmp_path, opened):
+    opened["a.csv"] = 2
+    with whole_file(tmp_path / "a.csv") as part:
+        part.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_file_that_another_program_keeps_is_told_early_and_what_was_made_stays(tmp_path, opened):
+    (tmp_path / "a.csv").touch()
+    opened["a.csv"] = 1000
+    with pytest.raises(OutputError, match=r"a\.csv: cannot be replaced: another program has it open.*close it there"):
+        check_free(tmp_path / "a.csv", overwrite=True)
+    with pytest.raises(OutputError, match=r"a\.csv: cannot be replaced: .* what was made lies in (.*)") as told:
+        with whole_file(tmp_path / "a.csv", overwrite=True) as part:
+            part.write_text("new")
+    assert Path(str(told.value).rpartition("lies in ")[2]).read_text() == "new"
+
+
+def test_a_part_that_is_still_open_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
+    def kept(*_, **__):
+        raise PermissionError(13, "being used by another process")
+
+    monkeypatch.setattr(Path, "unlink", kept)
+    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a.txt"):
+        1 / 0  # noqa: B018
+
+
+def test_on_windows_a_lock_asks_for_no_number_of_the_file(tmp_path, monkeypatch):
+    """Some Pythons give an open file and its name two numbers there: it would be opened for ever."""
+    locking = SimpleNamespace(locking=lambda *_: None, LK_NBLCK=2)
+    monkeypatch.setattr("mien.alone.msvcrt", locking, raising=False)
+    monkeypatch.setattr("mien.alone.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr("os.path.samestat", lambda *_: pytest.fail("asked"))
+    with alone(tmp_path / "a.csv", "busy"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_recipe_is_a_value():
     assert load_recipe("ferplus-small") == load_recipe("ferplus-small")
     assert isinstance(load_recipe("ferplus-small"), Recipe)
@@ -197,3 +254,17 @@ def test_a_lock_file_that_was_removed_meanwhile_is_made_anew(tmp_path, monkeypat
         with pytest.raises(OutputError, match="here"):
             with alone(tmp_path, "here"):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("platform", "word", "typed"),
+    [
+        ("linux", "f/**/*.png", "'f/**/*.png'"),
+        ("win32", r"f\**\*.png", r'"f\**\*.png"'),
+        ("win32", r"C:\a\b.png", r"C:\a\b.png"),
+        ("win32", "", '""'),
+    ],
+)
+def test_a_word_is_quoted_as_the_shells_of_a_system_know_it(platform, word, typed, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert quoted(word) == typed

@@ -6,6 +6,7 @@ import itertools
 import struct
 import threading
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -19,7 +20,8 @@ from mien.errors import VideoError
 from mien.vision import video
 from mien.vision.clock import Clock
 from mien.vision.image import write_image
-from mien.vision.video import frames, video_info
+from mien.vision.join import join
+from mien.vision.video import VideoWriter, frames, video_info
 
 
 def picture(i: int, width: int = 96, height: int = 64) -> np.ndarray:
@@ -396,3 +398,16 @@ def test_a_film_that_begins_late_in_its_file_is_whole(tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     assert [round(frame.seconds, 2) for frame in frames(path)][-1] == 1.96
+
+
+def test_a_name_with_a_colon_is_a_file(tmp_path, monkeypatch):
+    """macOS' Finder shows it as a slash; FFmpeg takes what stands before it for a kind of address."""
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("2026-11-28T10:30.mp4", 32, 32) as writer:
+        writer.write(np.zeros((32, 32, 3), np.uint8), 0.0)
+    assert video_info("2026-11-28T10:30.mp4")[:2] == (32, 32)
+    assert len(list(frames("2026-11-28T10:30.mp4"))) == 1
+    (tmp_path / "12:30").mkdir()
+    Path("2026-11-28T10:30.mp4").replace("12:30/00.mp4")
+    join([Path("12:30/00.mp4")], Path("12:31.mp4"), "12:30/00.mp4", 0.0)
+    assert Path("12:31.mp4").is_file()

@@ -55,6 +55,8 @@ def _taken(lock: Path) -> int | None:
         if not _locked(held):
             os.close(held)
             return None
+        if sys.platform == "win32":  # where no file is removed that another has open
+            return held
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(held), lock.stat()):
                 return held

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
+import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 
 from mien.errors import ConfigError, MienError, OutputError
 
-__all__ = ["beside", "check_distinct", "check_free", "digest", "is_hidden", "path_text", "whole_file", "whole_files"]
+__all__ = [
+    "beside",
+    "check_distinct",
+    "check_free",
+    "digest",
+    "give_name",
+    "is_hidden",
+    "path_text",
+    "quoted",
+    "whole_file",
+    "whole_files",
+]
 
 
 def path_text(path: str | PathLike[str]) -> str:
     """A path as text that can be written anywhere: bytes of its name that are no UTF-8 become question marks."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def quoted(word: str) -> str:
+    """A word of a command line as a person types it here: Windows' command prompt knows double quotes alone."""
+    if sys.platform != "win32":
+        return shlex.quote(word)
+    return word if re.fullmatch(r"[\w@+=:,./\\-]+", word) else f'"{word}"'
 
 
 def is_hidden(path: str | PathLike[str], pattern: str | PathLike[str] = "") -> bool:
@@ -33,6 +55,10 @@ def is_hidden(path: str | PathLike[str], pattern: str | PathLike[str] = "") -> b
     return not all(any(fnmatchcase(part, one) for one in asked) for part in named)
 
 
+#: What is said of a file that Windows keeps from being replaced.
+_HELD = "another program has it open, or it is read-only; close it there, or choose another name"
+#: Seconds for which a finished file is tried to be given its name.
+_MOMENT = 2.0
 #: Bytes of a name that stand in a longer one; most file systems know names of 255 at most.
 _KEPT = 150
 
@@ -49,7 +75,14 @@ def beside(path: Path, ending: str) -> Path:
 
 
 def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:
-    """The path, if a file may be written there. Raises OutputError: it exists, or its folder does not."""
+    """The path, if a file may be written there. Raises OutputError: it exists, or its folder does not; Windows keeps it."""
+    path = _free(path, overwrite)
+    if path.is_file() and _is_held(path):
+        raise OutputError(f"{path}: cannot be replaced: {_HELD}")
+    return path
+
+
+def _free(path: str | PathLike[str], overwrite: bool) -> Path:
     path = Path(path)
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; choose another name or pass --overwrite")
@@ -58,6 +91,34 @@ def check_free(path: str | PathLike[str], overwrite: bool = False) -> Path:
     if not path.parent.is_dir():
         raise OutputError(f"{path}: no folder {path.parent}; make it first")
     return path
+
+
+def _is_held(path: Path) -> bool:
+    """Whether Windows would let nothing take the place of a file: another program, as Excel does, keeps it to itself."""
+    if sys.platform != "win32":
+        return False
+    try:
+        path.open("r+b").close()
+    except PermissionError:
+        return True
+    return False
+
+
+def give_name(part: Path, path: Path) -> None:
+    """Rename a finished file, over what has its name. Raises OSError.
+
+    Windows refuses while a program has either open, as virus scanners have a new file for a moment: it is tried for two seconds.
+    """
+    until = time.monotonic() + _MOMENT
+    while True:
+        try:
+            part.replace(path)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > until:
+                raise
+            time.sleep(_MOMENT / 20)
+        else:
+            return
 
 
 def check_distinct(paths: Sequence[Path]) -> None:
@@ -88,19 +149,28 @@ def whole_file(path: str | PathLike[str], overwrite: bool = False) -> Iterator[P
 def whole_files(paths: Sequence[str | PathLike[str]], overwrite: bool = False) -> Iterator[list[Path]]:
     """As whole_file, for files that belong together: none gets its name before all are written, then one right after another.
 
-    paths: the first, which the others describe, gets its name last, so that it is never there without them.
+    paths: the first, which the others describe, gets its name last, so that it is never there without them. Where another
+    program, on Windows, keeps an old one from being replaced, those that are finished stay aside, and the error names them.
     """
-    places = [check_free(path, overwrite) for path in paths]
+    places = [_free(path, overwrite) for path in paths]
     parts = [beside(path.with_suffix(""), f".{os.getpid()}.part{path.suffix}") for path in places]
-    at = places[0]
+    at, left = places[0], parts
     try:
         yield parts
         for at, part in zip(reversed(places), reversed(parts), strict=True):
-            part.replace(at)
+            try:
+                give_name(part, at)
+            except PermissionError:
+                if not _is_held(at):
+                    raise
+                left = []
+                aside = ", ".join(str(one) for one in parts if one.exists())
+                raise OutputError(f"{at}: cannot be replaced: {_HELD}; what was made lies in {aside}") from None
     except OSError as error:
         if isinstance(error, MienError):
             raise
         raise OutputError(f"{at}: cannot be written ({error.strerror or error})") from error
     finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        for part in left:
+            with suppress(OSError):  # whatever is still open then; what went wrong before is what matters
+                part.unlink(missing_ok=True)

@@ -132,7 +132,7 @@ def test_an_archive_is_opened_once_and_anew_when_it_was_written_anew(kind, tmp_p
         ("b.zip", "b.zip: cannot be opened as .zip"),
         ("*.zip", "leave it out with a pattern"),
         ("tar://*.png::no.tar", "no.tar: there is no such archive; check"),
-        ("in", "'FOLDER/*.tar'"),
+        ("in", '"FOLDER/*.tar"'),
         ("in/**.png", "within a name write *"),
     ],
 )
@@ -370,3 +370,14 @@ def test_a_job_for_faces_of_no_size_is_not_begun(size, tmp_path, mien):
     code, _, err = mien("annotate", "in", "--out", "out", "--model", "ferplus-nano", "--min-size", size)
     assert (code, "min-size" in err.replace("_", "-")) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_lies_below_the_output_is_left_out_on_windows(tmp_path, monkeypatch):
+    """os.walk joins with a backslash there, fsspec with a slash."""
+    place = open_place(tmp_path)
+    monkeypatch.setattr(
+        os, "walk", lambda *_, **__: [(f"{place.path}\\out", [], ["a.parquet"]), (place.path, [], ["b.png"])]
+    )
+    monkeypatch.setattr(os.path, "join", lambda *parts: "\\".join(parts))
+    monkeypatch.setattr(os, "sep", "\\")
+    assert [file.path for file, _ in place.files(f"{place.path}/out")] == [f"{place.path}/b.png"]

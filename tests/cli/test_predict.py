@@ -201,18 +201,23 @@ def test_a_name_too_long_for_any_file_is_one_line(words, mien):
     assert "aaa...: is too long for a file's name or path; give a shorter one" in err
 
 
-def test_a_place_that_may_not_be_looked_into_is_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "(permission denied); ask its owner, or choose another place"),
+        (errno.EPERM, "(operation not permitted); on macOS allow it to this terminal (System Settings, Privacy & Security, "
+         "Files and Folders), or choose another place"),
+    ],
+)  # fmt: skip
+def test_a_place_that_may_not_be_looked_into_is_one_line(number, words, monkeypatch, capsys):
     def denied(path):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        raise PermissionError(number, "not permitted", str(path))
 
     monkeypatch.setattr(Path, "is_dir", denied)
     monkeypatch.setattr(sys, "argv", ["mien", "predict", "locked/pics"])
     with pytest.raises(SystemExit) as stop:
         main()
-    assert (stop.value.code, capsys.readouterr().err) == (
-        2,
-        "mien: error: locked/pics: may not be looked into (permission denied); ask its owner, or choose another place\n",
-    )
+    assert (stop.value.code, capsys.readouterr().err) == (2, f"mien: error: locked/pics: may not be looked into {words}\n")
 
 
 @pytest.mark.parametrize("words", [["predict", "f/a.png"], ["watch", "f"]])

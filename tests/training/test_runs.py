@@ -140,6 +140,16 @@ def test_several_processes_wait_for_no_gradient_that_never_comes(settings, strat
     assert loop._strategy(drawn_recipe(*settings)) == strategy
 
 
+def test_apples_gpus_are_left_alone_in_silence(tmp_path, monkeypatch, recwarn):
+    """They know no float64, and grid_sample with a border only in new versions of torch."""
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    with loop.quiet():
+        trainer = loop._trainer(drawn_recipe(), tmp_path, [], [], False)
+    assert type(trainer.accelerator).__name__ in {"CPUAccelerator", "CUDAAccelerator"}
+    assert not recwarn.list
+
+
 def test_a_run_that_ended_early_stays_ended(drawn, tmp_path):
     """Killed between its last epoch and its weights; the same weights come of it, without one more epoch."""
     recipe = drawn_recipe("schedule={epochs: 9, warmup: 0, monitor: accuracy, stop: 1}", "optimizer.lr=0")

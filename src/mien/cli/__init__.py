@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from glob import glob
 from importlib import import_module
 from typing import Annotated
 
@@ -44,10 +45,14 @@ VERBS = {
     "bench": "bench",
 }
 
+#: Verbs of which an argument may be a pattern that Windows' shells, unlike others, hand on as it is; `predict` and `annotate` read theirs.
+_MANY = {"compare", "data", "ensemble", "runs", "soup"}
 #: What an OSError says of a name that is looked at before anything is read.
 _PLACES = {
     errno.ENAMETOOLONG: "is too long for a file's name or path; give a shorter one",
     errno.EACCES: "may not be looked into (permission denied); ask its owner, or choose another place",
+    errno.EPERM: "may not be looked into (operation not permitted); on macOS allow it to this terminal (System Settings, "
+    "Privacy & Security, Files and Folders), or choose another place",
 }
 #: What an OSError of no file says where the answer is printed to: a full disk, a quota, a limit, a reader that left.
 _UNPRINTED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE}
@@ -81,6 +86,18 @@ def command_line(words: Sequence[str] = ()) -> typer.Typer:
     return app
 
 
+def shelled(words: Sequence[str]) -> list[str]:
+    """The words as a shell of Linux or macOS gives them to a program: ~ is the home, a pattern the files that it matches.
+
+    A name that is there stands for itself, though it has brackets, and so does a pattern that matches nothing.
+    """
+    found: list[str] = []
+    for word in map(os.path.expanduser, words):
+        pattern = words[0] in _MANY and any(letter in word for letter in "*?[") and not os.path.exists(word)
+        found += (sorted(glob(word)) if pattern else []) or [word]
+    return found
+
+
 def main() -> None:
     """The entry point: a MienError is one line and exit code 2, and so is a name that no file can have, a place that may not be
     looked into, or an answer that cannot be printed (`> out.txt` on a full disk); a bug keeps its traceback."""
@@ -89,18 +106,20 @@ def main() -> None:
             # JSON is UTF-8, whatever Windows writes to a file or a pipe; and a file's name may be none.
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     atexit.register(gc.freeze)  # else the interpreter looks for cycles in all there is once more: 80 ms
+    words = shelled(sys.argv[1:]) if sys.platform == "win32" else sys.argv[1:]
     try:
         try:
-            command_line(sys.argv[1:])()
+            command_line(words)(words)  # given, for else typer makes many words of each pattern on Windows
         finally:
             sys.stdout.flush()
     except MienError as error:
         print(f"mien: error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # pathlib's questions raise it, wherever a name is looked at first
-        if error.filename is None and error.errno in _UNPRINTED:
+        if error.filename is None and (error.errno in _UNPRINTED or _has_left(error)):
+            left = _has_left(error)
             _print_no_more()
-            if error.errno == errno.EPIPE:  # of `mien ... | head`
+            if left:  # of `mien ... | head`
                 sys.exit(1)
             why = f"the answer cannot be printed ({error.strerror})"
             print(f"mien: error: {why}; make room, or print it elsewhere", file=sys.stderr)
@@ -113,6 +132,16 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+def _has_left(error: OSError) -> bool:
+    """Whether nobody reads any more what is printed: Windows calls that an invalid argument, which much else is too."""
+    if error.errno == errno.EINVAL and sys.platform == "win32":
+        try:
+            sys.stdout.flush()
+        except OSError:
+            return True
+    return error.errno == errno.EPIPE
 
 
 def _print_no_more() -> None:

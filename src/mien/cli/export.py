@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import msgspec
 import typer
 
 from mien.errors import ConfigError, ExportError, MienError, MissingExtra, OutputError
+from mien.files import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -389,7 +389,7 @@ def _command(made: Made, data: Path, source: str, split: str) -> str:
         words.append(data.name)
     else:
         words += ["FER2013" if source in ("ferplus", "fer2013") else data.name or "DATA", "--source", source]
-    return shlex.join([*words, "--split", split, "--without-copies"])
+    return " ".join(map(quoted, [*words, "--split", split, "--without-copies"]))
 
 
 def _card(made: Made, judged: Judgement, command: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mien.errors import ConfigError, DataError, MissingExtra, near_miss
+from mien.files import quoted
 
 if TYPE_CHECKING:
     from mien.data.manifest import Manifest
@@ -393,7 +393,7 @@ def typed(but: Sequence[str] = ()) -> str:
             next(words, None)
         elif not (but and (word in ("--overwrite", "--json") or word.startswith(tuple(f"{name}=" for name in but)))):
             kept.append(word)
-    return shlex.join(kept)
+    return " ".join(map(quoted, kept))
 
 
 def report_kind(out: Path | None) -> str:

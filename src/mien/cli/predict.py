@@ -18,7 +18,7 @@ from mien.alone import alone
 from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
 from mien.faces import ImageRecord, face_record
-from mien.files import check_distinct, is_hidden, path_text
+from mien.files import check_distinct, is_hidden, path_text, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -234,7 +234,7 @@ def _below(folder: Path) -> Path | None:
 
 def _deep(folder: Path, picture: Path) -> str:
     """The glob of the pictures like this one in the folder and below it."""
-    return f"'{folder / '**' / f'*{picture.suffix}'}'"
+    return quoted(str(folder / "**" / f"*{picture.suffix}"))
 
 
 def _without(folder: Path, below: Path | None) -> str:

@@ -345,12 +345,13 @@ def run_loop(
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's advertisements, and without its advice where we know better: chips lie in memory, so workers would
-    cost; every process judges all held-out rows, so nothing has to be reduced; Order goes on within an epoch."""
+    cost; Apple's GPUs are left out; every process judges all held-out rows, so nothing has to be reduced; Order goes on within an epoch."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for words in (
+            "GPU available but not used",
             "does not have many workers",
             "sync_dist",
             "dataloader is not resumable",
@@ -383,7 +384,8 @@ def _trainer(
         enable_progress_bar=bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        accelerator="auto",
+        # Apple's processors know no float64, and in many versions of torch not all that augmentation does.
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=chosen.devices,
         num_nodes=chosen.nodes,
         strategy=_strategy(recipe),

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import Sampler
 
 from mien.errors import TrainingError
+from mien.files import give_name
 from mien.sections import TrainerSection
 
 __all__ = ["Order", "Stopped", "Stopper", "save_last"]
@@ -26,7 +27,7 @@ def save_last(trainer: lightning.Trainer, folder: Path) -> None:
     place = folder / ".last.part.ckpt"
     trainer.save_checkpoint(place)
     if trainer.is_global_zero:
-        place.replace(folder / "last.ckpt")
+        give_name(place, folder / "last.ckpt")
     trainer.strategy.barrier()
 
 

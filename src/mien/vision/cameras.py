@@ -1,14 +1,41 @@
-"""The cameras of this machine, by number, and how FFmpeg is asked for one."""
+"""The cameras of this machine, by number, and how FFmpeg is asked for one, for a file and for an address."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
-__all__ = ["cameras", "opened_by"]
+__all__ = ["Source", "allowed", "asked_as", "cameras", "is_address", "open_camera", "opened_by", "shown"]
+
+Source = str | PathLike[str] | int
 
 _FORMS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 _LINUX = Path("/sys/class/video4linux")
+#: Frames a second, in the order in which they are asked for: macOS opens a camera only at a rate of its own, and FFmpeg asks
+#: for 29.97, which Apple's do not have.
+_RATES = {"avfoundation": ("30", "25", "24", "15", "60")}
+#: Where each system's user says which programs may use a camera.
+_ALLOWED = {
+    "avfoundation": "; may this program use it (System Settings, Privacy & Security, Camera)?",
+    "dshow": "; may programs use it (Settings, Privacy & security, Camera)?",
+}
+#: Seconds between two looks for a picture that is not there yet.
+_PAUSE = 0.005
+
+
+def is_address(source: Source) -> bool:
+    """Whether a source is an address (http, rtsp, ...) and not a file."""
+    return not isinstance(source, int) and "://" in str(source) and not Path(source).exists()
+
+
+def asked_as(source: str | PathLike[str]) -> str:
+    """What FFmpeg is asked for: an address as it is, a file by its whole path, for 10:30.mp4 would be an address of the kind "10"."""
+    return str(source) if is_address(source) else os.path.abspath(source)
 
 
 def cameras() -> dict[int, str]:
@@ -28,6 +55,42 @@ def opened_by(number: int) -> tuple[str, str]:
         names = _listed()
         return form, f"video={names[number][0] if number < len(names) else number}"
     return form, str(number)
+
+
+def open_camera(number: int) -> Any:
+    """The container of a camera. Raises what PyAV raises."""
+    import av
+
+    form, place = opened_by(number)
+    ways = [{"framerate": rate} for rate in _RATES.get(form, ())] or [{}]
+    for way in ways[:-1]:
+        try:
+            return av.open(place, format=form, container_options=way)
+        except (av.error.FFmpegError, OSError):
+            continue
+    return av.open(place, format=form, container_options=ways[-1])
+
+
+def shown(container: Any, stream: Any, silence: float) -> Iterator[Any]:
+    """The pictures of a camera. macOS says "try again" until the next one is there: it is raised after `silence` seconds of that."""
+    import av
+
+    since = time.monotonic()
+    while True:
+        try:
+            for picture in container.decode(stream):
+                yield picture
+                since = time.monotonic()
+            return
+        except av.error.BlockingIOError:
+            if time.monotonic() - since > silence:
+                raise
+            time.sleep(_PAUSE)
+
+
+def allowed() -> str:
+    """What is asked besides where a camera does not answer; '' where no system keeps programs away."""
+    return _ALLOWED.get(_form(), "")
 
 
 def _form() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import av
 
 from mien.errors import OutputError
+from mien.vision.cameras import asked_as
 from mien.vision.clock import Clock
 
 __all__ = ["TICKS", "join"]
@@ -47,7 +48,7 @@ def join(
 def _write_file(
     parts: Sequence[Path], out: Path, audio: str | PathLike[str] | None, start: float, end: float | None
 ) -> None:
-    with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
+    with av.open(asked_as(out), "w", format="mp4", options={"movflags": "+faststart"}) as target:
         _write(parts, target, audio, start, end)
 
 
@@ -63,7 +64,7 @@ def _about_sound() -> Iterator[None]:
 def _write(
     parts: Sequence[Path], target: Any, audio: str | PathLike[str] | None, start: float, end: float | None
 ) -> None:
-    with av.open(str(parts[0])) as first:
+    with av.open(asked_as(parts[0])) as first:
         video = target.add_stream_from_template(first.streams.video[0])
     sound, waiting, now, step = None, None, 0.0, 0.0
     if audio is not None:
@@ -92,7 +93,7 @@ def _pictures(parts: Sequence[Path]) -> Iterator[Any]:
     last = -1
     for part in parts:
         begin = int(part.stem)
-        with av.open(str(part)) as source:
+        with av.open(asked_as(part)) as source:
             for packet in source.demux(video=0):
                 if packet.pts is None:
                     continue
@@ -104,14 +105,14 @@ def _pictures(parts: Sequence[Path]) -> Iterator[Any]:
 
 def _sound(source: str | PathLike[str], target: Any, start: float) -> Iterator[Any] | None:
     """Packets of the sound, timed from 0 at `start`; None if there is none."""
-    container = av.open(str(source))
+    container = av.open(asked_as(source))
     if not container.streams.audio:
         container.close()
         return None
     track = container.streams.audio[0]
     if track.codec_context is None:
         raise ValueError("its codec is unknown to this FFmpeg")
-    with av.open(str(source)) as other:
+    with av.open(asked_as(source)) as other:
         shown = next((picture.time for picture in other.decode(video=0)), None) or 0.0
     rate = track.codec_context.sample_rate or 48_000
     clock = Clock(rate / (track.codec_context.frame_size or 1024), shown + start)

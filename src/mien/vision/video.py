@@ -20,7 +20,7 @@ from av.stream import Disposition
 
 from mien.errors import ConfigError, ImageError, VideoError
 from mien.faces import Frame
-from mien.vision.cameras import opened_by
+from mien.vision.cameras import Source, allowed, asked_as, is_address, open_camera, shown
 from mien.vision.clock import Clock
 from mien.vision.damage import Damage, decoded
 from mien.vision.image import SUFFIXES, is_picture, read_image
@@ -30,8 +30,6 @@ __all__ = ["VideoInfo", "VideoWriter", "frames", "is_address", "is_live", "video
 
 #: Seconds an address may take to answer, or stay silent.
 _SILENCE = 10.0
-
-Source = str | PathLike[str] | int
 
 
 class VideoInfo(NamedTuple):
@@ -47,11 +45,6 @@ class VideoInfo(NamedTuple):
     tracks: int = 1
 
 
-def is_address(source: Source) -> bool:
-    """Whether a source is an address (http, rtsp, ...) and not a file."""
-    return not isinstance(source, int) and "://" in str(source) and not Path(source).exists()
-
-
 def _plain(source: Source) -> Source:
     """A camera's number may be one of NumPy's. Raises ConfigError: several, or nothing that names a video."""
     if not isinstance(source, (str, PathLike, Integral)):
@@ -65,11 +58,8 @@ def _plain(source: Source) -> Source:
 def _open(source: Source) -> Any:
     """The container. Raises VideoError."""
     settings: dict[str, Any] = {}
-    if isinstance(source, int):
-        form, place = opened_by(source)
-        settings = {"format": form}
-    else:
-        place = str(source)
+    place = f"camera {source}" if isinstance(source, int) else str(source)
+    if not isinstance(source, int):
         if is_address(source):
             settings = {"timeout": _SILENCE}
             if place.startswith("rtsp"):
@@ -77,7 +67,7 @@ def _open(source: Source) -> Any:
         elif not Path(place).is_file():
             raise VideoError(f"{place}: no such video file, folder of pictures or address")
     try:
-        container = av.open(place, **settings)
+        container = open_camera(source) if isinstance(source, int) else av.open(asked_as(place), **settings)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_unopened(source, error)) from error
     if not _tracks(container):
@@ -100,7 +90,7 @@ def _unopened(source: Source, error: Exception) -> str:
         return f"{source}: cannot be read as a video ({words})"
     if getattr(error, "errno", None) == errno.EBUSY:
         return f"camera {source}: in use by another program; close it there, or choose another camera"
-    return f"camera {source}: does not answer ({words}); is one connected, and not in use?"
+    return f"camera {source}: does not answer ({words}); is one connected, and not in use{allowed() or '?'}"
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -403,7 +393,7 @@ def _camera(number: int, every: int) -> Iterator[Frame]:
         try:
             stream = _tracks(container)[0]
             clock = Clock(_rate(stream))
-            for picture in container.decode(stream):
+            for picture in shown(container, stream, _SILENCE):
                 seconds = clock(picture.time if picture.time is not None else time.monotonic())
                 if count % every == 0:
                     yield Frame(_upright(picture, stream), count, seconds)

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from mien.errors import OutputError, VideoError
-from mien.files import beside, check_free
+from mien.files import beside, check_free, give_name
+from mien.vision.cameras import asked_as
 
 __all__ = ["VideoWriter"]
 
@@ -34,7 +35,7 @@ class VideoWriter:
         self._size = (max(2, width - width % 2), max(2, height - height % 2))
         self._last = -1
         try:
-            self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = av.open(asked_as(self._part), "w", format="mp4", options={"movflags": "+faststart"})
             self._stream = self._container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise OutputError(f"{self.path}: cannot be written as H.264 ({error})") from error
@@ -63,7 +64,7 @@ class VideoWriter:
                 self._container.mux(self._stream.encode())
             self._container.close()
             if self._last >= 0:
-                self._part.replace(self.path)
+                give_name(self._part, self.path)
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(f"{self.path}: cannot be written ({error})") from error
         finally:

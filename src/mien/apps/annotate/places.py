@@ -242,7 +242,7 @@ class Place:
         for folder, folders, names in os.walk(self.path, onerror=fail):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(name for name in names if not name.startswith(".")):
-                yield os.path.join(folder, name), None
+                yield os.path.join(folder, name).replace(os.sep, "/"), None  # as fsspec writes paths on Windows, too
 
     def _walked(self) -> Iterator[tuple[str, int | None]]:
         for _, folders, files in self.fs.walk(self.path, detail=True, on_error="raise"):

@@ -202,7 +202,7 @@ class _Listing:
                 continue
             if known and (kind == "parquet") != (known[0] == "parquet"):
                 raise DataError(
-                    f"{place}: holds Parquet files and others ({known[1]}, {file}); say with a pattern which: '*.parquet' or '*.jpg'"
+                    f'{place}: holds Parquet files and others ({known[1]}, {file}); say with a pattern which: "*.parquet" or "*.jpg"'
                 )
             known = kind, file
             yield kind, file, size
@@ -278,7 +278,7 @@ class _Listing:
         elif self.seen:
             why = f"none of its {self.seen} files is a picture, a video or Parquet by its ending"
             why += f"; {left_out(self.others)}" if self.others else ""
-            why += "; archives are looked into where a pattern names them, as 'FOLDER/*.tar'" if self.archives else ""
+            why += '; archives are looked into where a pattern names them, as "FOLDER/*.tar"' if self.archives else ""
         else:
             why = "no file lies there"
         return DataError(f"{self.asked.input}: nothing to annotate: {why}")

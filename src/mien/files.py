@@ -55,6 +55,18 @@ def is_hidden(path: str | PathLike[str], pattern: str | PathLike[str] = "") -> b
     return not all(any(fnmatchcase(part, one) for one in asked) for part in named)
 
 
+def is_there(path: str | PathLike[str]) -> bool:
+    """Whether something has this path. Raises OSError where that cannot be known: a locked folder, a name too long.
+
+    `Path.exists` and its like raise so too, but from Python 3.14 on they answer False.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return True
+
+
 #: What is said of a file that Windows keeps from being replaced.
 _HELD = "another program has it open, or it is read-only; close it there, or choose another name"
 #: Seconds for which a finished file is tried to be given its name.

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -195,7 +196,11 @@ def test_two_stars_within_a_name_are_told(predict, tmp_path):
 @pytest.mark.parametrize(
     "words", [["predict", "{}.png"], ["predict", "f/{}*"], ["watch", "{}.mp4", "--table", "t.csv"]]
 )
-def test_a_name_too_long_for_any_file_is_one_line(words, mien):
+@pytest.mark.parametrize("new", [False, True])
+def test_a_name_too_long_for_any_file_is_one_line(words, new, mien, monkeypatch):
+    if new:  # Python 3.14 answers False where it cannot know
+        for name, answer in (("exists", os.path.exists), ("is_dir", os.path.isdir), ("is_file", os.path.isfile)):
+            monkeypatch.setattr(Path, name, answer)
     code, out, err = mien(*(word.format("a" * 5000) for word in words))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "aaa...: is too long for a file's name or path; give a shorter one" in err

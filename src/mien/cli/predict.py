@@ -18,7 +18,7 @@ from mien.alone import alone
 from mien.cli.options import Device, Engine, tell_choice
 from mien.errors import ConfigError, ImageError, OutputError
 from mien.faces import ImageRecord, face_record
-from mien.files import check_distinct, is_hidden, path_text, quoted
+from mien.files import check_distinct, is_hidden, is_there, path_text, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,6 +207,7 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
     notes: list[str] = []
     for text in images:
         path = Path(text)
+        there = is_there(path)
         if path.is_dir():
             items = sorted(path.iterdir())
             below = _below(path)
@@ -215,7 +216,7 @@ def _paths(images: Sequence[str]) -> tuple[list[Path], list[str], list[str]]:
             problem = "" if part else _without(path, below)
             if part and below is not None:
                 notes.append(f"{path}: pictures in folders below it were left out; read them with {_deep(path, below)}")
-        elif any(letter in text for letter in "*?[") and not path.exists():
+        elif any(letter in text for letter in "*?[") and not there:
             part, problem = _matching(path)
         else:
             part, problem = [path], ""

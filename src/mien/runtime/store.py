@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from mien.errors import ModelError, ModelNotFound, near_miss
-from mien.files import digest, whole_file
+from mien.files import digest, is_there, whole_file
 from mien.runtime.engines import FORMS
 
 __all__ = ["DEFAULT_MODEL", "ENTRIES", "Entry", "cache_folder", "fetch", "locate", "model_file"]
@@ -164,7 +164,7 @@ def locate(entry: Entry) -> Path | None:
         return path if path.is_file() else None
     given = os.environ.get(entry.variable) if entry.variable else None
     if given:
-        if not Path(given).is_file():
+        if not (is_there(given) and Path(given).is_file()):
             raise ModelNotFound(f"{given}: no such file ({entry.variable} names it)")
         return Path(given)
     cached = cache_folder() / entry.file

@@ -20,6 +20,7 @@ from av.stream import Disposition
 
 from mien.errors import ConfigError, ImageError, VideoError
 from mien.faces import Frame
+from mien.files import is_there
 from mien.vision.cameras import Source, allowed, asked_as, is_address, open_camera, shown
 from mien.vision.clock import Clock
 from mien.vision.damage import Damage, decoded
@@ -64,7 +65,7 @@ def _open(source: Source) -> Any:
             settings = {"timeout": _SILENCE}
             if place.startswith("rtsp"):
                 settings["options"] = {"rtsp_transport": "tcp"}
-        elif not Path(place).is_file():
+        elif not (is_there(place) and Path(place).is_file()):
             raise VideoError(f"{place}: no such video file, folder of pictures or address")
     try:
         container = open_camera(source) if isinstance(source, int) else av.open(asked_as(place), **settings)

@@ -24,6 +24,7 @@ from mien.data.sources import (
 )
 from mien.data.sources.card import Card
 from mien.errors import DataError, DatasetNotFound, near_miss
+from mien.files import is_there
 
 __all__ = ["SOURCES", "Card", "Source", "read_source", "source"]
 
@@ -77,7 +78,7 @@ def read_source(name: str, root: str | PathLike[str], rule: str = "majority") ->
     if rule and rule not in ferplus.RULES:
         raise DataError(f"{name}: unknown rule {rule!r}; {near_miss(rule, ferplus.RULES)}")
     path = Path(root)
-    if not path.exists():
+    if not is_there(path):
         raise DatasetNotFound(
             f"{path}: no such folder or file; {name} expects {found.card.layout}; {found.card.obtain}"
         )

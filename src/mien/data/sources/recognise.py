@@ -18,6 +18,7 @@ from mien.data.manifest import Manifest
 from mien.data.sources import SOURCES
 from mien.data.sources.card import Card
 from mien.errors import DatasetNotFound
+from mien.files import is_there
 
 __all__ = ["Counts", "Recognised", "compare", "counts_of", "recognise"]
 
@@ -53,7 +54,7 @@ def recognise(root: str | PathLike[str]) -> Recognised:
     Raises DatasetNotFound: nothing there, or no form that mien knows. DataError: file and row of what is malformed.
     """
     path = Path(root)
-    if not path.exists():
+    if not is_there(path):
         raise DatasetNotFound(f"{path}: no such folder or file")
     for name, found in SOURCES.items():
         if form := found.matches(path):

@@ -96,7 +96,30 @@ def test_a_wrong_command_is_found():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [link for link in links if not _leads(page, link)] == []
+
+
+def _leads(page, link):
+    """Whether the file is there, and in a page the heading."""
+    name, _, anchor = link.partition("#")
+    there = page.parent / name if name else page
+    return there.exists() and (not anchor or anchor in _anchors(there.read_text()))
+
+
+def _anchors(text):
+    """What GitHub calls the headings of a page."""
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def test_a_link_to_no_heading_is_found():
+    assert not _leads(PAGES[0], "docs/training.md#nothing")
+    assert _leads(PAGES[0], "docs/judging.md#another-tools-answers")
+
+
+@pytest.mark.parametrize("name", ["training", "judging", "models", "making"])
+def test_the_long_pages_have_lines_that_can_be_read(name):
+    lines = (ROOT / "docs" / f"{name}.md").read_text().splitlines()
+    assert [line for line in lines if len(line) > 145 and not line.startswith(("|", "    "))] == []
 
 
 def test_every_room_is_in_the_architecture():

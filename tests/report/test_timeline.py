@@ -19,7 +19,7 @@ from mien.evaluation.intervals import block_bootstrap, memory
 from mien.evaluation.timeline import Person, episodes, read_timeline, summary
 from mien.faces import Expression, Frame
 from mien.report.annotations import episodes_csv, write_annotations
-from mien.report.strips import _WIDTH, Bins, _ticks, binned, path
+from mien.report.strips import _WIDTH, Bins, _ticks, binned, curves, path
 from mien.report.timeline import timeline_page, write_report
 from mien.runtime.table import TableSink
 from mien.runtime.track import Smoother
@@ -254,6 +254,12 @@ def test_nothing_covers_the_words_of_the_circumplex():
         turned[group.find("text").text] = abs(x - middle)
     assert (set(upright), set(turned)) == ({"excited", "calm"}, {"pleasant", "unpleasant"})
     assert all(far >= radius + 5 for far in (*upright.values(), *turned.values()))
+
+
+def test_valence_and_arousal_differ_by_more_than_their_colour():
+    bins = binned(a_person([0.0, 0.1], [1.0, 1.0]), 0.0, 0.2, 0.1)
+    drawn = re.findall(r'stroke="(\S+)" stroke-width="1.6" stroke-dasharray="([^"]+)"', str(curves(bins, "all")))
+    assert drawn == [("var(--mark)", "none"), ("var(--bad)", "6 3")]
 
 
 def test_pictures_hide_no_peak():

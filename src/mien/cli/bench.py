@@ -192,6 +192,8 @@ def _print(tables: Sequence[tuple[str, Lines]], markdown: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from mien.cli.tables import print_table
+
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     for title, lines in tables:
         console.print(f"\n{escape(title)}")
@@ -199,4 +201,4 @@ def _print(tables: Sequence[tuple[str, Lines]], markdown: bool) -> None:
             table = Table(*map(escape, lines[0]))
             for line in lines[1:]:
                 table.add_row(*map(escape, line))
-            console.print(table)
+            print_table(table)

@@ -86,9 +86,9 @@ def _note(place: str, temperature: bool, precision: float | None, chosen: Thresh
 
 def _show(before: np.ndarray, after: np.ndarray, truth: np.ndarray, title: str) -> None:
     import numpy as np
-    from rich.console import Console
     from rich.table import Table
 
+    from mien.cli.tables import print_table
     from mien.evaluation.metrics import expected_calibration_error
 
     table = Table("", "NLL", "ECE", "mean confidence", "accuracy", title=title)
@@ -97,4 +97,4 @@ def _show(before: np.ndarray, after: np.ndarray, truth: np.ndarray, title: str) 
         right = (said.argmax(axis=1) == truth).mean()
         error = expected_calibration_error(said, truth)
         table.add_row(name, f"{nll:.4f}", f"{error:.2%}", f"{said.max(axis=1).mean():.2%}", f"{right:.2%}")
-    Console().print(table)
+    print_table(table)

@@ -29,16 +29,16 @@ _Rule = Annotated[str, typer.Option(help="For votes: majority, distribution or p
 def list_() -> None:
     """Every dataset that mien reads."""
     _need()
-    from rich.console import Console
     from rich.table import Table
 
+    from mien.cli.tables import print_table
     from mien.data.sources import SOURCES
 
     table = Table("source", "dataset", "labels", "expected layout", "licence")
     for name, found in sorted(SOURCES.items()):
         card = found.card
-        table.add_row(name, card.title, str(len(card.labels) or "own"), card.layout, card.licence)
-    Console().print(table)
+        table.add_row(name, card.title, str(len(card.labels)) if card.home else "own", card.layout, card.licence)
+    print_table(table)
 
 
 @app.command()
@@ -384,16 +384,17 @@ def _need() -> None:
 
 def _show(manifest: Manifest) -> None:
     """A table of rows per class and split, and what was left out."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from mien.cli.tables import print_table
 
     splits = [name for name in ("train", "validation", "test") if name in set(manifest.splits())]
     table = Table("label", *splits, title=f"{manifest.header.source}: {len(manifest):,} rows")
     counts = {name: manifest.split(name).counts() for name in splits}
     for label in manifest.labels:
         table.add_row(escape(label), *(f"{counts[name][label]:,}" for name in splits))
-    Console().print(table)
+    print_table(table)
     for reason, rows in manifest.header.left_out.items():
         print(f"left out: {rows:,} rows: {reason}")
     for warning in manifest.header.warnings:
@@ -401,13 +402,14 @@ def _show(manifest: Manifest) -> None:
 
 
 def _table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from mien.cli.tables import print_table
 
     table = Table("what", "found", title=title)
     for name, value in rows:
         table.add_row(name, value)
-    Console().print(table)
+    print_table(table)
 
 
 def _track(what: str, total: int | None = None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -200,9 +199,10 @@ def _export(files: list[str], share: np.ndarray, out: Path, found: EnsembleScore
 
 
 def _show(found: EnsembleScores, split: str) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from mien.cli.tables import print_table
 
     title = f"mean of {found.mean}, on {found.data}, {split}: {found.rows:,} rows"
     table = Table(
@@ -212,7 +212,7 @@ def _show(found: EnsembleScores, split: str) -> None:
         table.add_row(escape(member.name), f"{member.weight:.3f}", *_cells(member))
     table.add_section()
     table.add_row("ensemble", "", *_cells(found.ensemble), style="bold")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print_table(table)
     gain, (low, high) = found.gain.difference, found.gain.interval
     print(
         f"gain over the best member here ({found.best}): {100 * gain:+.2f} points, 95 % interval {100 * low:+.2f} to "

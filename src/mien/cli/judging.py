@@ -410,35 +410,22 @@ def _short(column: str, cell: str) -> str:
 
 def show_tables(tables: Iterable[Table], title: str, notes: Sequence[str] = ()) -> None:
     """Print tables and notes."""
-    from rich import box
     from rich.console import Console
     from rich.markup import escape
-    from rich.padding import Padding
     from rich.table import Table as Printed
+
+    from mien.cli.tables import print_table
 
     console = Console()
     console.print(title, style="bold", highlight=False)
     for note in notes:
         console.print(f"Note: {note}.", highlight=False)
     for table in tables:
-        printed = Printed(*table.head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        printed = Printed(*table.head)
         for row in table.rows:
             printed.add_row(*(escape(_short(name, cell)) for name, cell in zip(table.head, row, strict=True)))
         console.print(f"\n[bold]{escape(table.title)}[/]\n{escape(table.caption)}", highlight=False)
-        if console.measure(printed, options=console.options.update(width=500)).maximum <= console.width:
-            console.print(printed)
-        else:
-            for row in table.rows:
-                console.print(Padding(escape(_spoken(table.head, row)), (0, 0, 0, 2)), highlight=False)
-
-
-def _spoken(head: Sequence[str], row: Sequence[str]) -> str:
-    """A row as a line, for tables that are wider than the terminal: each value after its name, intervals in brackets."""
-    words = row[0]
-    for name, cell in zip(head[1:], row[1:], strict=True):
-        if cell:
-            words += f" ({cell})" if "95 %" in name else f"; {name} {cell}" if name else f"; {cell}"
-    return words
+        print_table(printed)
 
 
 def need() -> None:

@@ -18,15 +18,15 @@ _Name = Annotated[str, typer.Argument(help="A name from `mien models list`.")]
 @app.command("list")
 def list_() -> None:
     """Every known model file, and whether it is here."""
-    from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
+    from mien.cli.tables import print_table
     from mien.runtime.store import ENTRIES
 
-    table = Table(Column("name", no_wrap=True), "kind", "here", "licence", "about")
+    table = Table("name", "kind", "here", "licence", "about")
     for entry in ENTRIES.values():
         table.add_row(entry.name, entry.kind, _here(entry), entry.licence, entry.about)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -299,18 +299,17 @@ def _progress(paths: Sequence[Path]) -> Any:
 
 
 def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    table = Table(
-        Column("image", overflow="fold"), "face", "box", "expression", "confidence", "second", "valence", "arousal"
-    )
+    from mien.cli.tables import print_table
+
+    table = Table("image", "face", "box", "expression", "second", "valence", "arousal")
     named = Counter(path.name for path, _ in rows)
     for path, faces in rows:
         name = escape(path_text(path.name if named[path.name] == 1 else path))
         if not faces:
-            table.add_row(name, "none", "", "", "", "", "", "")
+            table.add_row(name, "none", "", "", "", "", "")
         for number, face in enumerate(faces):
             assert face.expression is not None
             best = [*face.expression.top(2), ("unknown", 0.0), ("", 0.0)]
@@ -321,9 +320,8 @@ def _table(rows: Sequence[tuple[Path, Sequence[Face]]]) -> None:
                 name,
                 str(number),
                 box,
-                escape(face.expression.words),
-                f"{share:.0%}",
+                escape(f"{face.expression.words} {share:.0%}"),
                 escape(f"{second} {other:.0%}" if second else ""),
                 *affect,
             )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print_table(table)

@@ -40,9 +40,10 @@ def runs(
 ) -> None:
     """List and compare runs: epochs done, held-out figures of the one that is kept, whether each is finished, means across folds;
     of a search its trials."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from mien.cli.tables import print_table
 
     places = [run for folder in folders for run in _places(folder)]
     if not places:
@@ -60,16 +61,15 @@ def runs(
         figures = [run.figures.get(name, "-") for name in names]
         numbers = str(run.epochs), str(run.kept) if run.kept else "-"
         table.add_row(escape(str(run.folder)), escape(run.recipe.name), *numbers, *figures, run.state)
-    console = Console(width=None if sys.stdout.isatty() else 160)
     if found:
-        console.print(table)
+        print_table(table)
     groups = _folds(found)
     if groups:
         heads = map(escape, groups)
         across = Table("held-out rows", *heads, title="across folds: mean ± standard deviation (n - 1)")
         for name in (name for name in names if name.startswith("val/")):
             across.add_row(name, *(_spread(group, name) for group in groups.values()))
-        console.print(across)
+        print_table(across)
     if failed:
         raise typer.Exit(1)
 

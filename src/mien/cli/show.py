@@ -24,13 +24,14 @@ def show(
     from rich.markup import escape
     from rich.table import Table
 
+    from mien.cli.tables import print_table
     from mien.recipe import Recipe, load_recipe, recipe_names
 
     if recipe is None:
         table = Table("recipe", "about")
         for name in recipe_names():
             table.add_row(name, escape(load_recipe(name).about))
-        Console().print(table)
+        print_table(table)
         return
     chosen = load_recipe(recipe, settings or ())
     Console().print(f"[bold]{escape(chosen.name)}[/]: {escape(chosen.about)}", highlight=False)
@@ -55,8 +56,9 @@ def _section(name: str, section: Any) -> None:
 
 
 def _layers(recipe: Recipe, depth: int) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from mien.cli.tables import print_table
 
     try:
         from mien.models.summary import summarise
@@ -71,7 +73,7 @@ def _layers(recipe: Recipe, depth: int) -> None:
         name = "  " * (layer.depth - 1) + layer.name.rpartition(".")[2]
         shape = "x".join(map(str, layer.shape))
         table.add_row(name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.mmacs:,.1f}")
-    Console().print(table)
+    print_table(table)
     print(
         f"{whole.parameters:,} parameters ({4 * whole.parameters / 1e6:,.1f} MB in float32), "
         f"{whole.mmacs:,.1f} million multiply-adds a chip"

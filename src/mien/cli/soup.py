@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +23,9 @@ def soup(
     overwrite: Annotated[bool, typer.Option(help="Replace a file that exists.")] = False,
 ) -> None:
     """Average the weights of runs that learned on from common weights: one network, no more work than each of them."""
-    from rich.console import Console
     from rich.table import Table
 
+    from mien.cli.tables import print_table
     from mien.cli.train import tell
     from mien.report.tables import percent
 
@@ -48,7 +47,7 @@ def soup(
             else [percent(one.accuracy), percent(one.macro_recall), f"{one.nll:.3f}", percent(one.ece)]
         )
         table.add_row(name, *cells, "-" if affect is None else f"{affect.ccc[0]:.3f}, {affect.ccc[1]:.3f}")
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print_table(table)
     print(
         f"on the {made.held:,} rows that {runs[0]} held out\nweights: {out}\nnext: mien export {out} --out {out.with_suffix('.onnx')}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,9 +28,9 @@ def tune(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
 ) -> None:
     """Search settings of a recipe: a sweep for the learning rate, then Optuna's trials; the best becomes a recipe."""
-    from rich.console import Console
     from rich.table import Table
 
+    from mien.cli.tables import print_table
     from mien.cli.train import tell, track, wanted_recipe
     from mien.recipe import DetectorRecipe
 
@@ -54,7 +53,7 @@ def tune(
         ]
         table.add_row(str(one.number), one.state, f"{one.value:.4f}" if one.value == one.value else "-", *cells)
     places = " ".join(f"--data {place}" for place in data)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print_table(table)
     print(f"best: {out / 'best.yaml'}\nnext: mien train {out / 'best.yaml'} {places} --out runs/{chosen.name}-tuned")
 
 

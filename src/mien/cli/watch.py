@@ -488,13 +488,14 @@ def _display(place: str | int, total: int | None) -> Any:
 
 
 def _summary(reader: Reader, seen: Seen) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from mien.cli.tables import print_table
 
     wall, frames = time.perf_counter() - seen.start, max(seen.read, 1)
     table = Table("stage", "seconds", "ms a frame", caption="stages run beside each other")
     for name, seconds in reader.times.seconds.items():
         table.add_row(name, f"{seconds:.2f}", f"{1000 * seconds / frames:.1f}")
     table.add_row("all", f"{wall:.2f}", f"{1000 * wall / frames:.1f}")
-    Console().print(table)
+    print_table(table)
     print(f"{seen.frames} frames, {seen.faces} faces, {seen.read / wall:.1f} frames a second")

@@ -82,7 +82,7 @@ def bands(bins: Bins, labels: Sequence[str], name: str) -> Markup:
 
 
 def curves(bins: Bins, name: str) -> Markup:
-    """Valence and arousal over time: the mean of each step, and the range from the least to the greatest row."""
+    """Valence (a whole line) and arousal (dashed) over time: the mean of each step, and the range from the least to the greatest row."""
     height, foot, c = 130, 22, bins.mean.shape[1] - 2
     middle = (8 + height) / 2
 
@@ -90,7 +90,7 @@ def curves(bins: Bins, name: str) -> Markup:
         return middle - values * (height - 8) / 2
 
     parts = [_line(_LEFT, middle, _WIDTH - _RIGHT, middle, "var(--line)")]
-    for column, colour in ((c, "var(--mark)"), (c + 1, "var(--bad)")):
+    for column, colour, dash in ((c, "var(--mark)", "none"), (c + 1, "var(--bad)", "6 3")):
         for run in _runs(bins.there & ~np.isnan(bins.mean[:, column])):
             xs = _across(bins, run + 0.5)
             area = Markup('<path d="{}" fill="{}" fill-opacity=".18"/>')
@@ -99,9 +99,8 @@ def curves(bins: Bins, name: str) -> Markup:
             dots = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
             if len(run) == 1:
                 dots = f"{xs[0] - 1:.1f},{ys[0]:.1f} {xs[0] + 1:.1f},{ys[0]:.1f}"
-            parts.append(
-                Markup('<polyline points="{}" fill="none" stroke="{}" stroke-width="1.6"/>').format(dots, colour)
-            )
+            line = Markup('<polyline points="{}" fill="none" stroke="{}" stroke-width="1.6" stroke-dasharray="{}"/>')
+            parts.append(line.format(dots, colour, dash))
     frame = [_rect(_LEFT, 8, _WIDTH - _LEFT - _RIGHT, height - 8), *_ticks(bins, height)]
     sides = [
         _word(_LEFT - 6, 16, "+1", "end"),

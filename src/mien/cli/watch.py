@@ -243,13 +243,13 @@ class _Run:
             hidden = asked.table is None
             self._table = TableSink(
                 asked.rows, spec.labels, asked.overwrite or hidden or asked.rows in self.made, asked.source, spec.name, facts["smooth"],
-                None if going is None else going.size, lasting, True,
+                None if going is None else going.size, lasting, bool(self.how.live),
             )  # fmt: skip
         if asked.save is not None:
             self._video = VideoSink(
                 asked.save, rate, asked.overwrite or asked.save in self.made, self.reader.times, asked.source if sound else None, asked.blurred,
                 self.memory.hidden if asked.blurred else None,
-                None if going is None else going.start, lasting, self._span[1], True,
+                None if going is None else going.start, lasting, self._span[1], bool(self.how.live),
             )  # fmt: skip
             if going is not None:
                 self._video.after(going.seconds)
@@ -273,7 +273,7 @@ class _Run:
             self.failed[self._broken.path] = error
         if self._video is not None and self._video.silent:
             print(f"mien: {self.asked.save}: has no sound: {self._video.silent}", file=sys.stderr)
-        if self.bookmark is None and self.failed:
+        if self.how.live and self.failed:
             try:
                 self._keep("what was read so far")
             except OutputError as error:
@@ -284,9 +284,9 @@ class _Run:
     def _feed(self, stack: ExitStack, display: Any) -> None:
         try:
             moving = self._begun()
-            if self.bookmark is None:
+            if self.how.live:
                 self._keep("what an earlier run read before it was killed")
-            elif self.progress is None:
+            elif self.bookmark is not None and self.progress is None:
                 self.bookmark.remove()  # of another command, whose part is written over now
             self._opened = True
             files = [sink for sink in (self._table, self._video) if sink is not None and sink.path not in self.made]
@@ -395,7 +395,7 @@ class _Run:
         if self.bookmark is not None:
             return self._mark(self.memory.state())
         for sink in (self._table, self._video):
-            if sink is not None and self._last is not None:
+            if sink is not None and self.how.live:
                 self._broken = sink
                 sink.checkpoint()
         self._broken = None

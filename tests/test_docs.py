@@ -108,7 +108,9 @@ def _leads(page, link):
 
 def _anchors(text):
     """What GitHub calls the headings of a page."""
-    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    return {
+        re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
 
 
 def test_a_link_to_no_heading_is_found():

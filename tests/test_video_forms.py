@@ -381,6 +381,19 @@ def test_a_stream_whose_clock_begins_anew_is_read_on(streamed, tmp_path):
     assert np.allclose(got, np.arange(len(got)) / 25, atol=1e-3)
 
 
+def test_motion_jpeg_has_the_times_at_which_its_pictures_come(streamed, monkeypatch):
+    address, parts, _ = streamed  # the form has no times; FFmpeg counts 25 a second, whatever the camera gives
+    jpeg = cv2.imencode(".jpg", picture(0))[1].tobytes()
+    head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+    parts.append((head + jpeg + b"\r\n") * 10)
+    ticks = itertools.count(100.0, 0.5)
+    monkeypatch.setattr(video, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    got = []
+    with pytest.raises(VideoError, match="the stream died after 10 frames"):
+        got.extend(frame.seconds for frame in frames(address, patience=0.0))
+    assert got == [0.5 * i for i in range(10)], "one look at the clock for each"
+
+
 def test_an_address_that_never_answers_is_one_error(streamed):
     address, _, _ = streamed
     with pytest.raises(VideoError, match=r"live\.ts: cannot be read as a video"):

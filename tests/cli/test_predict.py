@@ -222,7 +222,10 @@ def test_a_place_that_may_not_be_looked_into_is_one_line(number, words, monkeypa
     monkeypatch.setattr(sys, "argv", ["mien", "predict", "locked/pics"])
     with pytest.raises(SystemExit) as stop:
         main()
-    assert (stop.value.code, capsys.readouterr().err) == (2, f"mien: error: locked/pics: may not be looked into {words}\n")
+    assert (stop.value.code, capsys.readouterr().err) == (
+        2,
+        f"mien: error: locked/pics: may not be looked into {words}\n",
+    )
 
 
 @pytest.mark.parametrize("words", [["predict", "f/a.png"], ["watch", "f"]])

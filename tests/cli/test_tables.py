@@ -34,7 +34,14 @@ def test_a_table_wraps_between_words(printed):
 def test_a_terminal_too_narrow_for_the_words_is_told_them(printed):
     out = printed(a_table(("a", "0.12345", "0.1 to 0.2", ""), ("b", "-", "", "the very last of these")), 27)
     assert out[0] == "runs"
-    assert out[1:] == ["  a", "    val/accuracy 0.12345", "    (0.1 to 0.2)", "  b", "    val/accuracy -; about", "    the very last of these"]
+    assert out[1:] == [
+        "  a",
+        "    val/accuracy 0.12345",
+        "    (0.1 to 0.2)",
+        "  b",
+        "    val/accuracy -; about",
+        "    the very last of these",
+    ]
 
 
 def test_eighty_columns_hold_every_figure(mien, monkeypatch, tmp_path):
@@ -42,7 +49,11 @@ def test_eighty_columns_hold_every_figure(mien, monkeypatch, tmp_path):
 
     a_run(tmp_path / "runs" / "a")
     (tmp_path / "runs" / "a" / "metrics.csv").write_text(
-        "epoch," + ",".join(f"val/figure-{i}" for i in range(9)) + "\n0," + ",".join(f"0.{i}1234" for i in range(9)) + "\n"
+        "epoch,"
+        + ",".join(f"val/figure-{i}" for i in range(9))
+        + "\n0,"
+        + ",".join(f"0.{i}1234" for i in range(9))
+        + "\n"
     )
     monkeypatch.setenv("COLUMNS", "80")
     out = " ".join(mien("runs", "runs")[1].split())

@@ -2,11 +2,13 @@
 
 import csv
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import cv2
 import numpy as np
@@ -15,7 +17,9 @@ import pytest
 from builders import a_video, drawn_face
 from mien.alone import alone
 from mien.cli import main
+from mien.errors import OutputError
 from mien.faces import Frame
+from mien.runtime.table import TableSink
 from mien.vision.image import read_image
 from mien.vision.video import VideoInfo, VideoWriter, frames
 from test_runtime import a_model
@@ -175,3 +179,100 @@ def test_a_clip_of_real_people_is_read(test_data, tmp_path, monkeypatch, capsys)
     assert [row["label"] for row in seen].count("happiness") >= 8
     assert np.isclose(float(seen[-1]["seconds"]), 0.95, atol=0.01)
     assert len(list(frames(tmp_path / "o.mp4"))) == 10
+
+
+def a_camera(monkeypatch, end, seconds=1 / 30):
+    """A camera that gives three frames and then calls `end`."""
+
+    def camera(*_):
+        for index in range(3):
+            time.sleep(0.02)  # let none go
+            yield Frame(drawn_face(), index, index * seconds)
+        end()
+
+    monkeypatch.setattr("mien.vision.video.video_info", lambda *_: VideoInfo(96, 96, None, None, 30.0))
+    monkeypatch.setattr("mien.vision.video.frames", camera)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_service_that_is_stopped_keeps_the_table_of_a_camera(name, watch, monkeypatch):
+    number = getattr(signal, name)
+    old = signal.signal(number, signal.SIG_DFL)  # pytest is not to end if nobody listens
+    signal.signal(number, lambda *_: None)
+    try:
+
+        def end():
+            os.kill(os.getpid(), number)
+            time.sleep(0.5)
+
+        a_camera(monkeypatch, end)
+        code, out, err = watch(0, "--table", "t.jsonl")
+        assert (code, "interrupted after" in err) == (0, True), err
+        assert "written: t.jsonl" in out
+        assert signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN), "as it was before"
+    finally:
+        signal.signal(number, old)
+
+
+@pytest.mark.parametrize("end", [".csv", ".parquet"])
+def test_what_a_killed_reading_of_a_camera_left_is_kept(end, watch, folder, monkeypatch):
+    (folder / f".t{end}.part").write_text("image,index\n0,0\n0,1\n0,", encoding="utf-8")
+    (folder / "t-kept-1.csv").write_text("earlier", encoding="utf-8")
+    with VideoWriter(folder / "part.mp4", 96, 96) as part:
+        part.write(drawn_face(), 0.0)
+    (folder / ".o.mp4.parts").mkdir()
+    (folder / "part.mp4").rename(folder / ".o.mp4.parts" / "00000000000000.mp4")
+    a_camera(monkeypatch, lambda: None)
+    code, _, err = watch(0, "--table", f"t{end}", "--save", "o.mp4")
+    assert code == 0, err
+    assert "t-kept-2.csv: what an earlier run read before it was killed" in err
+    assert (folder / "t-kept-2.csv").read_text() == "image,index\n0,0\n0,1\n", "whole rows alone"
+    assert len(list(frames(folder / "o-kept-1.mp4"))) == 1
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
+
+
+def test_rows_of_a_camera_are_on_the_disk_every_ten_seconds(watch, folder, monkeypatch):
+    sizes = [0]
+
+    def end():
+        until = time.monotonic() + 10
+        while not sizes[-1] and time.monotonic() < until:
+            time.sleep(0.01)
+            sizes.append((folder / ".t.csv.part").stat().st_size if (folder / ".t.csv.part").exists() else 0)
+
+    a_camera(monkeypatch, end, seconds=10.0)
+    assert watch(0, "--table", "t.csv")[0] == 0
+    assert sizes[-1] > 0
+
+
+def test_a_full_disk_in_the_midst_of_a_camera_keeps_the_rows_before(watch, folder, monkeypatch):
+    real, count = TableSink.write, iter(range(9))
+
+    def write(self, frame, faces):
+        if next(count) == 2:
+            raise OutputError(f"{self.path}: cannot be written (No space left on device)")
+        real(self, frame, faces)
+
+    monkeypatch.setattr(TableSink, "write", write)
+    a_camera(monkeypatch, lambda: None)
+    code, out, err = watch(0, "--table", "t.parquet", "--save", "o.mp4")
+    assert (code, "No space left" in err) == (1, True), err
+    assert "t-kept-1.csv: what was read so far" in err
+    assert len(rows(folder / "t-kept-1.csv")) == 2
+    assert "written: o.mp4" in out
+
+
+def test_a_camera_says_when_it_began_and_how_many_frames_were_let_go(watch, monkeypatch):
+    def camera(*_):
+        for index in (0, 4, 5):
+            time.sleep(0.02)
+            yield Frame(drawn_face(), index, index / 30)
+
+    monkeypatch.setattr("mien.vision.video.video_info", lambda *_: VideoInfo(96, 96, None, None, 30.0))
+    monkeypatch.setattr("mien.vision.video.frames", camera)
+    _, out, err = watch(0, "--table", "t.csv")
+    told = re.search(r"0: second 0 is (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d)", err)
+    assert told
+    assert abs(datetime.fromisoformat(told[1]).timestamp() - time.time()) < 30
+    assert f"; {6 - len(rows('t.csv'))} more came faster than they could be read and were let go" in out

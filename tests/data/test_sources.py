@@ -441,6 +441,62 @@ def test_a_fact_beside_affect_may_be_called_class(tmp_path):
     assert read_source("table", tmp_path / "faces.csv").table["class"].to_pylist() == ["3b"]
 
 
+#: What Excel writes in Europe: a byte order mark, semicolons, decimal commas.
+RATED = """\ufeffpath;rater;expression;valence;site;mood
+a.png;anna;Happy;0,5;A;x
+a.png;ben;happiness;0,7;A;y
+b.png;anna;sad;;A;x
+b.png;ben;Neutral;;A;y
+b.png;cleo;Angry;;A;z
+a.png;cleo;neutral;;A;z
+c.png;anna;;;A;x
+d.png;cleo;joy;;A;x
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "targets"),
+    [
+        ("majority", {"a": [0, 1, 0, 0], "c": None, "d": [0, 1, 0, 0]}),
+        ("plain", {"a": [0, 1, 0, 0], "b": [1, 0, 0, 0], "c": None, "d": [0, 1, 0, 0]}),
+        ("distribution", {"a": [1 / 3, 2 / 3, 0, 0], "b": [1 / 3, 0, 1 / 3, 1 / 3], "c": None, "d": [0, 1, 0, 0]}),
+    ],
+)
+def test_several_raters_become_votes(rule, targets, tmp_path):
+    for name in "abcd":
+        like.picture(tmp_path / f"{name}.png")
+    (tmp_path / "t.csv").write_text(RATED, encoding="utf-8")
+    found = read_source("table", tmp_path / "t.csv", rule)
+    assert found.header.labels == ("neutral", "happiness", "sadness", "anger")
+    assert found.header.rule == rule
+    assert [sample.image.stem for sample in found] == list(targets)
+    for sample, target in zip(found, targets.values(), strict=True):
+        assert sample.target is None if target is None else np.allclose(sample.target, target)
+    votes = dict(zip(targets, found.votes().tolist(), strict=True))
+    assert (votes["a"], votes["c"], votes["d"]) == ([1, 2, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0])
+    first = next(iter(found))
+    assert first.valence == pytest.approx(0.6), "the mean of those who gave one"
+    assert first.facts == {"site": "A", "mood": None}, "what raters say otherwise is unknown"
+    left = {"no label has more than half of the votes (rule 'majority')": 1} if rule == "majority" else {}
+    assert found.header.left_out == left
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,rater,expression\na.png,anna,sad\na.png,anna,happy\n", r"row 1: the image a.png \(face of rater anna\) stands"),
+        ("path,rater,expression\na.png,,sad\n", "row 0: the column rater is empty; say whose row it is"),
+        ("path,rater,split,expression\na.png,x,train,sad\na.png,y,test,sad\n", "row 1: split 'test', but 'train' in .*row 0, of the same face"),
+        ("path,expression\na.png,sad\na.png,happy\n", "row 1: .* if several people rated it, say who in a column rater"),
+    ],
+)  # fmt: skip
+def test_raters_who_contradict_themselves_are_told(text, message, tmp_path):
+    like.picture(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_source("table", tmp_path / "t.csv")
+
+
 def test_names_that_are_not_utf8_are_told(tmp_path):
     like.picture(tmp_path / "happy" / "a.png")
     (tmp_path / os.fsdecode(b"happy/\xff.txt")).write_text("no picture: nobody needs its name")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +15,7 @@ from msgspec.structs import replace
 
 from mien.cli.asked import Asked, check_kind, seconds_of, timeline
 from mien.cli.options import Device, Engine, check_output, tell_choice
+from mien.cli.seen import Seen, began, display, stopped_as_by_ctrl_c, summary, total
 from mien.errors import ConfigError, OutputError, VideoError
 from mien.files import beside, digest
 
@@ -113,10 +112,11 @@ def watch(
         run.resume(fresh, facts)
         sound = not blur_faces if audio is None else audio
         run.open(facts, info.rate / every, sound and info.audio and not live)
-        run.go(_display(asked.place, _total(info, every, span)))
-        if run.seen.read:
-            _summary(reader, run.seen)
-        run.derive(thumbnails and not blur_faces)
+        with nullcontext() if run.bookmark else stopped_as_by_ctrl_c():
+            run.go(display(asked.place, total(info, every, span)))
+            if run.seen.read:
+                summary(reader, run.seen)
+            run.derive(thumbnails and not blur_faces)
     _tell_end(run)
 
 
@@ -155,25 +155,6 @@ def _file_facts(model: str, detector: str, file: Path | None) -> list[str]:
 
     place = detector_path(detector, file)
     return [digest(*files_of(model_file(model))), *([] if place is None else [digest(place)])]
-
-
-def _total(info: Any, every: int, span: tuple[float, float | None]) -> int | None:
-    """How many frames will be read, as far as the header tells."""
-    if info.frames is None or not info.seconds:
-        return None
-    part = max(0.0, min(span[1] or info.seconds, info.seconds) - span[0]) / info.seconds
-    return max(1, round(info.frames * part / every))
-
-
-@dataclass
-class Seen:
-    """What was watched so far: frames, faces and people; the source's problem, if it broke; when it began."""
-
-    frames: int = 0
-    faces: int = 0
-    read: int = 0
-    problem: str = ""
-    start: float = field(default_factory=time.perf_counter)
 
 
 class _NothingNewError(Exception):
@@ -231,6 +212,19 @@ class _Run:
         _tell(f"going on at {found.seconds:.1f} s, where an earlier run stopped (--fresh begins anew)")
         return None
 
+    def _keep(self, what: str) -> None:
+        """What a reading left that this one cannot go on with gets names of its own. Raises OutputError."""
+        from mien.runtime.left import keep_rows, keep_video
+        from mien.runtime.resume import Bookmark
+
+        asked = self.asked
+        rows = None if asked.rows is None else keep_rows(asked.rows, asked.outputs()[0])
+        if asked.rows is not None:
+            Bookmark(asked.rows).remove()
+        for kept in (rows, None if asked.save is None else keep_video(asked.save)):
+            if kept is not None:
+                _tell(f"{kept}: {what}")
+
     def _saved(self, start: float | None, seconds: float) -> int:
         """Bytes of the parts of the saved video that begin by this time."""
         if self.asked.save is None or start is None:
@@ -249,13 +243,13 @@ class _Run:
             hidden = asked.table is None
             self._table = TableSink(
                 asked.rows, spec.labels, asked.overwrite or hidden or asked.rows in self.made, asked.source, spec.name, facts["smooth"],
-                None if going is None else going.size, lasting,
+                None if going is None else going.size, lasting, bool(self.how.live),
             )  # fmt: skip
         if asked.save is not None:
             self._video = VideoSink(
                 asked.save, rate, asked.overwrite or asked.save in self.made, self.reader.times, asked.source if sound else None, asked.blurred,
                 self.memory.hidden if asked.blurred else None,
-                None if going is None else going.start, lasting, self._span[1],
+                None if going is None else going.start, lasting, self._span[1], bool(self.how.live),
             )  # fmt: skip
             if going is not None:
                 self._video.after(going.seconds)
@@ -279,13 +273,20 @@ class _Run:
             self.failed[self._broken.path] = error
         if self._video is not None and self._video.silent:
             print(f"mien: {self.asked.save}: has no sound: {self._video.silent}", file=sys.stderr)
-        if self._opened and not (self.failed and self._kept()):
+        if self.how.live and self.failed:
+            try:
+                self._keep("what was read so far")
+            except OutputError as error:
+                _tell(str(error))
+        elif self._opened and not (self.failed and self._kept()):
             self._forget_parts()
 
     def _feed(self, stack: ExitStack, display: Any) -> None:
         try:
             moving = self._begun()
-            if self.bookmark is not None and self.progress is None:
+            if self.how.live:
+                self._keep("what an earlier run read before it was killed")
+            elif self.bookmark is not None and self.progress is None:
                 self.bookmark.remove()  # of another command, whose part is written over now
             self._opened = True
             files = [sink for sink in (self._table, self._video) if sink is not None and sink.path not in self.made]
@@ -366,6 +367,10 @@ class _Run:
                 self._broken = sink
                 sink.write(frame, faces)
         self._broken = None
+        if self.how.live and self._last is None:
+            _tell(f"{self.asked.source}: second 0 is {began(frame)}")
+        elif self.how.live and self._last is not None:
+            self.seen.gone += (frame.index - self._last.index) // self._every - 1
         self._last = frame
         self.seen.frames, self.seen.faces = self.seen.frames + 1, self.seen.faces + len(faces)
         self.seen.read += 1
@@ -383,12 +388,18 @@ class _Run:
             before = next(moving, None)
             if before is None or abs(before.seconds - begin) > 1e-6:
                 raise VideoError(f"{self.asked.source}: is not as it was when an earlier run stopped")
-        between = self._between if self.bookmark else None
-        return watched(self.reader, moving, self.how, memory=self.memory, before=before, between=between)
+        return watched(self.reader, moving, self.how, memory=self.memory, before=before, between=self._between)
 
     def _between(self, seconds: float) -> None:  # noqa: ARG002 - the time is the frame's to come
         """A part is finished: say so on the disk."""
-        self._mark(self.memory.state())
+        if self.bookmark is not None:
+            return self._mark(self.memory.state())
+        for sink in (self._table, self._video):
+            if sink is not None and self.how.live:
+                self._broken = sink
+                sink.checkpoint()
+        self._broken = None
+        return None
 
     def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:  # noqa: ARG002
         """All is read that will be: say so on the disk, before the outputs get their names."""
@@ -478,24 +489,3 @@ class _Run:
 
 def _tell(words: str) -> None:
     print(f"mien: {words}", file=sys.stderr)
-
-
-def _display(place: str | int, total: int | None) -> Any:
-    """What a person sees meanwhile: a table of the faces in view for a camera, a bar for a file."""
-    from mien.runtime.sinks import Bar, LiveTable
-
-    return LiveTable() if isinstance(place, int) and sys.stderr.isatty() else Bar(total)
-
-
-def _summary(reader: Reader, seen: Seen) -> None:
-    from rich.table import Table
-
-    from mien.cli.tables import print_table
-
-    wall, frames = time.perf_counter() - seen.start, max(seen.read, 1)
-    table = Table("stage", "seconds", "ms a frame", caption="stages run beside each other")
-    for name, seconds in reader.times.seconds.items():
-        table.add_row(name, f"{seconds:.2f}", f"{1000 * seconds / frames:.1f}")
-    table.add_row("all", f"{wall:.2f}", f"{1000 * wall / frames:.1f}")
-    print_table(table)
-    print(f"{seen.frames} frames, {seen.faces} faces, {seen.read / wall:.1f} frames a second")

@@ -21,7 +21,7 @@ from mien.vision.draw import blur, draw
 if TYPE_CHECKING:  # PyAV takes its time: pictures and tables do not need it
     from mien.vision.writer import VideoWriter
 
-__all__ = ["VideoSink", "parts_of"]
+__all__ = ["VideoSink", "folder_of", "parts_of"]
 
 #: Ticks a second of the times of a part: its name is its start in these.
 _TICKS = 90_000
@@ -30,11 +30,11 @@ _TICKS = 90_000
 def parts_of(path: Path, start: float | None = None, seconds: float = 0.0) -> list[Path]:
     """The parts of a video that is being saved, in order.  start, seconds: those alone that begin by `seconds` of a source
     whose first frame was at `start`."""
-    parts = sorted(_folder(path).glob("[0-9]*.mp4"))
+    parts = sorted(folder_of(path).glob("[0-9]*.mp4"))
     return [part for part in parts if start is None or int(part.stem) <= round((seconds - start) * _TICKS)]
 
 
-def _folder(path: Path) -> Path:
+def folder_of(path: Path) -> Path:
     return beside(path, ".parts")
 
 
@@ -47,7 +47,7 @@ class VideoSink:
     blurred: make every face that is given unrecognisable, and the boxes of `hidden(seconds)`, where others are: those left out
     and those not found now, which a mien.runtime.watch.Memory knows.
     kept: begin where an earlier writing was stopped, at this time of the first frame.
-    resumable: keep the parts, to be gone on with, until `forget`.  end: the source's time at which the sound ends at the latest.
+    resumable: keep the parts, to be gone on with, until `forget`.  lasting: keep them where the video cannot be written.  end: the source's time at which the sound ends at the latest.
     """
 
     def __init__(
@@ -62,14 +62,15 @@ class VideoSink:
         kept: float | None = None,
         resumable: bool = False,
         end: float | None = None,
+        lasting: bool = False,
     ) -> None:
         self.path, self._rate, self._overwrite = check_free(path, overwrite), rate, overwrite
         self._times, self._audio = times or Times(), audio
         self._blurred, self._others = blurred, hidden
-        self.start, self._resumable, self._end = kept, resumable, end
+        self.start, self._resumable, self._end, self._lasting = kept, resumable, end, lasting
         if self.path.suffix.lower() != ".mp4":
             raise ConfigError(f"{path}: the video is H.264 in MP4; use a name that ends in .mp4")
-        self.folder = _folder(self.path)
+        self.folder = folder_of(self.path)
         self._writer: VideoWriter | None = None
         self._begin = 0.0
         self._size: tuple[int, int] | None = None
@@ -151,13 +152,17 @@ class VideoSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        broken = isinstance(error, OutputError)
         try:
             if kind is None or issubclass(kind, (KeyboardInterrupt, VideoError)):
                 self._finish()
             elif self._writer is not None:
                 self._writer.discard()
+        except OutputError:
+            broken = True
+            raise
         finally:
-            if not self._resumable:
+            if not self._resumable and not (broken and self._lasting):
                 self.forget()
 
     def _finish(self) -> None:

@@ -134,7 +134,7 @@ class TableSink:
     error leaves nothing.
     image: what each row says its frame is from, such as the video's name.  model, smoothing: see the columns.
     kept: bytes of an earlier part file to go on from (`checkpoint` said them).
-    resumable: keep that file, to be gone on with, until `forget`.
+    resumable: keep that file, to be gone on with, until `forget`.  lasting: keep it where the table cannot be written (a full disk).
     Raises ConfigError for another ending, MissingExtra for Parquet without pyarrow, OutputError.
     """
 
@@ -148,12 +148,13 @@ class TableSink:
         smoothing: float = 0.0,
         kept: int | None = None,
         resumable: bool = False,
+        lasting: bool = False,
     ) -> None:
         self.path, self._overwrite = check_free(path, overwrite), overwrite
         _checked(self.path)
         self.part = beside(self.path, ".part")
         self._labels, self._about = tuple(labels), (None if image is None else path_text(image), model, smoothing)
-        self._kept, self._resumable = kept, resumable
+        self._kept, self._resumable, self._lasting = kept, resumable, lasting
         self._file: IO[str] | None = None
 
     def __enter__(self) -> TableSink:
@@ -204,14 +205,16 @@ class TableSink:
     ) -> None:
         assert self._file is not None
         ended = kind is None or issubclass(kind, (KeyboardInterrupt, VideoError))
+        broken = isinstance(error, OutputError)
         try:
             self._file.close()
             if ended:
                 convert(self.part, self.path, self._labels, self._overwrite, self._resumable)
         except OSError as problem:
+            broken = True
             raise (problem if isinstance(problem, OutputError) else _unwritten(self.path, problem)) from problem
         finally:
-            if not self._resumable:
+            if not self._resumable and not (broken and self._lasting):
                 self.forget()
 
 

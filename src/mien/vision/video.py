@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.format import Flags
 from av.stream import Disposition
 
 from mien.errors import ConfigError, ImageError, VideoError
@@ -448,10 +449,13 @@ class _Line:
         length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
         again, clock, told = self.count > 0, None, _times(container, stream)
         seen, timed = self.seconds if again else -1.0, False
+        invented = not length and bool(
+            container.format.flags & Flags.no_timestamps.value
+        )  # Motion-JPEG over HTTP: 25 a second
         for picture in container.decode(stream):
             now = time.monotonic()
             self._start = now if self._start is None else self._start
-            shown = told(picture)
+            shown = None if invented else told(picture)
             timed = timed or shown is not None
             shown = shown if timed else now - self._start
             if clock is None:

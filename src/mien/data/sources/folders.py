@@ -125,11 +125,11 @@ def first_picture(folder: Path) -> str:
 class Listed:
     """Pictures that a list names: each inside the dataset's folder, there, and named once.
 
-    root: the dataset's folder.  prefix: where in it the listed paths start.
+    root: the dataset's folder.  prefix: where in it the listed paths start.  again: what is said after a picture named twice.
     """
 
-    def __init__(self, root: Path, prefix: str = "") -> None:
-        self.root, self.prefix = root, prefix
+    def __init__(self, root: Path, prefix: str = "", again: str = "") -> None:
+        self.root, self.prefix, self.again = root, prefix, again
         self._seen: set[str] = set()
 
     def __call__(self, text: str, where: str, face: str = "") -> Path:
@@ -141,7 +141,7 @@ class Listed:
         name = str(path)
         row = f"{name} (face {face})" if face else name
         if row in self._seen:
-            raise DataError(f"{where}: the image {text}{row[len(name) :]} stands on an earlier row too")
+            raise DataError(f"{where}: the image {text}{row[len(name) :]} stands on an earlier row too{self.again}")
         self._seen.add(row)
         if not os.path.isfile(os.path.join(self.root, name)):
             raise DataError(f"{where}: no such image: {self.root / name}; is the copy complete?")

@@ -19,6 +19,7 @@ from mien.data.sources import parquet
 from mien.data.sources.card import Card
 from mien.data.sources.folders import Listed, expression, onehot, ordered, pictures, split_word, subfolders
 from mien.data.sources.notes import Notes
+from mien.data.sources.raters import by_face
 from mien.data.sources.text import box, code, csv_header, csv_rows, number, points
 from mien.errors import DataError, DatasetNotFound, near_miss
 from mien.faces import Box
@@ -31,6 +32,8 @@ __all__ = [
 
 _WORDS = {"train": "train", "validation": "validation", "test": "test"}
 _COLUMNS = ("id", "path", "image", "expression", "valence", "arousal", "split", "subject", "box", "landmarks")
+#: The column that says whose a row is, where several people rated each face.
+_RATER = "rater"
 #: What others call the column of expressions; and what may be that, or any fact beside valence and arousal.
 _SURE, _LIKELY = ("label", "labels", "emotion", "emotions"), ("class", "category", "target")
 
@@ -56,7 +59,7 @@ CARD_TABLE = _card(
     "table",
     "A table of pictures",
     "a CSV or Parquet file with path (or, in Parquet, image) and any of id, expression, valence, arousal, split, subject, "
-    "box (x0,y0,x1,y1), landmarks (x;y;...)",
+    "box (x0,y0,x1,y1), landmarks (x;y;...); with a column rater, a row a rater and face",
 )
 CARD_HUGGINGFACE = _card(
     "huggingface",
@@ -109,11 +112,12 @@ def read_folders(root: Path, rule: str = "") -> Manifest:  # noqa: ARG001 - ever
     return manifest
 
 
-def read_table(root: Path, rule: str = "") -> Manifest:  # noqa: ARG001 - every source takes a rule
+def read_table(root: Path, rule: str = "") -> Manifest:
     """A CSV or Parquet file, or a folder that holds exactly one; paths start from the file's folder.
 
     It is read twice: once for the class names, once for the rows. Empty cells mean: not known. Other columns (age, gender,
-    site) are kept as facts about the rows, as text.
+    site) are kept as facts about the rows, as text. A column `rater` says whose each row is: then a face has a row, with votes and the
+    target that the rule makes of them (mien.data.sources.raters.by_face).
     """
     path = _table(root)
     if path is None:
@@ -124,10 +128,12 @@ def read_table(root: Path, rule: str = "") -> Manifest:  # noqa: ARG001 - every 
     if "expression" in columns:
         words = (_class(row["expression"], where) for where, row in _rows(path, ("expression",)) if row["expression"])
         labels = _label_set(words, path)
-    listed = Listed(path.parent)
-    rows = enumerate(_rows(path, (*columns, *facts)))
-    samples = (_sample(at, row, where, labels, listed, facts) for at, (where, row) in rows)
-    return make_manifest(samples, lambda: notes.header(CARD_TABLE, labels), path.parent)
+    rows, raters = enumerate(_rows(path, (*columns, *facts))), _RATER in facts
+    listed = Listed(path.parent, again="" if raters else "; if several people rated it, say who in a column rater")
+    facts = tuple(name for name in facts if name != _RATER)
+    rated = ((where, _sample(at, row, where, labels, listed, facts, raters)) for at, (where, row) in rows)
+    samples = by_face(rated, rule or "majority", notes) if raters else (sample for _, sample in rated)
+    return make_manifest(samples, lambda: notes.header(CARD_TABLE, labels, rule if raters else ""), path.parent)
 
 
 def read_huggingface(root: Path, rule: str = "") -> Manifest:  # noqa: ARG001 - every source takes a rule
@@ -213,11 +219,20 @@ def _empty(value: Any) -> bool:
 
 
 def _sample(
-    at: int, row: dict[str, Any], where: str, labels: tuple[str, ...], listed: Listed, facts: tuple[str, ...]
+    at: int,
+    row: dict[str, Any],
+    where: str,
+    labels: tuple[str, ...],
+    listed: Listed,
+    facts: tuple[str, ...],
+    raters: bool = False,
 ) -> Sample:
+    if raters and _empty(row[_RATER]):
+        raise DataError(f"{where}: the column rater is empty; say whose row it is, or leave the row out")
     word, split, subject = (row.get(name) for name in ("expression", "split", "subject"))
     edges = _box(row.get("box"), where)
     face = "" if edges is None else ",".join(f"{edge:g}" for edge in edges)
+    face += f"{' ' * bool(face)}of rater {row[_RATER]}" if raters else ""
     return Sample(
         f"table:{at}" if _empty(row.get("id")) else str(row["id"]),
         parquet.image(row["image"], where, listed)
@@ -255,7 +270,8 @@ def _points(value: Any, where: str) -> np.ndarray | None:
 
 def _affect(value: Any, where: str, name: str) -> float:
     unknown = value in (None, "") or (isinstance(value, float) and math.isnan(value))
-    return math.nan if unknown else number(value, where, name, -1, 1)
+    told = value.replace(",", ".") if isinstance(value, str) else value  # 0,5 in Europe
+    return math.nan if unknown else number(told, where, name, -1, 1)
 
 
 def _labelled(root: Path) -> list[Path]:

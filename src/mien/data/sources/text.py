@@ -22,11 +22,15 @@ _WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
 def _fields(path: Path) -> Iterator[list[str]]:
-    """The records of a CSV file that are not blank. Raises DataError for what is no UTF-8 or no CSV."""
+    """The records of a CSV file that are not blank; semicolons or tabs part them where the first line has no comma, as Excel writes it
+    in Europe. Raises DataError for what is no UTF-8 or no CSV."""
     read = 0
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            for fields in csv.reader(file, skipinitialspace=True):
+            first = file.readline()
+            file.seek(0)
+            sign = next((sign for sign in ",;\t" if sign in first), ",")
+            for fields in csv.reader(file, delimiter=sign, skipinitialspace=True):
                 if fields:
                     read += 1
                     yield fields

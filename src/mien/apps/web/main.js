@@ -40,7 +40,7 @@ class Page {
     const { labels } = site.model.spec;
     this.panel = new Panel(find, labels, site.palette, (key) => this.choose(key));
     this.plane = new Plane(find('plane'), site.palette);
-    this.timeline = new Timeline(find('timeline'), find('keys'), labels, site.palette);
+    this.timeline = new Timeline(find('timeline'), find('keys'), labels, site.palette, site.model.spec.threshold);
     this.wire();
   }
 

@@ -3,6 +3,7 @@
 import errno
 import http.server
 import itertools
+import re
 import struct
 import threading
 from fractions import Fraction
@@ -19,6 +20,7 @@ from builders import a_video
 from mien.errors import VideoError
 from mien.vision import video
 from mien.vision.clock import Clock
+from mien.vision.damage import torn
 from mien.vision.image import write_image
 from mien.vision.join import join
 from mien.vision.video import VideoWriter, frames, video_info
@@ -206,6 +208,25 @@ def test_a_film_damaged_in_its_middle_is_read_to_its_end(name, tmp_path):
     number, begin = got[-10]
     part = [(frame.index, frame.seconds) for frame in frames(path, begin=begin, number=number)]
     assert np.allclose(part, got[-10:])
+
+
+@pytest.mark.parametrize(("codec", "fill"), [("libx264", b""), ("mjpeg", b""), ("mjpeg", b"\0")])
+def test_a_hole_in_a_matroska_file_is_told_to_its_end(codec, fill, tmp_path):
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = film(tmp_path / "a.mkv", codec, pixels, count=100, muxer={"cluster_time_limit": "400"}, g="10")
+    data = path.read_bytes()
+    half, size = len(data) // 2, len(data) // 6
+    path.write_bytes(data[:half] + fill * size + data[half + size :])
+    got = []
+    with pytest.raises(VideoError, match=r"a\.mkv: damaged between .* s; the rest was read") as told:
+        got.extend(frame.seconds for frame in frames(path))
+    at = int(np.diff(got).argmax())
+    assert got[at + 1] - got[at] > 0.3
+    begin, end = map(float, re.findall(r"(\d\.\d\d) ", str(told.value))[:2])
+    assert begin < got[at] + 0.01
+    assert got[at + 1] - 0.01 < end < got[at + 1] + 0.4
+    path.write_bytes(data)
+    assert torn(path) == []
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])

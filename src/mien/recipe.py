@@ -44,6 +44,7 @@ __all__ = [
     "read_recipe",
     "recipe_names",
     "recipe_text",
+    "run_facts",
     "with_settings",
 ]
 
@@ -233,6 +234,17 @@ def with_settings(plain: dict[str, Any], settings: Iterable[str]) -> dict[str, A
         except yaml.YAMLError as error:
             raise ConfigError(f"{address}: not YAML: {' '.join(str(error).split())}") from error
     return changed
+
+
+def run_facts(folder: Path) -> dict[str, Any]:
+    """What a run's environment.json says; nothing where there is none. Raises ConfigError: it cannot be read."""
+    path = folder / "environment.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else {}
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: is damaged ({error}); put it back from a copy, or delete it: then nobody knows what the run started from"
+        ) from error
 
 
 def recipe_text(recipe: Recipe | DetectorRecipe) -> str:

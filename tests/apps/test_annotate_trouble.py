@@ -18,6 +18,7 @@ from apps.test_annotate import FILES, QUICK, a_job, encoded, here, paths_file, p
 from mien.apps.annotate import block, worker
 from mien.apps.annotate.block import Source, _row
 from mien.apps.annotate.job import FOLDER, locked, part_place
+from mien.apps.annotate.local import run_local
 from mien.apps.annotate.places import Place, open_place
 from mien.apps.annotate.plan import Asked, Block, Line, check_input
 from mien.apps.annotate.run import _hash
@@ -350,6 +351,15 @@ def test_what_is_no_inputs_fault_is_told_and_not_blamed_on_memory(tmp_path, monk
     finally:
         child.close()
     assert capfd.readouterr().err == ""
+
+
+def test_what_a_worker_s_thread_raises_ends_the_job(tmp_path, monkeypatch):
+    def odd(*_):
+        raise ValueError("odd")
+
+    monkeypatch.setattr(Child, "do", odd)
+    with pytest.raises(ValueError, match="odd"):
+        list(run_local(str(tmp_path), range(3), FILES, 1))
 
 
 @pytest.mark.parametrize(("first", "beside"), [("m.xml", "m.bin"), ("m.engine", "m.json"), ("m.plan", "m.json")])

@@ -209,6 +209,11 @@ def test_several_pictures_and_one_that_is_none(page, folder, example):
     page.until("document.querySelectorAll('#faces button').length === 1")
     assert text(page, "page") == "2 of 2"
     assert page.js("document.getElementById('view').getAttribute('aria-label')") == "eileen_collins.jpg: 1 face"
+    page.js("window.make = createImageBitmap; createImageBitmap = () => Promise.reject(new Error('gone'))")
+    page.js("document.getElementById('before').click()")
+    page.until("document.getElementById('notice-text').textContent.startsWith('two.png: ')")
+    page.js("createImageBitmap = make; document.getElementById('after').click()")
+    page.until("document.getElementById('notice').hidden && !document.getElementById('notice-text').textContent")
 
 
 def test_many_pictures_are_not_kept_decoded_and_large_ones_are_read_as_they_are(page, folder):

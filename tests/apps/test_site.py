@@ -72,6 +72,8 @@ def test_a_site_is_written_into_a_folder_that_is_there(mien, tmp_path):
     assert {"index.html", "page.json", "vendor/LICENSE.txt", "models/model.onnx"} <= set(names(tmp_path))
     (tmp_path / "main.js").write_text("older")
     first = names(tmp_path)
+    for former in ("vendor/ort.wasm.bundle.min.mjs", "models/detector.onnx"):
+        (tmp_path / former).write_text("of an older mien, or of another detector")
     assert mien("page", ".", "--overwrite", "--model", "ferplus-nano")[0] == 0
     assert names(tmp_path) == first
     assert (tmp_path / "main.js").read_text() != "older"

@@ -66,7 +66,11 @@ def test_folds_have_their_mean_and_deviation(mien, tmp_path):
     a_run(runs / "cut", *held, ended=False)
     (a_run(runs / "start", *held) / "environment.json").write_text('{"init": {"sha256": "1"}, "teachers": []}')
     (a_run(runs / "chips", *held) / "chips.parquet").write_bytes(b"1")
-    out = mien("runs", "runs/f0", "runs/f1", "runs/f2", "runs")[1]
+    (a_run(runs / "torn", *held) / "environment.json").write_text('{"init": {"sha')
+    code, out, err = mien("runs", "runs/f0", "runs/f1", "runs/f2", "runs")
+    assert (code, err.count("mien: ")) == (0, 1)
+    assert "environment.json: is damaged (" in err
+    assert "the run is left out of means across folds" in err
     assert re.search(r"drawn, seed 0, folds 0, 1, 2\s*\n", out)
     [line] = [line for line in out.splitlines() if "±" in line and "val/accuracy" in line]
     assert "0.60000 ± 0.10000" in line

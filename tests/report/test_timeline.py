@@ -279,7 +279,11 @@ def test_the_page_says_how_long_nobody_was_certain(tmp_path):
             sure, unsure = an_expression("fear", 0.8), replace(an_expression("anger", 0.6), threshold=0.7)
             sink.write(Frame(IMAGE, i, i / 10), [a_face(expression=unsure if i < 10 else sure, track=1)])
     assert [round(person.doubted, 6) for person in read_timeline(path).people] == [1.0]
-    assert "For 25.0 % of it the most probable expression is not certain" in timeline_page(read_timeline(path))
+    text = timeline_page(read_timeline(path))
+    assert "For 25.0 % of it the most probable expression is not certain" in text
+    assert "The dark line below them: where" in text
+    [where] = re.findall(r'<rect class="unsure" x="([\d.]+)" y="152" width="([\d.]+)"', text)
+    assert [float(pixels) for pixels in where] == [44, 227]  # the first of four seconds
 
 
 def test_the_page_says_how_late_episodes_are(table, tmp_path):
@@ -519,7 +523,9 @@ def test_reports_refuse_names_before_they_begin(mien, tmp_path):
 def test_times_below_a_picture_neither_overlap_nor_leave_it(hours):
     none = np.zeros(0)
     words = [
-        str(part) for part in _ticks(Bins(np.array([0, hours * 3600.0]), none, none, none, none), 0) if "text" in part
+        str(part)
+        for part in _ticks(Bins(np.array([0, hours * 3600.0]), none, none, none, none, none), 0)
+        if "text" in part
     ]
     names = [(float(re.search(r'x="([\d.]+)"', word)[1]), len(re.search(">(.*)<", word)[1]) * 7) for word in words]
     assert 1 < len(names) <= 10

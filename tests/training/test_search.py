@@ -1,6 +1,7 @@
 """mien tune."""
 
 import csv
+import os
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from mien.data.split import merge
 from mien.errors import ConfigError, DataError, OutputError, TrainingError
 from mien.recipe import load_recipe
 from mien.training.module import ExpressionModule
-from mien.training.tune import _checked, _Watch, read_search, tune
+from mien.training.tune import _checked, _storage, _Watch, read_search, tune
 
 pytest.importorskip("optuna", reason="optuna (extra tune) is not installed")
 SEARCH = ["optimizer.lr=1e-4..1e-2", "augment.mixup=0,0.2", "schedule.every=1..5"]
@@ -185,3 +186,16 @@ def test_a_trial_that_diverged_ends_alone():
 
     with pytest.raises(TrainingError, match="epoch 3: the held-out rows' loss is nan"):
         _Watch(None, "accuracy").on_validation_end(Trainer(), None)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no question marks in names on this system")
+def test_a_search_lies_where_it_was_asked_for_whatever_letters_the_folder_has(tmp_path):
+    from sqlalchemy import create_engine
+
+    folder = tmp_path / "a?b #c %20d {e}"
+    folder.mkdir()
+    engine = create_engine(_storage(folder / "study.db").format(SCHEMA_LEARNED=""))
+    with engine.connect() as line:
+        line.exec_driver_sql("create table t (a)")
+    engine.dispose()
+    assert list(tmp_path.rglob("*")) == [folder, folder / "study.db"]

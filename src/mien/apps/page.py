@@ -30,6 +30,8 @@ _ENGINE = {
     "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
     "LICENSE.txt": "LICENSE.txt",
 }
+#: What a page of ours may hold besides, if an older mien wrote it or another model and detector were asked for.
+_FORMER = frozenset({"vendor/ort.wasm.bundle.min.mjs", "models/detector.onnx", "example.jpg"})
 _NO_ENGINE = (
     "the page's engine (onnxruntime-web) is not in this installation; in a clone of the repository, run: make web"
 )
@@ -150,7 +152,7 @@ def write_site(
     if about.missing:
         raise ConfigError(about.missing)
     folder, files = Path(folder), page_files(model, detector)
-    _check(folder, overwrite, {*files, "page.json"})
+    _check(folder, overwrite, {*files, *_FORMER, "page.json"})
     new = not folder.exists()
     try:
         # Inside a folder that is there: it may be where somebody stands, or a volume of its own, and cannot be replaced.

@@ -112,7 +112,10 @@ def _folds(found: list[_Run]) -> dict[str, list[_Run]]:
     groups: dict[tuple[bytes, str, int], dict[int, _Run]] = {}
     for run in found:
         if run.state == "yes" and isinstance(run.recipe, Recipe):
-            groups.setdefault(_alike(run), {}).setdefault(run.recipe.data.fold, run)
+            try:
+                groups.setdefault(_alike(run), {}).setdefault(run.recipe.data.fold, run)
+            except ConfigError as error:
+                print(f"mien: {error}; the run is left out of means across folds", file=sys.stderr)
     named: dict[str, list[_Run]] = {}
     for group in groups.values():
         if len(group) > 1:
@@ -123,13 +126,14 @@ def _folds(found: list[_Run]) -> dict[str, list[_Run]]:
 
 
 def _alike(run: _Run) -> tuple[bytes, str, int]:
-    """What runs that differ by their fold alone have in common."""
+    """What runs that differ by their fold alone have in common. Raises ConfigError: what the run started from cannot be read."""
     import msgspec
+
+    from mien.recipe import run_facts
 
     recipe = msgspec.to_builtins(run.recipe)
     recipe["data"]["fold"], recipe["about"] = 0, ""
-    start, chips = run.folder / "environment.json", run.folder / "chips.parquet"
-    facts = msgspec.json.decode(start.read_bytes()) if start.is_file() else {}
+    facts, chips = run_facts(run.folder), run.folder / "chips.parquet"
     hashes = [fact["sha256"] for fact in (facts.get("init"), *facts.get("teachers", [])) if fact]
     return msgspec.json.encode(recipe), " ".join(hashes), chips.stat().st_size if chips.is_file() else 0
 

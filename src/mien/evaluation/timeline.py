@@ -26,8 +26,8 @@ _VALUES = ("valence", "arousal", "x0", "y0", "x1", "y1")
 @dataclass(frozen=True, eq=False)
 class Person:
     """One track: seconds (n,) ascending, probabilities (n, c), affect (n, 2) as valence and arousal (NaN where the model answers one of the two alone), boxes (n, 4), and how long each
-    row lasted (n,), in seconds: to the next frame of the video, at most one second, or a usual step if that is longer; doubted: of
-    these, the seconds in which the answer was not certain."""
+    row lasted (n,), in seconds: to the next frame of the video, at most one second, or a usual step if that is longer; doubts: in
+    which rows the answer was not certain (n,), None for none."""
 
     track: int
     seconds: np.ndarray
@@ -35,7 +35,12 @@ class Person:
     affect: np.ndarray
     boxes: np.ndarray
     lasted: np.ndarray
-    doubted: float = 0.0
+    doubts: np.ndarray | None = None
+
+    @property
+    def doubted(self) -> float:
+        """Seconds in which the answer was not certain."""
+        return 0.0 if self.doubts is None else float(self.lasted[self.doubts].sum())
 
     @property
     def seen(self) -> float:
@@ -136,8 +141,8 @@ def _timeline(
         values = np.array(sorted(rows, key=lambda row: row[0]))
         at = np.searchsorted(times, values[:, 0])
         shares, lasted = values[:, 7:-1], lasts[at]
-        doubted = float(lasted[(values[:, -1] == 0) & ~np.isnan(shares).any(axis=1)].sum())
-        people.append(Person(track, values[:, 0], shares, values[:, 1:3], values[:, 3:7], lasted, doubted))
+        doubts = (values[:, -1] == 0) & ~np.isnan(shares).any(axis=1)
+        people.append(Person(track, values[:, 0], shares, values[:, 1:3], values[:, 3:7], lasted, doubts))
     people.sort(key=lambda person: (-person.seen, person.track))
     covered = float(lasts[np.searchsorted(times, sorted(filled))].sum()) if filled else 0.0
     return Timeline(
@@ -171,7 +176,7 @@ def everybody(timeline: Timeline) -> Person:
         joined(person.affect for person in people),
         joined(person.boxes for person in people),
         joined(person.lasted for person in people),
-        sum(person.doubted for person in people),
+        joined(np.zeros(len(one.seconds), bool) if one.doubts is None else one.doubts for one in people),
     )
 
 

@@ -24,13 +24,14 @@ _WIDTH, _LEFT, _RIGHT = 960, 44, 8
 
 class Bins(NamedTuple):
     """A person's rows in even bins: edges (b + 1,) seconds, which hold rows (b,), means, least and greatest of the values
-    (b, c + 2): probabilities, then valence and arousal."""
+    (b, c + 2): probabilities, then valence and arousal; and for which share of each bin the answer was not certain (b,)."""
 
     edges: np.ndarray
     there: np.ndarray
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    unsure: np.ndarray
 
 
 def binned(person: Person, begin: float, end: float, step: float, most: int = BINS) -> Bins:
@@ -47,7 +48,8 @@ def binned(person: Person, begin: float, end: float, step: float, most: int = BI
     there = total > 0
     sums = np.stack([np.bincount(place, weights * column, count) for column in values.T], axis=1)
     mean = np.divide(sums, total[:, None], out=np.full_like(sums, np.nan), where=there[:, None])
-    return Bins(edges, there, mean, low, high)
+    doubts = np.zeros(len(row)) if person.doubts is None else weights * person.doubts[row]
+    return Bins(edges, there, mean, low, high, np.bincount(place, doubts, count) / np.where(there, total, 1.0))
 
 
 def clock(seconds: float, short: bool = True) -> str:
@@ -65,8 +67,9 @@ def clock(seconds: float, short: bool = True) -> str:
 
 
 def bands(bins: Bins, labels: Sequence[str], name: str) -> Markup:
-    """Stacked probabilities over time; all labels together fill the height."""
-    height, foot = 150, 22
+    """Stacked probabilities over time; all labels together fill the height. Below them, where one was not certain: the darker, the
+    more of the time."""
+    height, foot = 150, 30 if bins.unsure.any() else 22
     shares = np.cumsum(np.nan_to_num(bins.mean[:, : len(labels)]), axis=1)
     shares /= np.maximum(shares[:, -1:], 1e-9)
     parts = []
@@ -76,7 +79,14 @@ def bands(bins: Bins, labels: Sequence[str], name: str) -> Markup:
             top = 8 + (height - 8) * (1 - shares[run, i])
             base = 8 + (height - 8) * (1 - (shares[run, i - 1] if i else np.zeros(len(run))))
             parts.append(_area(xs, top, base, label_colour(label)))
-    frame = [_rect(_LEFT, 8, _WIDTH - _LEFT - _RIGHT, height - 8), *_ticks(bins, height)]
+    for run in _same(np.ceil(4 * bins.unsure) / 4):
+        if strength := np.ceil(4 * bins.unsure[run[0]]) / 4:
+            x0, x1 = _across(bins, np.array([run[0], run[-1] + 1]))
+            mark = Markup(
+                '<rect class="unsure" x="{:.1f}" y="{}" width="{:.1f}" height="6" fill="currentColor" fill-opacity="{}"/>'
+            )
+            parts.append(mark.format(x0, height + 2, x1 - x0, strength))
+    frame = [_rect(_LEFT, 8, _WIDTH - _LEFT - _RIGHT, height - 8), *_ticks(bins, height + foot - 22)]
     sides = [_word(_LEFT - 6, 16, "100 %", "end"), _word(_LEFT - 6, height, "0 %", "end")]
     return _svg(height + foot, f"{name}: probabilities of the expressions over time", [*parts, *frame, *sides])
 

@@ -8,13 +8,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from mien.data.manifest import Manifest
 from mien.errors import ConfigError, DataError
 from mien.files import digest
 from mien.models.weights import weights_file, weights_spec
-from mien.recipe import Recipe, load_recipe
+from mien.recipe import Recipe, load_recipe, run_facts
 from mien.training.chips import two_sides
 
 __all__ = ["Learned", "Origins", "forget", "is_table", "learned_rows", "lineage", "origin", "origins", "remembered"]
@@ -51,9 +49,8 @@ def origins(init: str | PathLike[str] | None, teachers: Sequence[str | PathLike[
 
 
 def remembered(folder: Path, init: str | PathLike[str] | None, teachers: Sequence[str | PathLike[str]]) -> Origins:
-    """What a run started from, the paths as given now or as it remembers them. Raises ConfigError: other files."""
-    path = folder / "environment.json"
-    facts = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
+    """What a run started from, the paths as given now or as it remembers them. Raises ConfigError: other files, or its memory is damaged."""
+    path, facts = folder / "environment.json", run_facts(folder)
     before = [fact for fact in [facts.get("init")] if fact], facts.get("teachers", [])
     given = origins(
         init if init is not None or not before[0] else before[0][0]["path"],
@@ -114,7 +111,10 @@ def _learned(start: Path) -> Learned:
     beside = [file.with_name(name) for name in ("chips.parquet", "recipe.yaml", "environment.json")]
     if file.name not in {"weights.safetensors", "auxiliary.safetensors"} or not all(p.is_file() for p in beside):
         return Learned(frozenset(), (f"{start} (no run with its chips)",))
-    first = msgspec.json.decode(beside[2].read_bytes()).get("init")
+    try:
+        first = run_facts(file.parent).get("init")
+    except ConfigError:
+        return Learned(frozenset(), (f"{start} (its environment.json is damaged)",))
     before = _learned(Path(first["path"])) if first else Learned(frozenset())
     rows = _own_rows(file, beside[0], beside[1])
     if rows is None:

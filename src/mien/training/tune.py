@@ -211,11 +211,18 @@ def _optuna() -> Any:
     return optuna
 
 
+def _storage(path: Path) -> str:
+    """A file as Optuna's storage, whatever letters its name has: in addresses ?, # and % mean something."""
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=path.absolute().as_uri(), query={"uri": "true"}).render_as_string()
+
+
 def _study(recipe: Recipe, folder: Path) -> Any:
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=f"sqlite:///{folder / 'study.db'}",
+        storage=_storage(folder / "study.db"),
         study_name=recipe.name,
         direction="minimize" if recipe.schedule.monitor in LEAST else "maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),

@@ -231,8 +231,9 @@ def _file(
 ) -> Iterator[Frame]:
     index, given, stretch, came, reached = -1, 0, -1, _Came(), False
     info = video_info(source)
-    damage, early = Damage(info.rate, damaged), min(gap, 1 / info.rate) / 4
+    early = min(gap, 1 / info.rate) / 4
     with _open(source) as container:
+        damage = Damage(info.rate, damaged, source if "matroska" in container.format.name else None)
         stream = _tracks(container)[0]
         stream.thread_type = "AUTO"
         for index, seconds, picture in _decoded(container, stream, source, begin, number, damage):

@@ -9,7 +9,6 @@ from contextlib import suppress
 
 from mien.apps.annotate.job import Done
 from mien.apps.annotate.worker import Child, Files
-from mien.errors import MienError
 from mien.runtime.machine import cores
 
 __all__ = ["run_local"]
@@ -28,7 +27,7 @@ def run_local(
     input and the rows of its block, so memory does not grow with the number of inputs.
 
     numbers: the blocks to do.  workers: processes; one a core by default.  seen: called with a block and the number of the
-    input in it that is about to be read.  Raises the first MienError of any worker; open blocks are then given up.
+    input in it that is about to be read.  Raises what the first worker raises, whatever it is; open blocks are then given up.
     """
     count = workers or cores()
     todo, lock = iter(numbers), threading.Lock()
@@ -44,7 +43,7 @@ def run_local(
         try:
             while (number := next_number()) is not None:
                 events.put(child.do(number))
-        except MienError as error:
+        except BaseException as error:  # noqa: BLE001 - raised where the events are taken
             events.put(error)
         finally:
             events.put(None)

@@ -4,7 +4,8 @@ export const percent = (share) => `${Math.round(100 * share)} %`;
 export const signed = (value) => (value === null ? '?' : `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(2)}`);
 export const css = (palette, label, alpha = 1) => `rgb(${(palette[label] ?? palette.unknown).join(' ')} / ${alpha})`;
 
-const sure = ({ label, certain }) => certain || label === 'unknown';
+/** Whether an answer is certain, or there is none that could be. */
+export const sure = ({ label, certain }) => certain || label === 'unknown';
 /** The label of an expression, as `mien predict` says it. */
 export const named = (expression) => (sure(expression) ? expression.label : `${expression.label} (not certain)`);
 

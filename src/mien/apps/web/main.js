@@ -36,11 +36,11 @@ function askKey() {
 
 class Page {
   constructor(site, engine) {
-    Object.assign(this, { site, engine, pictures: [], at: 0, moving: null, chosen: null, now: null, work: 0 });
+    Object.assign(this, { site, engine, pictures: [], at: 0, moving: null, chosen: null, now: null, work: 0, lost: false });
     const { labels } = site.model.spec;
     this.panel = new Panel(find, labels, site.palette, (key) => this.choose(key));
     this.plane = new Plane(find('plane'), site.palette);
-    this.timeline = new Timeline(find('timeline'), find('keys'), labels, site.palette);
+    this.timeline = new Timeline(find('timeline'), find('keys'), labels, site.palette, site.model.spec.threshold);
     this.wire();
   }
 
@@ -84,6 +84,7 @@ class Page {
 
   /** Read what the user gave: a clip, or any number of pictures. */
   async take(files) {
+    this.lost = false;
     notice('');
     const clip = files.find((file) => file.type.startsWith('video/'));
     if (clip) {
@@ -127,12 +128,16 @@ class Page {
     const at = (this.at + step + pictures.length) % pictures.length;
     this.at = at;
     this.pageNumbers();
+    if (this.lost) notice(''); // it was of the picture before
+    this.lost = false;
     try {
       const { canvas } = await pictureOf(pictures[at].file);
       if (pictures !== this.pictures || at !== this.at) return; // turned on meanwhile
       this.chosen = null;
       this.showPicture(canvas);
     } catch (error) {
+      if (pictures !== this.pictures || at !== this.at) return;
+      this.lost = true;
       notice(error.message);
     }
   }

@@ -1,14 +1,16 @@
 // The last half minute of one face: expressions as stacked bands, valence and arousal as lines below.
-import { css, percent, signed } from './draw.js';
+import { css, percent, signed, sure } from './draw.js';
 
 const SPAN = 30; // seconds
 const GAP = 2.0; // seconds without an answer that break the bands
 
 export class Timeline {
-  constructor(canvas, keys, labels, palette) {
+  /** threshold: the confidence from which an answer is certain; 0: all are. */
+  constructor(canvas, keys, labels, palette, threshold) {
     Object.assign(this, { canvas, labels, palette, still: matchMedia('(prefers-reduced-motion: reduce)') });
     for (const label of labels) keys.append(this.key(label, css(palette, label)));
     keys.append(this.key('valence', null, 'solid'), this.key('arousal', null, 'dotted'));
+    if (threshold) keys.append(this.key('not certain', 'var(--ink)'));
     this.clear();
     new ResizeObserver(() => this.shown && this.paint()).observe(canvas); // a clip that has ended draws no more by itself
   }
@@ -65,6 +67,7 @@ export class Timeline {
     this.frame(pen, width, height, bands, start, x, colours);
     for (const run of runs(points)) {
       this.bands(pen, run, x, bands);
+      this.doubts(pen, run, x, bands, colours.ink);
       this.line(pen, run, x, bands, height, 'valence', [], colours.ink);
       this.line(pen, run, x, bands, height, 'arousal', [2, 3], colours.ink);
     }
@@ -99,6 +102,15 @@ export class Timeline {
       for (let i = run.length - 1; i >= 0; i--) pen.lineTo(x(run[i].seconds), height * (1 - below[i]));
       pen.fill();
     }
+  }
+
+  /** A line below the bands where the answer is not certain: until the next one. */
+  doubts(pen, run, x, top, ink) {
+    pen.fillStyle = ink;
+    run.forEach((point, i) => {
+      const until = run[i + 1]?.seconds ?? point.seconds;
+      if (!sure(point)) pen.fillRect(x(point.seconds), top, Math.max(x(until) - x(point.seconds), 1), 4);
+    });
   }
 
   line(pen, run, x, bands, height, name, dash, ink) {

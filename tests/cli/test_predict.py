@@ -322,7 +322,7 @@ def test_each_row_of_the_table_tells_its_file(predict, tmp_path):
     for name in ("f/a.png", "g/a.png", "g/b.png", *long):
         picture(tmp_path / name)
     code, out, _ = predict("f", "g", *long)
-    names = [line.split(" ")[0] for line in out.splitlines()[2:]]
+    names = [line.split(" ")[0] for line in out.splitlines()[2:] if line[0] != " "]
     assert (code, names[:3], "".join(names[3:])) == (0, ["f/a.png", "g/a.png", "b.png"], "".join(long))
 
 

@@ -37,7 +37,7 @@ def test_a_search_goes_on_and_ends_in_a_recipe(mien, drawn, tmp_path):
     assert "trial 2: best val/accuracy" in told[-1]
     assert not list((tmp_path / "t").rglob("last.ckpt"))
     _, out, _ = mien("runs", "t")
-    assert [line.split()[-2] for line in out.splitlines() if "trials" in line] == ["trial"] * 3
+    assert [line.split()[-1] for line in out.splitlines() if "trials" in line] == ["trial"] * 3
     code, _, err = mien("runs", ".")
     assert code == 2, "a search is no unfinished run"
     assert "no runs here" in err

@@ -55,8 +55,8 @@ def _joined(rows: Sequence[tuple[str, Sample]], rule: str) -> Sample | None:
 def _target(votes: np.ndarray, rule: str) -> np.ndarray | None:
     """(c,) float32 from (c,) votes; None: the rule gives none.
 
-    >>> _target(np.array([2, 1]), "distribution").round(2).tolist(), _target(np.array([1, 1]), "majority")
-    ([0.67, 0.33], None)
+    >>> _target(np.array([3, 1]), "distribution").tolist(), _target(np.array([1, 1]), "majority")
+    ([0.75, 0.25], None)
     """
     if rule == "distribution":
         return (votes / votes.sum()).astype(np.float32)

@@ -20,6 +20,7 @@ from mien.data.sources.fer2013 import FRAMING
 from mien.data.sources.ferplus import targets
 from mien.data.split import hold_out
 from mien.errors import ConfigError, DataError, DatasetNotFound
+from mien.evaluation.predictions import Predictions
 from mien.faces import Face
 from mien.spec import CropSpec
 from mien.vision.image import read_image
@@ -184,6 +185,18 @@ def test_rows_are_taken_chunk_by_chunk(rows, monkeypatch):
     for wrong in (-1, 12):
         with pytest.raises(IndexError, match="of a table of 12"):
             manifest.take([wrong])
+
+
+def test_a_mask_takes_the_rows_where_it_is_true():
+    manifest = make_manifest([Sample(f"r{i}", b"x") for i in range(4)], Header(source="mine", labels=("a", "b")))
+    told = Predictions(manifest.labels, manifest.ids, np.full((4, 2), 0.5), np.zeros((4, 2)))
+    mask = np.array([False, True, False, True])
+    assert manifest.take(mask).ids == manifest.take(mask.tolist()).ids == told.take(mask).ids == ["r1", "r3"]
+    assert len(manifest.take([])) == len(told.take([]).ids) == 0
+    for wrong in (mask[:3], [1.7], ["r1"], 1, [4]):
+        for table in (manifest, told):
+            with pytest.raises(IndexError, match="a mask of shape|give whole numbers, or a mask|rows 4 to 4"):
+                table.take(wrong)
 
 
 @pytest.mark.parametrize("rows", [[7], [7, 3]], ids=str)

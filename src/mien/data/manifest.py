@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise MissingExtra.of("Reading datasets needs pyarrow", "data") from error
 
-__all__ = ["SPLITS", "Header", "Manifest", "Sample", "is_manifest", "join_manifests", "make_manifest"]
+__all__ = ["SPLITS", "Header", "Manifest", "Sample", "is_manifest", "join_manifests", "make_manifest", "row_numbers"]
 
 #: The only words for splits inside mien; a source's card says how its own words map onto them.
 SPLITS = ("train", "validation", "test")
@@ -164,8 +164,9 @@ class Manifest:
         return self.take(rows)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Manifest:
-        """These rows, in this order. Raises IndexError for a row that is not there."""
-        return Manifest(self.header, _taken(self.table, np.asarray(rows, np.int64)), self.root)
+        """These rows, in this order, or those where a mask (n,) of truths is true. Raises IndexError for a row that is not
+        there, a mask of another length, and what is neither."""
+        return Manifest(self.header, _taken(self.table, row_numbers(rows, len(self))), self.root)
 
     def counts(self) -> dict[str, int]:
         """Rows per label, by the target's largest entry; unlabelled rows are not counted."""
@@ -298,10 +299,28 @@ def _sizes(table: pa.Table) -> list[int]:
     return list(pc.fill_null(lengths, 0).to_pylist())
 
 
+def row_numbers(rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+    """(k,) int64 numbers of rows of a table of `count`, from numbers or from a mask (count,) of truths.
+
+    Raises IndexError: a row that is not there, a mask of another length, what is neither.
+
+    >>> row_numbers(np.array(["train", "test", "train"]) == "train", 3)
+    array([0, 2])
+    """
+    given = np.asarray(rows)
+    if given.dtype == bool:
+        if given.shape != (count,):
+            raise IndexError(f"a mask of shape {given.shape} for a table of {count} rows; give one truth a row")
+        return np.flatnonzero(given)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise IndexError(f"rows of type {given.dtype} and shape {given.shape}: give whole numbers, or a mask of truths")
+    if given.size and not 0 <= given.min() <= given.max() < count:
+        raise IndexError(f"rows {given.min()} to {given.max()} of a table of {count}")
+    return given.astype(np.int64)
+
+
 def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
     """These rows of a table, chunk by chunk: `Table.take` joins a column's chunks, which fails beyond 2 GiB."""
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(table):
-        raise IndexError(f"rows {rows.min()} to {rows.max()} of a table of {len(table)}")
     if (np.diff(rows) > 0).all():
         wanted = np.zeros(len(table), bool)
         wanted[rows] = True

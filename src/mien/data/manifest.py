@@ -56,7 +56,7 @@ class Sample:
     """
 
     id: str
-    image: bytes | Path
+    image: bytes | Path = field(repr=False)
     target: np.ndarray | None = None
     split: str = "train"
     box: Box | None = None
@@ -95,6 +95,15 @@ class Manifest:
     header: Header
     table: pa.Table
     root: Path | None = None
+
+    def __repr__(self) -> str:
+        """Without the pictures: one line.
+
+        >>> Manifest(Header(source="mine", labels=("a", "b")), make_manifest([], Header(source="", labels=("a", "b"))).table)
+        Manifest(mine: 0 rows; labels: a, b; facts: none)
+        """
+        facts, rows = ", ".join(self.facts) or "none", f"{len(self):,} rows"
+        return f"Manifest({self.header.source}: {rows}; labels: {', '.join(self.header.labels)}; facts: {facts})"
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -356,7 +365,9 @@ def make_manifest(
     """A manifest from samples, taken one after another: memory holds the columns, not the samples.
 
     header: or a function that gives it once the samples are consumed (for what is known only then).
-    Raises DataError: a repeated id, an unknown split, a target of another width, a path that leaves the root.
+    Raises DataError: a repeated id, an unknown split, a target of another width or that is no distribution, a box that is not
+    four numbers, a path that leaves the root, what is of another type than Sample says. What else is odd in the rows is for
+    mien.data.audit to find.
     """
     batches, seen = [], set[str]()
     start = 0
@@ -408,6 +419,7 @@ def _images(data: Sequence[bytes | None], paths: Sequence[str | None]) -> pa.Arr
 def _check(samples: Sequence[Sample], seen: set[str], start: int) -> None:
     for row, sample in enumerate(samples, start):
         where = f"row {row} ({sample.id})"
+        _check_types(sample, where)
         if sample.id in seen:
             raise DataError(f"{where}: the id stands on an earlier row too")
         seen.add(sample.id)
@@ -418,6 +430,24 @@ def _check(samples: Sequence[Sample], seen: set[str], start: int) -> None:
             raise DataError(f"{where}: a fact may not be called {clash[0]!r}; that column has a meaning already")
         if not isinstance(sample.image, bytes) and (sample.image.is_absolute() or ".." in sample.image.parts):
             raise DataError(f"{where}: the path {sample.image} leaves the dataset's folder")
+
+
+def _check_types(sample: Sample, where: str) -> None:
+    """Raises DataError for what Arrow would refuse in its own words, or keep though it breaks what reads it."""
+    arrays = [(name, getattr(sample, name)) for name in ("target", "landmarks", "votes")]
+    texts = [("id", sample.id), ("subject", sample.subject), *sample.facts.items()]
+    wrong = [(name, value, "an array") for name, value in arrays if not isinstance(value, np.ndarray | None)]
+    wrong += [(name, value, "a text") for name, value in texts if not isinstance(value, str | None)]
+    if not isinstance(sample.image, bytes | Path):
+        wrong.append(("image", sample.image, "encoded bytes (of JPEG or PNG, say) or a Path"))
+    if wrong:
+        name, value, expected = wrong[0]
+        raise DataError(f"{where}: {name} is of type {type(value).__name__}; give {expected}")
+    if sample.box is not None and len(sample.box) != 4:
+        raise DataError(f"{where}: a box of {len(sample.box)} numbers; give x0, y0, x1, y1")
+    target = sample.target
+    if target is not None and not ((target >= 0).all() and abs(target.sum() - 1) < 0.01):
+        raise DataError(f"{where}: target {target.tolist()} is no distribution; give numbers from 0 on whose sum is 1")
 
 
 def _check_targets(table: pa.Table, header: Header) -> None:

@@ -1,6 +1,7 @@
 """Manifests, sources, preparing, holding out: on look-alikes, and on the real FER2013 where it is."""
 
 import csv
+import math
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mien.data.sources.fer2013 import FRAMING
 from mien.data.sources.ferplus import targets
 from mien.data.split import hold_out
 from mien.errors import ConfigError, DataError, DatasetNotFound
+from mien.evaluation.predictions import Predictions
 from mien.faces import Face
 from mien.spec import CropSpec
 from mien.vision.image import read_image
@@ -184,6 +186,42 @@ def test_rows_are_taken_chunk_by_chunk(rows, monkeypatch):
     for wrong in (-1, 12):
         with pytest.raises(IndexError, match="of a table of 12"):
             manifest.take([wrong])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target": np.array([1.0, 1.0])}, "no distribution"),
+        ({"target": np.array([math.nan, 1.0])}, "no distribution"),
+        ({"target": [1, 0]}, "target is of type list; give an array"),
+        ({"image": "a.jpg"}, "image is of type str; give encoded bytes"),
+        ({"box": (1.0, 2.0, 3.0)}, "a box of 3 numbers"),
+        ({"facts": {"age": 3}}, "age is of type int; give a text"),
+        ({"id": 7}, "id is of type int; give a text"),
+    ],
+)
+def test_a_sample_that_means_nothing_is_refused(given, message):
+    sample = Sample(**{"id": "r0", "image": b"x", **given})
+    with pytest.raises(DataError, match=rf"^row 0 \(\w+\): .*{message}"):
+        make_manifest([sample], Header(source="mine", labels=("a", "b")))
+
+
+def test_a_manifest_is_shown_in_one_line():
+    manifest = make_manifest([Sample("r0", bytes(999), facts={"age": "3"})], Header(source="mine", labels=("a", "b")))
+    assert repr(manifest) == "Manifest(mine: 1 rows; labels: a, b; facts: age)"
+    assert len(repr(next(iter(manifest)))) < 300
+
+
+def test_a_mask_takes_the_rows_where_it_is_true():
+    manifest = make_manifest([Sample(f"r{i}", b"x") for i in range(4)], Header(source="mine", labels=("a", "b")))
+    told = Predictions(manifest.labels, manifest.ids, np.full((4, 2), 0.5), np.zeros((4, 2)))
+    mask = np.array([False, True, False, True])
+    assert manifest.take(mask).ids == manifest.take(mask.tolist()).ids == told.take(mask).ids == ["r1", "r3"]
+    assert len(manifest.take([])) == len(told.take([]).ids) == 0
+    for wrong in (mask[:3], [1.7], ["r1"], 1, [4]):
+        for table in (manifest, told):
+            with pytest.raises(IndexError, match="a mask of shape|give whole numbers, or a mask|rows 4 to 4"):
+                table.take(wrong)
 
 
 @pytest.mark.parametrize("rows", [[7], [7, 3]], ids=str)

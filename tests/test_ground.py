@@ -38,6 +38,19 @@ def test_projection_drops_and_renormalises():
     assert np.isnan(moved[1]).all()
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (2, 1), (2,), (1, 2, 2)])
+def test_probabilities_of_other_labels_are_not_projected(shape):
+    with pytest.raises(ConfigError, match=r"labels: probabilities of shape .* for 2 labels; expected \(n, 2\)"):
+        LabelSet(("a", "b")).project(np.ones(shape), LabelSet(("b", "c")))
+
+
+def test_names_of_labels_are_texts():
+    with pytest.raises(ConfigError, match=r"labels: names must be texts, got \[1, 2\]"):
+        LabelSet((1, 2))
+    with pytest.raises(ConfigError, match="labels: unknown label 1; choose from: a, b"):
+        LabelSet(("a", "b")).index(1)
+
+
 def test_an_unknown_label_has_no_affect():
     assert np.isnan(affect_means(LabelSet(("neutral", "pain")))[1]).all()
     with pytest.raises(ConfigError, match="labels: expected several names, got the text 'sad'"):

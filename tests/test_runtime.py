@@ -101,6 +101,39 @@ def test_probabilities_that_are_no_numbers_are_an_error():
         Classifier(FakeSession(confidence=float("nan")))(drawn_face(), [a_face()])
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((np.ones((1, 3)) / 3, np.zeros((1, 2))), r"answered 1 chips with \(1, 3\) probabilities and \(1, 2\) affect"),
+        ((np.ones((1, 8)) / 8, np.zeros((1, 1))), r"affect; its spec has 8 labels"),
+        ((np.arange(8.0)[None], np.zeros((1, 2))), "do not sum to one; a session gives probabilities, not logits"),
+    ],
+)
+def test_a_session_of_ones_own_that_answers_something_else_is_an_error(answer, message):
+    with pytest.raises(ModelError, match=message):
+        Classifier(FakeSession(answer=lambda _: answer))(drawn_face(), [a_face()])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": None}, "model: NoneType None: give a name, a file or a Session"),
+        ({"model": FakeSession}, "model: the class FakeSession: give"),
+        ({"detector": 3}, "detector: int 3: give a name or a Detector"),
+        ({"detector": FakeDetector}, "detector: the class FakeDetector: give"),
+        ({"detector": __file__}, "give a file as detector_file"),
+        ({"threads": "2"}, "threads: '2': give a whole number"),
+        ({"threads": -1}, "threads: -1: give a whole number"),
+        ({"min_size": "20"}, "min_size: '20' is no number"),
+        ({"device": 0}, "device: 0 is no text"),
+        ({"engine": None}, "engine: None is no text"),
+    ],
+)
+def test_a_wrong_argument_of_load_is_told(given, message):
+    with pytest.raises(ConfigError, match=message):
+        mien.load(**{"model": FakeSession(), **given})
+
+
 def test_a_reader_takes_every_kind_of_image(tmp_path):
     reader = Reader(FakeDetector([a_face(expression=None)]), Classifier(FakeSession()))
     cv2.imwrite(str(tmp_path / "a.png"), drawn_face())

@@ -171,6 +171,15 @@ def test_arrays_of_other_kinds_are_refused():
         read_image(np.zeros((20, 20), np.uint8), max_pixels=100)
     with pytest.raises(ImageError, match="float64: expected uint8"):
         read_image(np.zeros((4, 4)))
+    for odd, move in (
+        (np.zeros((4, 4, 3)), "of floats from 0 to 1 give"),
+        (np.zeros((3, 4, 5), np.uint8), "channels last: np.moveaxis"),
+        (np.zeros((1, 4, 5, 3), np.uint8), "one picture at a time"),
+        ("https://example.com/a.jpg", "addresses are not fetched"),
+        ("", "^an empty path: cannot be read"),
+    ):
+        with pytest.raises(ImageError, match=move):
+            read_image(odd)
     with pytest.raises(ImageError, match="4x4x2"):
         read_image(np.zeros((4, 4, 2), np.uint8))
 
@@ -287,6 +296,12 @@ class FullDisk:
     @staticmethod
     def encode() -> None:
         raise OSError(28, "No space left on device")
+
+
+def test_a_matrix_and_foreign_byte_order_are_read():
+    grey = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    assert np.array_equal(read_image(grey.view(np.matrix)), read_image(grey))
+    assert np.array_equal(read_image((grey.astype(np.uint16) * 257).astype(">u2")), read_image(grey))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are found in /proc")

@@ -68,7 +68,9 @@ class LabelSet:
         object.__setattr__(self, "names", tuple(self.names))
         if len(self.names) < 2:
             raise ConfigError(f"labels: a label set needs at least two names, got {list(self.names)}")
-        if len(set(self.names)) != len(self.names) or not all(isinstance(n, str) and n for n in self.names):
+        if not all(isinstance(n, str) for n in self.names):
+            raise ConfigError(f"labels: names must be texts, got {list(self.names)}")
+        if len(set(self.names)) != len(self.names) or not all(self.names):
             raise ConfigError(f"labels: names must be distinct and not empty, got {list(self.names)}")
 
     def __iter__(self) -> Iterator[str]:
@@ -83,7 +85,7 @@ class LabelSet:
     def index(self, name: str) -> int:
         """The position of a name. Raises ConfigError, with the nearest known name, if it is not in the set."""
         if name not in self.names:
-            raise ConfigError(f"labels: unknown label {name!r}; {near_miss(name, self.names)}")
+            raise ConfigError(f"labels: unknown label {name!r}; {near_miss(str(name), self.names)}")
         return self.names.index(name)
 
     def onehot(self, name: str) -> np.ndarray:
@@ -96,13 +98,17 @@ class LabelSet:
         """Move (n, c) probabilities onto another set: reorder, drop absent columns, renormalise.
 
         Classes that only `onto` has get probability 0. A row whose kept probabilities are all zero becomes NaN:
-        it said nothing about the classes asked for.
+        it said nothing about the classes asked for. Raises ConfigError for a shape that is not (n, c).
 
         >>> eight, seven = label_set("affectnet8"), label_set("affectnet7")
         >>> eight.project(np.full((1, 8), 1 / 8), seven).round(3).tolist()
         [[0.143, 0.143, 0.143, 0.143, 0.143, 0.143, 0.143]]
         """
         probabilities = np.asarray(probabilities)
+        if probabilities.ndim != 2 or probabilities.shape[1] != len(self):
+            raise ConfigError(
+                f"labels: probabilities of shape {probabilities.shape} for {len(self)} labels; expected (n, {len(self)})"
+            )
         moved = np.zeros((len(probabilities), len(onto)), probabilities.dtype)
         for column, name in enumerate(onto):
             if name in self:

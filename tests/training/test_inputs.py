@@ -20,6 +20,7 @@ from mien.models.network import Answer, ExportGraph
 from mien.sections import DistilSection, LossSection
 from mien.training import loop
 from mien.training.chips import two_sides
+from mien.training.fit import fit
 from mien.training.losses import Loss
 from mien.training.module import ExpressionModule
 from mien.training.origins import Learned, learned_rows
@@ -34,6 +35,20 @@ def sure_answers(ids, labels, wanted):
     p = np.full((len(ids), len(labels)), 0.1 / (len(labels) - 1))
     p[np.arange(len(ids)), wanted] = 0.9
     return Predictions(LabelSet(labels), list(ids), p, np.full((len(ids), 2), np.nan))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "threads", "message"),
+    [
+        ("drawn", "d.parquet", None, "recipe: of type str; give mien.recipe.load_recipe"),
+        (drawn_recipe(), synthetic(8), None, "data: give the file of the manifest"),
+        (drawn_recipe(), "d.parquet", 0, "threads: 0: give a whole number"),
+    ],
+)
+def test_what_fit_cannot_take_is_told_before_a_folder_is_made(recipe, data, threads, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        fit(recipe, data, tmp_path / "run", threads=threads)
+    assert not (tmp_path / "run").exists()
 
 
 def test_stored_answers_teach_by_id(drawn, tmp_path):

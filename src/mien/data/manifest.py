@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise MissingExtra.of("Reading datasets needs pyarrow", "data") from error
 
-__all__ = ["SPLITS", "Header", "Manifest", "Sample", "is_manifest", "join_manifests", "make_manifest"]
+__all__ = ["SPLITS", "Header", "Manifest", "Sample", "is_manifest", "join_manifests", "make_manifest", "row_numbers"]
 
 #: The only words for splits inside mien; a source's card says how its own words map onto them.
 SPLITS = ("train", "validation", "test")
@@ -56,7 +56,7 @@ class Sample:
     """
 
     id: str
-    image: bytes | Path
+    image: bytes | Path = field(repr=False)
     target: np.ndarray | None = None
     split: str = "train"
     box: Box | None = None
@@ -95,6 +95,15 @@ class Manifest:
     header: Header
     table: pa.Table
     root: Path | None = None
+
+    def __repr__(self) -> str:
+        """Without the pictures: one line.
+
+        >>> Manifest(Header(source="mine", labels=("a", "b")), make_manifest([], Header(source="", labels=("a", "b"))).table)
+        Manifest(mine: 0 rows; labels: a, b; facts: none)
+        """
+        facts, rows = ", ".join(self.facts) or "none", f"{len(self):,} rows"
+        return f"Manifest({self.header.source}: {rows}; labels: {', '.join(self.header.labels)}; facts: {facts})"
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -164,8 +173,9 @@ class Manifest:
         return self.take(rows)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Manifest:
-        """These rows, in this order. Raises IndexError for a row that is not there."""
-        return Manifest(self.header, _taken(self.table, np.asarray(rows, np.int64)), self.root)
+        """These rows, in this order, or those where a mask (n,) of truths is true. Raises IndexError for a row that is not
+        there, a mask of another length, and what is neither."""
+        return Manifest(self.header, _taken(self.table, row_numbers(rows, len(self))), self.root)
 
     def counts(self) -> dict[str, int]:
         """Rows per label, by the target's largest entry; unlabelled rows are not counted."""
@@ -298,10 +308,28 @@ def _sizes(table: pa.Table) -> list[int]:
     return list(pc.fill_null(lengths, 0).to_pylist())
 
 
+def row_numbers(rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+    """(k,) int64 numbers of rows of a table of `count`, from numbers or from a mask (count,) of truths.
+
+    Raises IndexError: a row that is not there, a mask of another length, what is neither.
+
+    >>> row_numbers(np.array(["train", "test", "train"]) == "train", 3)
+    array([0, 2])
+    """
+    given = np.asarray(rows)
+    if given.dtype == bool:
+        if given.shape != (count,):
+            raise IndexError(f"a mask of shape {given.shape} for a table of {count} rows; give one truth a row")
+        return np.flatnonzero(given)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise IndexError(f"rows of type {given.dtype} and shape {given.shape}: give whole numbers, or a mask of truths")
+    if given.size and not 0 <= given.min() <= given.max() < count:
+        raise IndexError(f"rows {given.min()} to {given.max()} of a table of {count}")
+    return given.astype(np.int64)
+
+
 def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
     """These rows of a table, chunk by chunk: `Table.take` joins a column's chunks, which fails beyond 2 GiB."""
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(table):
-        raise IndexError(f"rows {rows.min()} to {rows.max()} of a table of {len(table)}")
     if (np.diff(rows) > 0).all():
         wanted = np.zeros(len(table), bool)
         wanted[rows] = True
@@ -337,7 +365,9 @@ def make_manifest(
     """A manifest from samples, taken one after another: memory holds the columns, not the samples.
 
     header: or a function that gives it once the samples are consumed (for what is known only then).
-    Raises DataError: a repeated id, an unknown split, a target of another width, a path that leaves the root.
+    Raises DataError: a repeated id, an unknown split, a target of another width or that is no distribution, a box that is not
+    four numbers, a path that leaves the root, what is of another type than Sample says. What else is odd in the rows is for
+    mien.data.audit to find.
     """
     batches, seen = [], set[str]()
     start = 0
@@ -389,6 +419,7 @@ def _images(data: Sequence[bytes | None], paths: Sequence[str | None]) -> pa.Arr
 def _check(samples: Sequence[Sample], seen: set[str], start: int) -> None:
     for row, sample in enumerate(samples, start):
         where = f"row {row} ({sample.id})"
+        _check_types(sample, where)
         if sample.id in seen:
             raise DataError(f"{where}: the id stands on an earlier row too")
         seen.add(sample.id)
@@ -399,6 +430,24 @@ def _check(samples: Sequence[Sample], seen: set[str], start: int) -> None:
             raise DataError(f"{where}: a fact may not be called {clash[0]!r}; that column has a meaning already")
         if not isinstance(sample.image, bytes) and (sample.image.is_absolute() or ".." in sample.image.parts):
             raise DataError(f"{where}: the path {sample.image} leaves the dataset's folder")
+
+
+def _check_types(sample: Sample, where: str) -> None:
+    """Raises DataError for what Arrow would refuse in its own words, or keep though it breaks what reads it."""
+    arrays = [(name, getattr(sample, name)) for name in ("target", "landmarks", "votes")]
+    texts = [("id", sample.id), ("subject", sample.subject), *sample.facts.items()]
+    wrong = [(name, value, "an array") for name, value in arrays if not isinstance(value, np.ndarray | None)]
+    wrong += [(name, value, "a text") for name, value in texts if not isinstance(value, str | None)]
+    if not isinstance(sample.image, bytes | Path):
+        wrong.append(("image", sample.image, "encoded bytes (of JPEG or PNG, say) or a Path"))
+    if wrong:
+        name, value, expected = wrong[0]
+        raise DataError(f"{where}: {name} is of type {type(value).__name__}; give {expected}")
+    if sample.box is not None and len(sample.box) != 4:
+        raise DataError(f"{where}: a box of {len(sample.box)} numbers; give x0, y0, x1, y1")
+    target = sample.target
+    if target is not None and not ((target >= 0).all() and abs(target.sum() - 1) < 0.01):
+        raise DataError(f"{where}: target {target.tolist()} is no distribution; give numbers from 0 on whose sum is 1")
 
 
 def _check_targets(table: pa.Table, header: Header) -> None:

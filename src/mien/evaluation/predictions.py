@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from mien.data.manifest import Manifest
+from mien.data.manifest import Manifest, row_numbers
 from mien.data.prepare import chips
 from mien.errors import DataError
 from mien.evaluation.averaging import views
@@ -59,9 +59,10 @@ class Predictions:
             _check_probabilities(self.ids, self.labels, self.probabilities)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Predictions:
-        """These rows, in this order."""
-        ids = [self.ids[row] for row in rows]
-        return Predictions(self.labels, ids, self.probabilities[rows], self.affect[rows])
+        """These rows, in this order, or those of a mask; as of a manifest (see Manifest.take). Raises IndexError."""
+        numbers = row_numbers(rows, len(self.ids))
+        ids = [self.ids[row] for row in numbers]
+        return Predictions(self.labels, ids, self.probabilities[numbers], self.affect[numbers])
 
 
 def _check_probabilities(ids: list[str], labels: LabelSet, p: np.ndarray) -> None:

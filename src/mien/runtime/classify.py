@@ -49,7 +49,8 @@ class Classifier:
         return output in self.spec.outputs and isinstance(self.session, FullSession)
 
     def run(self, chips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 chips (n, h, w, 3) -> (n, c) probabilities and (n, 2) affect. Raises ModelError if they are not numbers."""
+        """uint8 chips (n, h, w, 3) -> (n, c) probabilities and (n, 2) affect. Raises ModelError if they are not
+        numbers, or no probabilities, or of another shape."""
         probabilities, affect = self._run(chips, self.session.run)
         return probabilities, affect
 
@@ -60,10 +61,20 @@ class Classifier:
         ]
         if not parts:
             return np.zeros((0, len(self.spec.labels)), np.float32), np.zeros((0, 2), np.float32)
-        result = parts[0] if len(parts) == 1 else tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        result = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        shapes = [answer.shape for answer in result[:2]]
+        if shapes != [(len(chips), len(self.spec.labels)), (len(chips), 2)]:
+            raise ModelError(
+                f"{self.spec.name}: answered {len(chips)} chips with {shapes[0]} probabilities and {shapes[1]} affect; its spec "
+                f"has {len(self.spec.labels)} labels, and affect is valence and arousal"
+            )
         if self.spec.expression and not np.isfinite(result[0]).all():
             raise ModelError(
                 f"{self.spec.name}: answered with probabilities that are not numbers; the file may be damaged"
+            )
+        if self.spec.expression and not np.allclose(result[0].sum(axis=1), 1, atol=0.01):
+            raise ModelError(
+                f"{self.spec.name}: its probabilities do not sum to one; a session gives probabilities, not logits"
             )
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -135,6 +136,8 @@ def check_min_size(size: float | None, name: str = "auto") -> None:
     none; None asks for none."""
     if size is not None and name == "whole":
         raise ConfigError("min_size: 'whole' looks for no faces, so none is too small; leave one of the two out")
+    if size is not None and not isinstance(size, Real):
+        raise ConfigError(f"min_size: {size!r} is no number; give pixels from 1 on, such as 20")
     if size is not None and not 1 <= size < math.inf:
         raise ConfigError(f"min_size: {size:g} is no size of a face; give pixels from 1 on, such as 20")
 
@@ -230,7 +233,8 @@ def open_detector(
 def detector_path(name: str, file: str | PathLike[str] | None = None) -> Path | None:
     """The detector's file, fetched if need be; None for 'whole', which has none. Raises ConfigError, ModelNotFound, ModelError."""
     if name not in DETECTORS:
-        raise ConfigError(f"detector: unknown detector {name!r}; {near_miss(name, DETECTORS)}")
+        move = "give a file as detector_file (--detector-file)" if Path(name).is_file() else near_miss(name, DETECTORS)
+        raise ConfigError(f"detector: unknown detector {name!r}; {move}")
     if name == "whole":
         if file is not None:
             raise ConfigError("detector: 'whole' looks for no faces, so it takes no file; leave one of the two out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,13 @@ def load(
     >>> print(load(detector="whole", engine="onnx", device="cpu").classifier.session.choice)
     onnx on cpu: asked for
     """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, Integral) or threads < 0):
+        raise ConfigError(f"threads: {threads!r}: give a whole number from 1 on, or None for all cores")
+    for name, asked in (("engine", engine), ("device", device)):
+        if not isinstance(asked, str):
+            raise ConfigError(
+                f"{name}: {asked!r} is no text; give 'auto', or one of those that mien.runtime.engines tells"
+            )
     place = "cpu"
     if isinstance(model, (str, PathLike)):
         opened = open_session(model_file(model), threads, engine, device)
@@ -115,6 +123,8 @@ def load(
         place = detector_device(opened.choice)
     elif (engine, device) != ("auto", "auto"):
         raise ConfigError("engine, device: are for a model's name or file; a session has chosen its own")
+    elif isinstance(model, type) or not (hasattr(model, "spec") and hasattr(model, "run")):
+        raise ConfigError(f"model: {_named(model)}: give a name, a file or a Session (with `spec` and `run`)")
     else:
         session = model
     classifier = Classifier(session, explain=explain, features=features)
@@ -122,4 +132,13 @@ def load(
         detector = open_detector(detector, session.spec.crop, threads, detector_file, min_size, place)
     elif detector_file is not None or min_size is not None:
         raise ConfigError("detector_file, min_size: are for a detector's name; an object has its own")
+    elif isinstance(detector, type) or not callable(detector):
+        raise ConfigError(
+            f"detector: {_named(detector)}: give a name or a Detector (called with an image); a file goes to detector_file"
+        )
     return Reader(detector, classifier)
+
+
+def _named(given: object) -> str:
+    """What was given instead, for an error."""
+    return f"the class {given.__name__}" if isinstance(given, type) else f"{type(given).__name__} {given!r}"

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 import mien
 from mien.data.manifest import Manifest
-from mien.errors import DataError, MienError
+from mien.errors import ConfigError, DataError, MienError
 from mien.labels import LabelSet, affect_means, label_set
 from mien.models.network import Network, build_network
 from mien.models.weights import save_weights, start_from
@@ -83,6 +83,12 @@ def fit(
     loggers: Lightning loggers besides metrics.csv.  tell: gets a line for what is worth knowing, such as an epoch's end.
     Raises OutputError (the run exists), DataError, ConfigError, ModelError, TrainingError.
     """
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"recipe: of type {type(recipe).__name__}; give mien.recipe.load_recipe('drawn'), say")
+    if isinstance(data, Manifest):
+        raise ConfigError("data: give the file of the manifest; manifest.write('mine.parquet') makes it")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads: {threads!r}: give a whole number from 1 on, or None")
     rank = rank_here(recipe.trainer)
     places = [Path(place) for place in ([data] if isinstance(data, str | PathLike) else data)]
     places, beside = check_sources(recipe, places, (Path(run) / "auxiliary.parquet").is_file())

@@ -94,7 +94,8 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     try:
         data = _encoded(source)
     except OSError as error:
-        raise ImageError(f"{where}: cannot be read ({error.strerror or error})") from error
+        move = "; addresses are not fetched: give a file or its bytes" if "://" in where else ""
+        raise ImageError(f"{where or 'an empty path'}: cannot be read ({error.strerror or error}){move}") from error
     if not data:
         raise ImageError(f"{where}: is empty (0 bytes)")
     try:
@@ -123,7 +124,7 @@ def _encoded(source: object) -> bytes:
         return bytes(source)
     raise ImageError(
         f"an image of type {type(source).__name__}: expected a path, encoded bytes, an array or a PIL image (of an open file "
-        "give its .read())"
+        "give its .read(), of a tensor its .numpy() with the channels last)"
     )
 
 
@@ -167,15 +168,20 @@ def _eight_bits(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    array = np.asarray(array)  # a matrix would stay two-dimensional
     shape = "x".join(map(str, array.shape))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
-        raise ImageError(f"an array of shape {shape}: expected (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)")
+        first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        move = "; put the channels last: np.moveaxis(image, 0, -1)" if first else ""
+        move = "; give one picture at a time" if array.ndim == 4 else move
+        raise ImageError(f"an array of shape {shape}: expected (h, w), (h, w, 1), (h, w, 3) or (h, w, 4){move}")
     if array.shape[0] * array.shape[1] > max_pixels:
         raise ImageError(f"an array of shape {shape}: the limit is {max_pixels:,} pixels")
-    if array.dtype == np.uint16:
+    if array.dtype.newbyteorder("=") == np.uint16:
         array = (array // 257).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ImageError(f"an array of type {array.dtype}: expected uint8 from 0 to 255 (or uint16)")
+        move = "of floats from 0 to 1 give (image * 255).round().astype('uint8')"
+        raise ImageError(f"an array of type {array.dtype}: expected uint8 from 0 to 255 (or uint16); {move}")
     if array.ndim == 2 or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if array.shape[2] == 4:

@@ -23,6 +23,7 @@ __all__ = [
     "digest",
     "give_name",
     "is_hidden",
+    "is_there",
     "path_text",
     "quoted",
     "whole_file",

@@ -481,6 +481,13 @@ def test_several_raters_become_votes(rule, targets, tmp_path):
     assert found.header.left_out == left
 
 
+def test_a_text_in_the_column_image_is_a_path(tmp_path):
+    like.picture(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("image;expression;valence\na.png;sad;-0,5\n", encoding="utf-8-sig")
+    [found] = read_source("table", tmp_path / "t.csv")
+    assert (found.image.name, found.valence) == ("a.png", -0.5)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -58,7 +58,7 @@ CARD_FOLDERS = _card(
 CARD_TABLE = _card(
     "table",
     "A table of pictures",
-    "a CSV or Parquet file with path (or, in Parquet, image) and any of id, expression, valence, arousal, split, subject, "
+    "a CSV or Parquet file with path (or image, which in Parquet may hold the picture) and any of id, expression, valence, arousal, split, subject, "
     "box (x0,y0,x1,y1), landmarks (x;y;...); with a column rater, a row a rater and face",
 )
 CARD_HUGGINGFACE = _card(
@@ -233,11 +233,13 @@ def _sample(
     edges = _box(row.get("box"), where)
     face = "" if edges is None else ",".join(f"{edge:g}" for edge in edges)
     face += f"{' ' * bool(face)}of rater {row[_RATER]}" if raters else ""
+    picture = row.get("image")
+    place = picture if isinstance(picture, str) else str(row.get("path") or "")  # a text in `image` is a path as well
     return Sample(
         f"table:{at}" if _empty(row.get("id")) else str(row["id"]),
-        parquet.image(row["image"], where, listed)
-        if row.get("image")
-        else listed(str(row.get("path") or ""), where, face),
+        parquet.image(picture, where, listed)
+        if picture and not isinstance(picture, str)
+        else listed(place, where, face),
         onehot(labels, _class(word, where)) if word else None,
         _split(split, where) if split else "train",
         edges,
